@@ -1,0 +1,2 @@
+//! The `coop` program.
+fn main() {}
