@@ -1,1 +1,3 @@
-//! x
+//! The life of a machine: what it is made of, how it starts, what it says, how it ends.
+
+pub mod event;

@@ -1,1 +1,8 @@
 //! Trees and on-disk formats.
+//!
+//! A [`tree::Tree`] is a file system in memory: inodes, names, metadata, and *references* to
+//! content. Formats turn bytes into trees and trees into bytes. Nothing here touches the network,
+//! the clock, the environment or a source of randomness: UUIDs, times and seeds are inputs, so the
+//! same input gives the same bytes anywhere.
+
+pub mod tree;

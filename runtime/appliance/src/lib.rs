@@ -1,1 +1,12 @@
-//! x
+//! The appliance: the folder that a build yields and a run opens.
+//!
+//! This crate is the contract between builder and runtime and knows nothing of either. The folder
+//! holds `appliance.json` (the [`Manifest`]), the kernel with its `config`, and the cobds; every
+//! file that the manifest names lies inside the folder and has its digest there.
+
+mod manifest;
+
+pub use manifest::{
+    Appliance, ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Forward, Kernel,
+    MANIFEST_NAME, Machine, Manifest, Member, Protocol, TestStep,
+};

@@ -1,0 +1,359 @@
+//! `appliance.json`: what the machine is made of, with a digest for every file.
+
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The manifest's file name.
+pub const MANIFEST_NAME: &str = "appliance.json";
+/// The only format version that this program reads and writes.
+pub const FORMAT: u32 = 1;
+/// The largest manifest that is read, in bytes.
+const MANIFEST_SIZE_MAX: u64 = 4 << 20;
+
+/// The whole of `appliance.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this file's grammar: [`FORMAT`].
+    pub format: u32,
+    /// The recipe's name.
+    pub name: String,
+    /// The recipe's description, may be empty.
+    pub description: String,
+    /// Debian's name of the architecture, as `amd64`.
+    pub architecture: String,
+    /// SHA-256 over everything that the build depended on, in hexadecimal.
+    pub inputs: String,
+    /// The guest's kernel.
+    pub kernel: Kernel,
+    /// Memory and processors.
+    pub machine: Machine,
+    /// Block devices: the first is `/dev/cobd0`.
+    pub cobd: Vec<Cobd>,
+    /// Network devices.
+    pub conet: Vec<Conet>,
+    /// The console.
+    pub cocon: Cocon,
+    /// What `coop test` runs in the guest.
+    pub test: Vec<TestStep>,
+}
+
+/// A file of the appliance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Path relative to the appliance's folder, `/` between components.
+    pub path: String,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+}
+
+/// The kernel and what it needs to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// `uname -r` of the guest.
+    pub release: String,
+    /// The executable.
+    pub vmlinux: Member,
+    /// Its .config.
+    pub config: Member,
+    /// A cpio of the modules that boot needs, each named by a digit-ordered file name, in the
+    /// order of loading; absent where the kernel has its drivers built in.
+    pub modules: Option<Member>,
+    /// The dynamic loader and C library that a dynamic kernel is started with; empty for a static
+    /// one. The loader's file name is `ld.so`.
+    pub libraries: Vec<Member>,
+    /// Words for the kernel's command line.
+    pub cmdline: Vec<String>,
+}
+
+/// Memory and processors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// Processors.
+    pub cpus: u32,
+}
+
+/// What a cobd holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Filesystem {
+    /// ext4 without a partition table.
+    Ext4,
+    /// A swap area.
+    Swap,
+    /// Bytes that coop did not make.
+    Unknown,
+}
+
+/// A block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cobd {
+    /// The recipe's name for it: `root`, `data`.
+    pub name: String,
+    /// The image.
+    pub image: Member,
+    /// What it holds.
+    pub filesystem: Filesystem,
+    /// Where the guest mounts it, if it does.
+    pub mount: Option<String>,
+    /// Whether the guest may not write.
+    pub readonly: bool,
+}
+
+/// TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Ports of the host's loopback that lead into the guest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// First port on the host.
+    pub host_port: u16,
+    /// First port in the guest.
+    pub guest_port: u16,
+    /// How many ports in a row, at least 1.
+    pub count: u16,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Conet {
+    /// Address translation in coop itself.
+    User {
+        /// Ports that lead into the guest.
+        forward: Vec<Forward>,
+    },
+}
+
+/// The console's size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cocon {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+/// One step of the recipe's `test:`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestStep {
+    /// A line for the guest's shell.
+    pub run: String,
+    /// Text that its output must contain.
+    pub expect: Option<String>,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Why an appliance could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplianceError {
+    /// The file system says no.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The manifest is not what the grammar says.
+    #[error("invalid manifest {path}: {source}")]
+    Syntax {
+        /// The manifest.
+        path: PathBuf,
+        /// What serde says, with line and column.
+        source: serde_json::Error,
+    },
+    /// The manifest was written by another version.
+    #[error("{path} has format {found}; this program reads format {FORMAT}")]
+    Format {
+        /// The manifest.
+        path: PathBuf,
+        /// The version in it.
+        found: u64,
+    },
+    /// A member's path leaves the folder or is not plain.
+    #[error("manifest names '{0}', which is not a plain path inside the appliance")]
+    MemberPath(String),
+    /// A member is not what the manifest says.
+    #[error("{path} has {found}, but the manifest says {expected}")]
+    Member {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What should be there.
+        expected: String,
+    },
+}
+
+/// An opened appliance: its folder and its manifest.
+#[derive(Clone, Debug)]
+pub struct Appliance {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The manifest, checked.
+    pub manifest: Manifest,
+}
+
+impl Appliance {
+    /// Opens a folder: reads the manifest, and checks that every file it names is a regular file
+    /// of the stated size. Digests are left to [`Appliance::verify`]: a run must not read a whole
+    /// image first.
+    ///
+    /// # Errors
+    /// The manifest is missing, foreign or inconsistent with the folder.
+    pub fn open(folder: &Path) -> Result<Self, ApplianceError> {
+        let path = folder.join(MANIFEST_NAME);
+        let mut text = Vec::new();
+        fs::File::open(&path)?
+            .take(MANIFEST_SIZE_MAX)
+            .read_to_end(&mut text)?;
+        let syntax = |source| ApplianceError::Syntax {
+            path: path.clone(),
+            source,
+        };
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(syntax)?;
+        let found = value.get("format").and_then(serde_json::Value::as_u64);
+        if found != Some(u64::from(FORMAT)) {
+            let found = found.unwrap_or_default();
+            return Err(ApplianceError::Format { path, found });
+        }
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(syntax)?;
+        let appliance = Self {
+            folder: folder.to_owned(),
+            manifest,
+        };
+        for member in appliance.manifest.members() {
+            appliance.check_size(member)?;
+        }
+        Ok(appliance)
+    }
+
+    /// Where a member lies.
+    ///
+    /// # Errors
+    /// The path is not a plain path inside the folder.
+    pub fn path(&self, member: &Member) -> Result<PathBuf, ApplianceError> {
+        let relative = Path::new(&member.path);
+        let plain = relative
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if member.path.is_empty() || !plain {
+            return Err(ApplianceError::MemberPath(member.path.clone()));
+        }
+        Ok(self.folder.join(relative))
+    }
+
+    fn check_size(&self, member: &Member) -> Result<(), ApplianceError> {
+        let path = self.path(member)?;
+        let metadata = fs::metadata(&path)?;
+        let (found, expected) = (metadata.len(), member.size_bytes);
+        if metadata.is_file() && found == expected {
+            return Ok(());
+        }
+        Err(ApplianceError::Member {
+            path,
+            found: format!("{found} bytes"),
+            expected: format!("a file of {expected} bytes"),
+        })
+    }
+
+    /// Compares every member with its digest.
+    ///
+    /// # Errors
+    /// A file cannot be read or differs.
+    pub fn verify(&self) -> Result<(), ApplianceError> {
+        for member in self.manifest.members() {
+            let path = self.path(member)?;
+            let found = sha256_of(&path)?;
+            if found != member.sha256 {
+                return Err(ApplianceError::Member {
+                    path,
+                    found: format!("sha256 {found}"),
+                    expected: format!("sha256 {}", member.sha256),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Manifest {
+    /// Every file that the manifest names.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let kernel = [&self.kernel.vmlinux, &self.kernel.config];
+        kernel
+            .into_iter()
+            .chain(&self.kernel.modules)
+            .chain(&self.kernel.libraries)
+            .chain(self.cobd.iter().map(|cobd| &cobd.image))
+    }
+
+    /// The text of `appliance.json`: indented, keys in the order of declaration, a final newline.
+    ///
+    /// # Panics
+    /// Never: every field has a JSON form.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        #[expect(
+            clippy::expect_used,
+            reason = "no map with non-string keys, no failing impl"
+        )]
+        let mut text = serde_json::to_string_pretty(self).expect("the manifest has a JSON form");
+        text.push('\n');
+        text
+    }
+}
+
+impl Member {
+    /// Describes the file at `folder/path`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(folder: &Path, path: &str) -> Result<Self, ApplianceError> {
+        let full = folder.join(path);
+        Ok(Self {
+            path: path.to_owned(),
+            sha256: sha256_of(&full)?,
+            size_bytes: fs::metadata(&full)?.len(),
+        })
+    }
+}
+
+fn sha256_of(path: &Path) -> Result<String, ApplianceError> {
+    let mut hasher = Sha256::new();
+    let mut file = fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+    }
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect())
+}
