@@ -5,4 +5,5 @@
 //! the clock, the environment or a source of randomness: UUIDs, times and seeds are inputs, so the
 //! same input gives the same bytes anywhere.
 
+pub mod ext4;
 pub mod tree;
