@@ -1,0 +1,3 @@
+//! The devices of the cooperative driver: a front for each kind of virtio device, and its backends.
+
+pub mod rng;

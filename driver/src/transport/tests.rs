@@ -1,0 +1,272 @@
+//! The transport against a mock guest, friendly and hostile.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::mock::{INDIRECT, MockGuest, NEXT, RING_SIZE, SHARED_BASE, SHARED_BYTES, WRITE, bench};
+use super::{Chain, Device, Queues, Waker};
+
+/// Echoes what it reads on queue 0; on queue 1 it keeps chains and fills one at each wake.
+#[derive(Default)]
+struct Echo {
+    kept: Vec<Chain>,
+    waker: Arc<Mutex<Option<Waker>>>,
+}
+
+impl Device for Echo {
+    fn device_id(&self) -> u32 {
+        42
+    }
+
+    fn queue_count(&self) -> usize {
+        2
+    }
+
+    fn config(&self) -> Vec<u8> {
+        b"config".to_vec()
+    }
+
+    fn attach(&mut self, waker: Waker) {
+        *self.waker.lock().unwrap() = Some(waker);
+    }
+
+    fn process(&mut self, queue: usize, queues: &mut Queues) {
+        if queue == 1 {
+            return;
+        }
+        while let Some(chain) = queues.pop(queue) {
+            let Ok(bytes) = chain.readable().to_vec() else {
+                queues.count_failure();
+                queues.complete(chain, 0);
+                continue;
+            };
+            let count = bytes.len().min(chain.writable().len());
+            match chain.writable().copy_from(&bytes[..count]) {
+                Ok(()) => queues.complete(chain, count),
+                Err(_) => queues.refuse(chain),
+            }
+        }
+    }
+
+    fn wake(&mut self, queues: &mut Queues) {
+        self.kept.extend(queues.pop(1));
+        if let Some(chain) = self.kept.pop() {
+            chain.writable().copy_from(b"hello").unwrap();
+            queues.complete(chain, 5);
+        }
+    }
+
+    fn stopped(&mut self, _queue: usize) {
+        self.kept.clear();
+    }
+}
+
+#[test]
+fn bytes_come_back_over_any_scattering() {
+    let mut bench = bench(Echo::default());
+    assert_eq!(bench.guest.config(8), b"config\0\0");
+    let (used, answers) = bench.guest.call(0, &[b"abc", b"", b"defgh"], &[2, 4, 10]);
+    assert_eq!(used, 8);
+    assert_eq!(answers[0], b"ab");
+    assert_eq!(answers[1], b"cdef");
+    assert_eq!(&answers[2][..2], b"gh");
+    for round in 0..600u32 {
+        let text = round.to_le_bytes();
+        let (used, answers) = bench.guest.call(0, &[&text], &[4]);
+        assert_eq!((used, answers[0].as_slice()), (4, text.as_slice()));
+    }
+    assert!(bench.guest.interrupted(0));
+    let report = bench.stop();
+    assert_eq!(
+        (report.requests, report.malformed, report.failed),
+        (601, 0, 0)
+    );
+}
+
+#[test]
+fn a_backend_wakes_its_device() {
+    let waker = Arc::new(Mutex::new(None));
+    let mut bench = bench(Echo {
+        kept: Vec::new(),
+        waker: Arc::clone(&waker),
+    });
+    let waker = waker.lock().unwrap().clone().unwrap();
+    for _ in 0..3 {
+        let room = bench.guest.allocate(16);
+        bench.guest.offer_chain(1, &[(room, 16, true)]);
+        assert!(bench.guest.wait_for(1, Duration::from_millis(20)).is_none());
+        waker.wake();
+        assert_eq!(bench.guest.wait(1).1, 5);
+        assert_eq!(bench.guest.read(room, 5), b"hello");
+    }
+    bench.stop();
+}
+
+/// Puts descriptors at index 0 and on, offers head 0, and expects length 0 and a count.
+fn expect_malformed(bench: &mut super::mock::Bench, what: &str, table: &[[u8; 16]]) {
+    let before = bench.report().malformed;
+    for (index, descriptor) in table.iter().enumerate() {
+        bench
+            .guest
+            .set_descriptor(0, u16::try_from(index).unwrap(), *descriptor);
+    }
+    bench.guest.offer(0, 0);
+    assert_eq!(bench.guest.wait(0), (0, 0), "{what}");
+    assert_eq!(bench.report().malformed, before + 1, "{what}");
+}
+
+#[test]
+fn hostile_chains_are_completed_empty_and_counted() {
+    let mut bench = bench(Echo::default());
+    let good = bench.guest.allocate(4096);
+    let end = SHARED_BASE + SHARED_BYTES;
+    let d = MockGuest::descriptor;
+    let nested = bench.guest.store(&d(good, 16, INDIRECT, 0));
+    let cases: &[(&str, &[[u8; 16]])] = &[
+        ("loop", &[d(good, 4, NEXT, 0)]),
+        ("empty loop", &[d(good, 0, NEXT, 1), d(good, 0, NEXT, 0)]),
+        ("next out of range", &[d(good, 4, NEXT, RING_SIZE)]),
+        ("address outside", &[d(end, 4, 0, 0)]),
+        ("length over the end", &[d(end - 2, 4, 0, 0)]),
+        ("address wraps", &[d(u64::MAX - 1, 4, 0, 0)]),
+        ("huge length", &[d(good, u32::MAX, 0, 0)]),
+        ("across the image's end", &[d(SHARED_BASE - 2, 4, 0, 0)]),
+        (
+            "readable after writable",
+            &[d(good, 4, WRITE | NEXT, 1), d(good, 4, 0, 0)],
+        ),
+        ("indirect in indirect", &[d(nested, 16, INDIRECT, 0)]),
+        ("indirect of odd length", &[d(nested, 17, INDIRECT, 0)]),
+        ("indirect of no length", &[d(nested, 0, INDIRECT, 0)]),
+        ("indirect outside", &[d(end - 8, 16, INDIRECT, 0)]),
+        ("indirect huge", &[d(good, 0xffff_fff0, INDIRECT, 0)]),
+        (
+            "indirect with next",
+            &[d(nested, 16, INDIRECT | NEXT, 1), d(good, 4, 0, 0)],
+        ),
+        (
+            "indirect later on",
+            &[d(good, 4, NEXT, 1), d(nested, 16, INDIRECT, 0)],
+        ),
+    ];
+    for (what, table) in cases {
+        expect_malformed(&mut bench, what, table);
+    }
+    // A head that is no descriptor cannot be given back; the ring goes on all the same.
+    let malformed = bench.report().malformed;
+    bench.guest.offer(0, RING_SIZE + 7);
+    let (used, answers) = bench.guest.call(0, &[b"still"], &[5]);
+    assert_eq!((used, answers[0].as_slice()), (5, b"still".as_slice()));
+    assert_eq!(bench.report().malformed, malformed + 1);
+    bench.stop();
+}
+
+#[test]
+fn indirect_tables_are_followed() {
+    let mut bench = bench(Echo::default());
+    let text = bench.guest.store(b"indirect");
+    let room = bench.guest.allocate(8);
+    let mut table = MockGuest::descriptor(text, 8, NEXT, 1).to_vec();
+    table.extend(MockGuest::descriptor(room, 8, WRITE, 0));
+    let table = bench.guest.store(&table);
+    bench
+        .guest
+        .set_descriptor(0, 0, MockGuest::descriptor(table, 32, INDIRECT, 0));
+    bench.guest.offer(0, 0);
+    assert_eq!(bench.guest.wait(0), (0, 8));
+    assert_eq!(bench.guest.read(room, 8), b"indirect");
+    bench.stop();
+}
+
+#[test]
+fn the_kernel_image_is_refused_without_a_process() {
+    let mut bench = bench(Echo::default());
+    bench.guest.offer_chain(0, &[(4096, 8, false)]);
+    assert_eq!(bench.guest.wait(0).1, 0);
+    let report = bench.report();
+    assert_eq!(
+        (report.unreachable, report.failed, report.malformed),
+        (1, 1, 0)
+    );
+    // This process itself is no guest.
+    bench.process.set(std::process::id());
+    bench.guest.offer_chain(0, &[(4096, 8, false)]);
+    assert_eq!(bench.guest.wait(0).1, 0);
+    assert_eq!(bench.stop().unreachable, 2);
+}
+
+#[test]
+fn a_senseless_ring_is_given_up_alone() {
+    let mut bench = bench(Echo::default());
+    bench.guest.set_available_index(0, 5000);
+    assert!(bench.guest.wait_for(0, Duration::from_millis(50)).is_none());
+    assert_eq!(bench.report().broken_rings, 1);
+    let waker_queue = bench.guest.allocate(8);
+    bench.guest.offer_chain(1, &[(waker_queue, 8, true)]);
+    bench.stop();
+}
+
+#[test]
+fn a_ring_stops_and_starts_where_it_was() {
+    use vhost::VhostBackend;
+    use vhost::vhost_user::VhostUserFrontend;
+    let mut bench = bench(Echo::default());
+    bench.guest.call(0, &[b"one"], &[3]);
+    bench.guest.frontend.set_vring_enable(0, false).unwrap();
+    // The question is answered after the message before it was carried out.
+    bench.guest.frontend.get_features().unwrap();
+    let text = bench.guest.store(b"two");
+    bench.guest.offer_chain(0, &[(text, 3, false)]);
+    assert!(bench.guest.wait_for(0, Duration::from_millis(20)).is_none());
+    bench.guest.frontend.set_vring_enable(0, true).unwrap();
+    bench.guest.wait(0);
+    assert_eq!(bench.guest.frontend.get_vring_base(0).unwrap(), 2);
+    bench.stop();
+}
+
+struct Clumsy;
+
+impl Device for Clumsy {
+    fn device_id(&self) -> u32 {
+        42
+    }
+
+    fn queue_count(&self) -> usize {
+        1
+    }
+
+    fn process(&mut self, _queue: usize, _queues: &mut Queues) {
+        panic!("clumsy");
+    }
+}
+
+#[test]
+fn a_panic_is_reported_and_stops() {
+    let mut bench = bench(Clumsy);
+    let start = std::time::Instant::now();
+    while bench.failures.lock().unwrap().is_empty() && start.elapsed() < super::mock::PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(*bench.failures.lock().unwrap(), ["its thread panicked"]);
+    bench
+        .server
+        .take()
+        .unwrap()
+        .stop(super::mock::PATIENCE)
+        .unwrap();
+}
+
+#[test]
+fn a_server_stops_without_a_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let options = super::ServeOptions {
+        name: "idle".to_owned(),
+        process: super::GuestProcess::default(),
+        on_failure: None,
+    };
+    let server = super::DeviceServer::start(&socket, Box::new(Echo::default()), options).unwrap();
+    assert!(socket.exists());
+    server.stop(Duration::from_secs(5)).unwrap();
+    assert!(!socket.exists());
+}
