@@ -6,4 +6,8 @@
 //! same input gives the same bytes anywhere.
 
 pub mod ext4;
+pub mod compress;
+pub mod tar;
+#[cfg(test)]
+mod testing;
 pub mod tree;

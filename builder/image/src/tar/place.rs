@@ -1,0 +1,269 @@
+//! Puts entries into a tree by GNU tar's rules.
+
+use crate::tree::{
+    Content, Entries, Inode, InodeId, Kind, Metadata, NAME_LENGTH_MAX, Tree, TreeError, display,
+};
+
+use super::entries::{Entry, EntryKind};
+use super::{Limits, Options, TarError};
+
+/// Puts the entries of one archive into a tree, one after another.
+///
+/// It remembers the folder of the last entry, so nobody else may change the tree's folders and
+/// links between two calls; make a new one after that.
+#[derive(Debug)]
+pub struct Placer {
+    strip_components: usize,
+    keep_directory_symlinks: bool,
+    implied_directory: Metadata,
+    limits: Limits,
+    last_parent: Option<(Vec<u8>, InodeId)>,
+}
+
+impl Placer {
+    /// A placer with these options.
+    #[must_use]
+    pub fn new(options: &Options) -> Self {
+        Self {
+            strip_components: options.strip_components,
+            keep_directory_symlinks: options.keep_directory_symlinks,
+            implied_directory: options.implied_directory.clone(),
+            limits: options.limits,
+            last_parent: None,
+        }
+    }
+
+    /// Whether [`Placer::put`] would put the entry anywhere: false where nothing of its path is
+    /// left after stripping.
+    #[must_use]
+    pub fn wants(&self, entry: &Entry) -> bool {
+        strip(&entry.path, self.strip_components).is_some()
+    }
+
+    /// Puts an entry into the tree and gives its inode; `content` is a file's. `None` where
+    /// nothing of its path is left after stripping.
+    ///
+    /// # Errors
+    /// The path leads out of the tree or through what is no folder, a folder with children is in
+    /// the way of something else, or a hard link's target does not exist.
+    pub fn put(
+        &mut self,
+        tree: &mut Tree,
+        entry: &Entry,
+        content: Option<Content>,
+    ) -> Result<Option<InodeId>, TarError> {
+        let Some(stripped) = strip(&entry.path, self.strip_components) else {
+            return Ok(None);
+        };
+        let (parent, name) = self.split(entry, stripped)?;
+        let Some(name) = name else {
+            return self.put_root(tree, entry).map(Some);
+        };
+        let parent = self.parent(tree, entry, &parent)?;
+        let existing = tree.child(parent, name);
+        let inode = |kind| Inode {
+            metadata: entry.metadata.clone(),
+            kind,
+        };
+        let kind = match &entry.kind {
+            EntryKind::Directory => {
+                return self.put_directory(tree, entry, parent, name).map(Some);
+            }
+            EntryKind::HardLink(target) => {
+                let id = self.link_target(tree, entry, target)?;
+                if existing != Some(id) {
+                    self.replace(tree, entry, parent, name, id)?;
+                }
+                return Ok(Some(id));
+            }
+            EntryKind::File(_) => Kind::File(content.unwrap_or_default()),
+            EntryKind::Symlink(target) => Kind::Symlink(target.clone()),
+            EntryKind::CharDevice { major, minor } => Kind::CharDevice {
+                major: *major,
+                minor: *minor,
+            },
+            EntryKind::BlockDevice { major, minor } => Kind::BlockDevice {
+                major: *major,
+                minor: *minor,
+            },
+            EntryKind::Fifo => Kind::Fifo,
+        };
+        let id = tree.add_inode(inode(kind)).map_err(in_tree(entry))?;
+        self.replace(tree, entry, parent, name, id)?;
+        Ok(Some(id))
+    }
+
+    /// Parent path with slashes in front of its components, and the last component; no component
+    /// at all is the root.
+    fn split<'p>(
+        &self,
+        entry: &Entry,
+        path: &'p [u8],
+    ) -> Result<(Vec<u8>, Option<&'p [u8]>), TarError> {
+        let mut parent = Vec::with_capacity(path.len());
+        let mut last: Option<&[u8]> = None;
+        let mut depth = 0_usize;
+        for part in components(path) {
+            if part == b".." {
+                return Err(conflict(entry, "the path has '..' in it"));
+            }
+            if part.len() > NAME_LENGTH_MAX {
+                let reason = format!("a name has more than {NAME_LENGTH_MAX} bytes");
+                return Err(conflict(entry, &reason));
+            }
+            depth = depth.saturating_add(1);
+            if let Some(folder) = last.replace(part) {
+                parent.push(b'/');
+                parent.extend_from_slice(folder);
+            }
+        }
+        if depth > self.limits.depth {
+            return Err(TarError::Limit {
+                at: entry.at(),
+                reason: format!("the path is more than {} deep", self.limits.depth),
+            });
+        }
+        Ok((parent, last))
+    }
+
+    fn parent(&mut self, tree: &mut Tree, entry: &Entry, path: &[u8]) -> Result<InodeId, TarError> {
+        if let Some((last, id)) = &self.last_parent
+            && last == path
+        {
+            return Ok(*id);
+        }
+        let id = match tree.resolve(path) {
+            Err(TreeError::NotFound(_)) => tree.make_directories(path, &self.implied_directory),
+            found => found,
+        };
+        let id = id.map_err(in_tree(entry))?;
+        if tree.entries(id).is_none() {
+            return Err(in_tree(entry)(TreeError::NotADirectory(display(path))));
+        }
+        self.last_parent = Some((path.to_vec(), id));
+        Ok(id)
+    }
+
+    fn put_root(&self, tree: &mut Tree, entry: &Entry) -> Result<InodeId, TarError> {
+        if entry.kind != EntryKind::Directory {
+            return Err(conflict(entry, "the root is a directory, the entry is not"));
+        }
+        tree.inode_mut(InodeId::ROOT).metadata = entry.metadata.clone();
+        Ok(InodeId::ROOT)
+    }
+
+    fn put_directory(
+        &mut self,
+        tree: &mut Tree,
+        entry: &Entry,
+        parent: InodeId,
+        name: &[u8],
+    ) -> Result<InodeId, TarError> {
+        if let Some(existing) = tree.child(parent, name) {
+            if tree.entries(existing).is_some() {
+                tree.inode_mut(existing).metadata = entry.metadata.clone();
+                return Ok(existing);
+            }
+            let is_link = matches!(tree.inode(existing).kind, Kind::Symlink(_));
+            if self.keep_directory_symlinks
+                && is_link
+                && let Some(stripped) = strip(&entry.path, self.strip_components)
+                && let Ok(target) = tree.resolve(stripped)
+                && tree.entries(target).is_some()
+            {
+                return Ok(target);
+            }
+        }
+        let inode = Inode {
+            metadata: entry.metadata.clone(),
+            kind: Kind::Directory(Entries::new()),
+        };
+        let id = tree.add_inode(inode).map_err(in_tree(entry))?;
+        self.replace(tree, entry, parent, name, id)?;
+        Ok(id)
+    }
+
+    /// Gives `name` to `id`; a folder that has it already must be empty.
+    fn replace(
+        &mut self,
+        tree: &mut Tree,
+        entry: &Entry,
+        parent: InodeId,
+        name: &[u8],
+        id: InodeId,
+    ) -> Result<(), TarError> {
+        let existing = tree.child(parent, name);
+        if existing
+            .and_then(|existing| tree.entries(existing))
+            .is_some_and(|children| !children.is_empty())
+        {
+            return Err(conflict(
+                entry,
+                "a directory that is not empty has this name",
+            ));
+        }
+        if existing.is_some() {
+            // The remembered folder may have been reached through the old meaning of the name.
+            self.last_parent = None;
+        }
+        tree.replace(parent, name, id).map_err(in_tree(entry))?;
+        Ok(())
+    }
+
+    fn link_target(&self, tree: &Tree, entry: &Entry, target: &[u8]) -> Result<InodeId, TarError> {
+        let refuse = |reason: &str| {
+            let reason = format!("hard link to '{}': {reason}", display(target));
+            conflict(entry, &reason)
+        };
+        let stripped = strip(target, self.strip_components)
+            .ok_or_else(|| refuse("nothing of the target is left after stripping"))?;
+        if components(stripped).any(|part| part == b"..") {
+            return Err(refuse("the target has '..' in it"));
+        }
+        let id = tree
+            .lookup(stripped)
+            .map_err(|error| refuse(&error.to_string()))?;
+        if tree.entries(id).is_some() {
+            return Err(refuse("the target is a directory"));
+        }
+        Ok(id)
+    }
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+}
+
+/// Drops leading slashes and `count` components, `.` counting as one, as GNU tar does; `None`
+/// where nothing is left.
+fn strip(path: &[u8], count: usize) -> Option<&[u8]> {
+    let mut rest = path;
+    for _ in 0..count {
+        rest = trim_slashes(rest);
+        let slash = rest.iter().position(|byte| *byte == b'/')?;
+        rest = &rest[slash..];
+    }
+    let stripped = trim_slashes(rest);
+    (count == 0 || !stripped.is_empty()).then_some(stripped)
+}
+
+fn trim_slashes(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|byte| *byte != b'/');
+    &path[start.unwrap_or(path.len())..]
+}
+
+fn conflict(entry: &Entry, reason: &str) -> TarError {
+    TarError::Conflict {
+        at: entry.at(),
+        reason: reason.into(),
+    }
+}
+
+fn in_tree(entry: &Entry) -> impl Fn(TreeError) -> TarError {
+    let at = entry.at();
+    move |source| TarError::Tree {
+        at: at.clone(),
+        source,
+    }
+}
