@@ -5,8 +5,8 @@
 //! the clock, the environment or a source of randomness: UUIDs, times and seeds are inputs, so the
 //! same input gives the same bytes anywhere.
 
-pub mod ext4;
 pub mod compress;
+pub mod ext4;
 pub mod tar;
 #[cfg(test)]
 mod testing;
