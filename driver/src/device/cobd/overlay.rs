@@ -136,7 +136,11 @@ impl Disk for Overlay {
             let length = u64::try_from(rest.len()).map_err(io::Error::other)?;
             let (changed, run) = self.run(at, length);
             let (now, later) = rest.split_at(usize::try_from(run).map_err(io::Error::other)?)?;
-            let file = if changed { &self.changes } else { &self.base };
+            let file = if changed {
+                &self.changes
+            } else {
+                self.base.file()
+            };
             now.read_from_file(file, at)?;
             at = at.saturating_add(run);
             rest = later;
