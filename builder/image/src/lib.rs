@@ -6,6 +6,7 @@
 //! same input gives the same bytes anywhere.
 
 pub mod compress;
+pub mod cpio;
 pub mod ext4;
 pub mod tar;
 #[cfg(test)]
