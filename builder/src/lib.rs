@@ -1,1 +1,12 @@
-//! x
+//! From a recipe to an appliance.
+//!
+//! Paths, environment values, the clock and the observer are arguments: nothing here prints, reads
+//! the environment or exits.
+
+pub mod debian;
+pub mod digest;
+pub mod fetch;
+pub mod store;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,9 @@
+//! Debian archives: choosing a mirror, verifying its index, resolving and unpacking packages.
+
+pub mod date;
+pub mod deb822;
+pub mod keys;
+pub mod mirror;
+pub mod relations;
+pub mod release;
+pub mod version;
