@@ -2,4 +2,5 @@
 
 pub mod cobd;
 pub mod cocon;
+pub mod conet;
 pub mod rng;
