@@ -1,0 +1,329 @@
+//! The plan of a whole image: how large it is and where every block goes. Pure arithmetic.
+
+use std::ops::Range;
+
+use super::error::WriteError;
+use super::extent::{self, BlockExtent};
+use super::format::EXT_INIT_MAX_LEN;
+use super::geometry::{BLOCKS_MAX, Cursor, Geometry, Placement};
+use super::options::{Inodes, Journal, Options, Size};
+use super::scan::{Node, Scan, block_runs};
+use crate::tree::Kind;
+
+/// After so many corrections the size of an image must have settled.
+const ROUNDS_MAX: usize = 256;
+/// From this size on [`Inodes::Auto`] makes fewer inodes.
+const LARGE_BYTES: u64 = 512 << 20;
+/// Bytes of free space per inode in a small image.
+const SMALL_BYTES_PER_INODE: u64 = 4096;
+/// Bytes of free space per inode in a large image.
+const LARGE_BYTES_PER_INODE: u64 = 16384;
+
+/// The blocks of one inode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Area {
+    extents: Range<usize>,
+    tree: Range<usize>,
+    /// Sum of the extents' lengths.
+    pub(crate) blocks: u64,
+}
+
+/// Where everything goes.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) geometry: Geometry,
+    pub(crate) placement: Placement,
+    /// The double indirect block of the resize inode.
+    pub(crate) resize_block: Option<u64>,
+    pub(crate) journal: Area,
+    /// By position of the node.
+    pub(crate) areas: Vec<Area>,
+    /// By position in the scan's table.
+    pub(crate) attribute_blocks: Vec<u64>,
+    /// Every block before this is in use.
+    pub(crate) data_end: u64,
+    extents: Vec<BlockExtent>,
+    tree_blocks: Vec<u64>,
+}
+
+impl Layout {
+    /// Decides size and places.
+    ///
+    /// # Errors
+    /// What the tree needs does not fit the size, or is more than ext4 can address.
+    pub(crate) fn plan(scan: &Scan<'_>, options: &Options) -> Result<Self, WriteError> {
+        match options.size {
+            Size::Auto { free_percent } => plan_auto(scan, options, free_percent),
+            Size::Bytes(bytes) => plan_fixed(scan, options, bytes),
+        }
+    }
+
+    /// The extents of an area.
+    pub(crate) fn extents(&self, area: &Area) -> &[BlockExtent] {
+        &self.extents[area.extents.clone()]
+    }
+
+    /// The blocks of an area's extent tree.
+    pub(crate) fn tree_blocks(&self, area: &Area) -> &[u64] {
+        &self.tree_blocks[area.tree.clone()]
+    }
+
+    /// Every block of an area in logical order, holes left out.
+    pub(crate) fn blocks(&self, area: &Area) -> impl Iterator<Item = u64> {
+        self.extents(area)
+            .iter()
+            .flat_map(|extent| extent.start..extent.start + u64::from(extent.length))
+    }
+
+    /// Blocks in use within `from..to`.
+    pub(crate) fn used_blocks(&self, from: u64, to: u64) -> u64 {
+        let data_end = self.data_end.clamp(from, to);
+        let after = self
+            .placement
+            .runs
+            .partition_point(|run| run.end() <= data_end);
+        let bookkeeping: u64 = self.placement.runs[after..]
+            .iter()
+            .take_while(|run| run.start < to)
+            .map(|run| run.end().min(to) - run.start.max(data_end))
+            .sum();
+        data_end - from + bookkeeping
+    }
+
+    /// Whether everything lies inside the file system.
+    fn fits(&self) -> bool {
+        self.data_end.max(self.placement.end()) <= self.geometry.blocks
+    }
+
+    /// Places what has few large blocks of bookkeeping first: folders, links, attributes, journal;
+    /// then the content of files in the order of their numbers.
+    fn place(scan: &Scan<'_>, geometry: Geometry, journal_blocks: u64) -> Self {
+        let placement = geometry.place();
+        let mut placer = Placer {
+            cursor: Cursor::new(&geometry, &placement),
+            block_bytes: geometry.block_bytes(),
+            extents: Vec::with_capacity(scan.nodes.len()),
+            tree_blocks: Vec::new(),
+        };
+        let resize_block = (geometry.reserved_gdt_blocks > 0).then(|| placer.cursor.take(1).start);
+        let mut areas = vec![Area::default(); scan.nodes.len()];
+        for (node, area) in scan.nodes.iter().zip(&mut areas) {
+            if !matches!(node.inode.kind, Kind::File(_)) {
+                *area = placer.place([(0, node.blocks)].into_iter());
+            }
+        }
+        let attribute_blocks = scan
+            .attribute_blocks
+            .iter()
+            .map(|_| placer.cursor.take(1).start)
+            .collect();
+        let journal = placer.place([(0, journal_blocks)].into_iter());
+        for (node, area) in scan.nodes.iter().zip(&mut areas) {
+            if let Kind::File(content) = &node.inode.kind {
+                *area = placer.place(block_runs(content, placer.block_bytes));
+            }
+        }
+        let data_end = placer.cursor.position();
+        let Placer {
+            extents,
+            tree_blocks,
+            ..
+        } = placer;
+        Self {
+            geometry,
+            resize_block,
+            journal,
+            areas,
+            attribute_blocks,
+            data_end,
+            extents,
+            tree_blocks,
+            placement,
+        }
+    }
+}
+
+/// Gives out blocks.
+struct Placer<'p> {
+    cursor: Cursor<'p>,
+    block_bytes: u64,
+    extents: Vec<BlockExtent>,
+    tree_blocks: Vec<u64>,
+}
+
+impl Placer<'_> {
+    fn place(&mut self, runs: impl Iterator<Item = (u64, u64)>) -> Area {
+        let first = self.extents.len();
+        let mut blocks = 0;
+        for (logical, count) in runs {
+            blocks += count;
+            self.place_run(first, logical, count);
+        }
+        let tree_first = self.tree_blocks.len();
+        let count = self.extents.len() - first;
+        for _ in 0..extent::tree_blocks(count, self.block_bytes) {
+            self.tree_blocks.push(self.cursor.take(1).start);
+        }
+        Area {
+            extents: first..self.extents.len(),
+            tree: tree_first..self.tree_blocks.len(),
+            blocks,
+        }
+    }
+
+    fn place_run(&mut self, first: usize, mut logical: u64, mut count: u64) {
+        while count > 0 {
+            let run = self.cursor.take(count.min(u64::from(EXT_INIT_MAX_LEN)));
+            let extent = BlockExtent {
+                // Scan refuses files whose blocks do not fit.
+                logical: u32::try_from(logical).unwrap_or(u32::MAX),
+                length: u32::try_from(run.length).unwrap_or(u32::MAX),
+                start: run.start,
+            };
+            match self.extents[first..].last_mut() {
+                Some(last) if last.absorbs(&extent) => last.length += extent.length,
+                _ => self.extents.push(extent),
+            }
+            logical += run.length;
+            count -= run.length;
+        }
+    }
+}
+
+/// Blocks of the journal for a file system of so many (mke2fs's table).
+fn journal_blocks(journal: Journal, blocks: u64) -> u64 {
+    match journal {
+        Journal::None => 0,
+        Journal::Blocks(count) => u64::from(count),
+        Journal::Auto => match blocks {
+            0..0x800 => 0,
+            0x800..0x8000 => 1024,
+            0x8000..0x4_0000 => 4096,
+            0x4_0000..0x8_0000 => 8192,
+            0x8_0000..0x40_0000 => 16384,
+            0x40_0000..0x80_0000 => 32768,
+            0x80_0000..0x100_0000 => 65536,
+            0x100_0000..0x200_0000 => 131_072,
+            _ => 262_144,
+        },
+    }
+}
+
+/// How many inodes a file system of `blocks` shall have of which `free` stay free.
+fn inodes(scan: &Scan<'_>, options: &Options, blocks: u64, free: u64) -> u64 {
+    let used = u64::from(scan.inodes());
+    let block_bytes = u64::from(options.block_size.bytes());
+    match options.inodes {
+        Inodes::Count(count) => used.max(u64::from(count)),
+        Inodes::PerBytes(bytes) => used.max(blocks * block_bytes / u64::from(bytes.max(1))),
+        Inodes::Auto => {
+            let per_inode = if blocks * block_bytes < LARGE_BYTES {
+                SMALL_BYTES_PER_INODE
+            } else {
+                LARGE_BYTES_PER_INODE
+            };
+            used + free * block_bytes / per_inode
+        }
+    }
+}
+
+/// The smallest size at which everything fits and the share is free. Every correction makes the
+/// image larger, so it settles at the first size that needs none.
+fn plan_auto(scan: &Scan<'_>, options: &Options, free_percent: u8) -> Result<Layout, WriteError> {
+    let too_large = || WriteError::TooLarge {
+        block_size_bytes: options.block_size.bytes(),
+    };
+    let percent = u64::from(free_percent);
+    let mut tree_blocks = 0;
+    let mut blocks = scan.blocks + 2;
+    for _ in 0..ROUNDS_MAX {
+        if blocks > BLOCKS_MAX {
+            return Err(too_large());
+        }
+        let inodes = inodes(scan, options, blocks, blocks * percent / 100);
+        let per_group = u64::from(options.block_size.bytes()) * 8;
+        // A group's inode bitmap is one block.
+        let blocks_for_inodes = (inodes / per_group) * per_group;
+        if blocks < blocks_for_inodes {
+            blocks = blocks_for_inodes;
+            continue;
+        }
+        let Some(geometry) = Geometry::new(options.block_size, blocks, inodes) else {
+            blocks += per_group;
+            continue;
+        };
+        if let Some(lacks) = geometry.last_group_lacks() {
+            blocks += lacks;
+            continue;
+        }
+        let journal = journal_blocks(options.journal, blocks);
+        let bookkeeping = geometry.bookkeeping_blocks();
+        let needed = bookkeeping + journal + scan.blocks + tree_blocks;
+        let with_free = (needed * 100).div_ceil(100 - percent);
+        if with_free > blocks {
+            blocks = with_free;
+            continue;
+        }
+        let layout = Layout::place(scan, geometry, journal);
+        let placed = u64::try_from(layout.tree_blocks.len()).unwrap_or(u64::MAX);
+        if placed > tree_blocks {
+            tree_blocks = placed;
+        } else if !layout.fits() {
+            blocks = layout.data_end.max(layout.placement.end());
+        } else {
+            return Ok(layout);
+        }
+    }
+    Err(too_large())
+}
+
+/// The largest file system in so many bytes; with fewer inodes where only then everything fits.
+fn plan_fixed(scan: &Scan<'_>, options: &Options, bytes: u64) -> Result<Layout, WriteError> {
+    let block_bytes = u64::from(options.block_size.bytes());
+    let blocks = bytes / block_bytes;
+    if blocks > BLOCKS_MAX {
+        return Err(WriteError::TooLarge {
+            block_size_bytes: options.block_size.bytes(),
+        });
+    }
+    let free = blocks.saturating_sub(scan.blocks + journal_blocks(options.journal, blocks));
+    let wanted = inodes(scan, options, blocks, free);
+    let mut needed = scan.blocks;
+    for inodes in [wanted, u64::from(scan.inodes())] {
+        let Some(geometry) = fixed_geometry(options, blocks, inodes) else {
+            continue;
+        };
+        let journal = journal_blocks(options.journal, geometry.blocks);
+        let layout = Layout::place(scan, geometry, journal);
+        if layout.fits() {
+            return Ok(layout);
+        }
+        needed = layout.data_end.max(layout.placement.end());
+    }
+    Err(WriteError::TooSmall {
+        size_bytes: bytes,
+        needed: format!(
+            "content and bookkeeping need at least {needed} blocks of {block_bytes} bytes and {} inodes",
+            scan.inodes()
+        ),
+    })
+}
+
+/// Divides a fixed number of blocks, without a last group that would be too small.
+fn fixed_geometry(options: &Options, blocks: u64, inodes: u64) -> Option<Geometry> {
+    let geometry = Geometry::new(options.block_size, blocks, inodes)?;
+    if geometry.last_group_lacks().is_none() {
+        return Some(geometry);
+    }
+    let shorter = geometry.group_start(geometry.groups - 1);
+    Geometry::new(options.block_size, shorter, inodes)
+}
+
+/// Whether an inode's blocks are described by extents.
+pub(crate) fn has_extents(node: &Node<'_>) -> bool {
+    match node.inode.kind {
+        Kind::Directory(_) | Kind::File(_) => true,
+        Kind::Symlink(_) => node.blocks > 0,
+        _ => false,
+    }
+}

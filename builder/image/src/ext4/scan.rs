@@ -1,0 +1,466 @@
+//! From a tree to what ext4 needs to know of it: numbers, links, and how many blocks each inode
+//! wants. Everything that ext4 cannot hold is refused here, before a byte is written.
+
+use std::collections::BTreeMap;
+
+use super::directory::{self, Entry, Index, LOST_FOUND_SIZE, Target};
+use super::encoding::{encode_device, encode_time};
+use super::error::WriteError;
+use super::format::{
+    EXT4_GOOD_OLD_FIRST_INO, EXT4_LINK_MAX, EXT4_ROOT_INO, EXT4_XATTR_REFCOUNT_MAX, I_BLOCK_SIZE,
+    file_type,
+};
+use super::hash;
+use super::options::BlockSize;
+use super::xattr;
+use crate::tree::{Blob, BlobId, Content, Inode, InodeId, Kind, Tree, display};
+
+/// Name of the folder in the root in which a repair leaves what it finds.
+const LOST_FOUND: &[u8] = b"lost+found";
+/// The lowest number of a node but the root, less one: nodes follow the reserved inodes.
+const RESERVED_INODES: u32 = EXT4_GOOD_OLD_FIRST_INO - 1;
+
+/// An inode that will be written.
+#[derive(Debug)]
+pub(crate) struct Node<'t> {
+    pub(crate) inode: &'t Inode,
+    pub(crate) id: Option<InodeId>,
+    /// Position of the folder that names it (first).
+    pub(crate) parent: usize,
+    /// What `i_links_count` shall say.
+    pub(crate) links: u32,
+    /// Blocks of content; without those of extent tree and attributes.
+    pub(crate) blocks: u64,
+    /// Index of an indexed folder.
+    pub(crate) index: Option<Box<Index<'t>>>,
+    /// Position in [`Scan::attribute_blocks`].
+    pub(crate) attribute_block: Option<usize>,
+}
+
+/// A block of attributes that one or more inodes have.
+#[derive(Debug)]
+pub(crate) struct AttributeBlock {
+    /// Encoded but for the reference count and checksum.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) references: u32,
+}
+
+/// All inodes that will be written.
+#[derive(Debug)]
+pub(crate) struct Scan<'t> {
+    tree: &'t Tree,
+    block_size: usize,
+    /// Numbers by position in the tree; 0 for what has no name.
+    numbers: Vec<u32>,
+    /// Root, `lost+found`, then folder by folder.
+    pub(crate) nodes: Vec<Node<'t>>,
+    pub(crate) attribute_blocks: Vec<AttributeBlock>,
+    /// Sum of [`Node::blocks`] and attribute blocks.
+    pub(crate) blocks: u64,
+}
+
+/// The number of the node at a position.
+pub(crate) fn number_of(position: usize) -> u32 {
+    if position == 0 {
+        return EXT4_ROOT_INO;
+    }
+    // Positions are checked when nodes are added.
+    u32::try_from(position).map_or(u32::MAX, |at| at.saturating_add(RESERVED_INODES))
+}
+
+/// The logical blocks that content covers: (first, count), rising, apart from each other. The
+/// content is in order.
+pub(crate) fn block_runs(content: &Content, block_size: u64) -> impl Iterator<Item = (u64, u64)> {
+    let mut segments = content.segments.iter().peekable();
+    std::iter::from_fn(move || {
+        let first = segments.next()?;
+        let start = first.offset / block_size;
+        let mut end = (first.offset + first.length).div_ceil(block_size);
+        while let Some(next) = segments.next_if(|next| next.offset / block_size <= end) {
+            end = (next.offset + next.length).div_ceil(block_size);
+        }
+        Some((start, end - start))
+    })
+}
+
+fn content_in_order(content: &Content) -> bool {
+    let mut at = 0;
+    content.segments.iter().all(|segment| {
+        let end = segment.offset.checked_add(segment.length);
+        let source_end = segment.blob_offset.checked_add(segment.length);
+        let fine = segment.offset >= at
+            && segment.length > 0
+            && source_end.is_some()
+            && end.is_some_and(|end| end <= content.size);
+        at = end.unwrap_or(u64::MAX);
+        fine
+    })
+}
+
+impl<'t> Scan<'t> {
+    /// Looks at every inode that has a name. `lost_found` is taken where the tree has no such
+    /// folder.
+    ///
+    /// # Errors
+    /// Whatever ext4 cannot hold.
+    pub(crate) fn new(
+        tree: &'t Tree,
+        lost_found: &'t Inode,
+        block_size: BlockSize,
+        hash_seed: &[u8; 16],
+    ) -> Result<Self, WriteError> {
+        let mut scan = Self {
+            tree,
+            block_size: usize::try_from(block_size.bytes()).unwrap_or(usize::MAX),
+            numbers: vec![0; tree.inodes().len()],
+            nodes: Vec::with_capacity(tree.inodes().len() + 1),
+            attribute_blocks: Vec::new(),
+            blocks: 0,
+        };
+        scan.add_root(lost_found)?;
+        scan.walk(hash::seed(hash_seed))?;
+        scan.check_links()?;
+        scan.place_attributes()?;
+        scan.blocks += scan.nodes.iter().map(|node| node.blocks).sum::<u64>();
+        scan.blocks += u64::try_from(scan.attribute_blocks.len()).unwrap_or(u64::MAX);
+        Ok(scan)
+    }
+
+    /// The highest inode number in use; all lower ones are too.
+    pub(crate) fn inodes(&self) -> u32 {
+        number_of(self.nodes.len() - 1)
+    }
+
+    /// The names of a folder in byte order.
+    pub(crate) fn listing(&self, node: &Node<'t>) -> Vec<Entry<'t>> {
+        let Kind::Directory(entries) = &node.inode.kind else {
+            return Vec::new();
+        };
+        let mut listing: Vec<Entry<'t>> = Vec::with_capacity(entries.len() + 1);
+        listing.extend(entries.iter().map(|(name, id)| Entry {
+            name,
+            id: Some(*id),
+        }));
+        if node.id == Some(InodeId::ROOT) && !entries.contains_key(LOST_FOUND) {
+            let at = listing.partition_point(|entry| entry.name < LOST_FOUND);
+            let entry = Entry {
+                name: LOST_FOUND,
+                id: None,
+            };
+            listing.insert(at, entry);
+        }
+        listing
+    }
+
+    /// What a name stands for.
+    pub(crate) fn target(&self, entry: &Entry<'_>) -> Target {
+        match entry.id {
+            Some(id) => Target {
+                number: self.numbers[id.index()],
+                file_type: type_of(&self.tree.inode(id).kind),
+            },
+            None => Target {
+                number: EXT4_GOOD_OLD_FIRST_INO,
+                file_type: file_type::DIR,
+            },
+        }
+    }
+
+    /// The blob that content points into.
+    pub(crate) fn blob(&self, id: BlobId) -> &dyn Blob {
+        &**self.tree.blob(id)
+    }
+
+    /// One path of a node, for messages.
+    pub(crate) fn path(&self, position: usize) -> String {
+        let mut names = Vec::new();
+        let mut at = position;
+        while at != 0 {
+            let parent = self.nodes[at].parent;
+            let listing = self.listing(&self.nodes[parent]);
+            let id = self.nodes[at].id;
+            names.push(
+                listing
+                    .iter()
+                    .find(|entry| entry.id == id)
+                    .map_or(&b"?"[..], |entry| entry.name),
+            );
+            at = parent;
+        }
+        if names.is_empty() {
+            return "/".into();
+        }
+        names.reverse();
+        names
+            .iter()
+            .map(|name| format!("/{}", display(name)))
+            .collect()
+    }
+
+    fn add_root(&mut self, lost_found: &'t Inode) -> Result<(), WriteError> {
+        self.add(self.tree.inode(InodeId::ROOT), Some(InodeId::ROOT), 0)?;
+        self.nodes[0].links = 2;
+        match self.tree.child(InodeId::ROOT, LOST_FOUND) {
+            Some(id) => {
+                let inode = self.tree.inode(id);
+                if !matches!(inode.kind, Kind::Directory(_)) {
+                    return Err(WriteError::LostFound);
+                }
+                if id == InodeId::ROOT {
+                    return Err(WriteError::DirectoryLinked { path: "/".into() });
+                }
+                self.add(inode, Some(id), 0)?;
+            }
+            None => {
+                self.add(lost_found, None, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        inode: &'t Inode,
+        id: Option<InodeId>,
+        parent: usize,
+    ) -> Result<usize, WriteError> {
+        let position = self.nodes.len();
+        let number = number_of(position);
+        if number == u32::MAX {
+            return Err(WriteError::TooLarge {
+                block_size_bytes: u32::try_from(self.block_size).unwrap_or(u32::MAX),
+            });
+        }
+        if let Some(id) = id {
+            self.numbers[id.index()] = number;
+        }
+        self.nodes.push(Node {
+            inode,
+            id,
+            parent,
+            links: 0,
+            blocks: 0,
+            index: None,
+            attribute_block: None,
+        });
+        Ok(position)
+    }
+
+    /// Numbers the children of one folder after the other, deepest first.
+    fn walk(&mut self, seed: [u32; 4]) -> Result<(), WriteError> {
+        let mut pending = vec![0];
+        while let Some(position) = pending.pop() {
+            let listing = self.listing(&self.nodes[position]);
+            let first = pending.len();
+            for entry in &listing {
+                let child = self.visit(entry, position)?;
+                if matches!(self.nodes[child].inode.kind, Kind::Directory(_)) {
+                    pending.push(child);
+                    self.nodes[position].links += 1;
+                }
+            }
+            pending[first..].reverse();
+            self.plan_directory(position, &listing, seed)?;
+        }
+        for position in 0..self.nodes.len() {
+            self.nodes[position].blocks = self.check(position)?;
+        }
+        Ok(())
+    }
+
+    /// The position of the node that a name in a folder stands for, with its links counted.
+    fn visit(&mut self, entry: &Entry<'t>, parent: usize) -> Result<usize, WriteError> {
+        let number = self.target(entry).number;
+        let child = match (number, entry.id) {
+            (0, Some(id)) => self.add(self.tree.inode(id), Some(id), parent)?,
+            (EXT4_ROOT_INO, _) => 0,
+            _ => usize::try_from(number - RESERVED_INODES).unwrap_or(usize::MAX),
+        };
+        let links = if matches!(self.nodes[child].inode.kind, Kind::Directory(_)) {
+            if self.nodes[child].links > 0 {
+                let path = self.path(child);
+                return Err(WriteError::DirectoryLinked { path });
+            }
+            2
+        } else {
+            1
+        };
+        self.nodes[child].links += links;
+        Ok(child)
+    }
+
+    fn plan_directory(
+        &mut self,
+        position: usize,
+        listing: &[Entry<'t>],
+        seed: [u32; 4],
+    ) -> Result<(), WriteError> {
+        if directory::fits_one_block(listing, self.block_size) {
+            return Ok(());
+        }
+        let Some(index) = Index::plan(listing, seed, self.block_size) else {
+            return Err(WriteError::DirectoryTooLarge {
+                path: self.path(position),
+                names: listing.len(),
+                block_size_bytes: u32::try_from(self.block_size).unwrap_or(u32::MAX),
+            });
+        };
+        self.nodes[position].index = Some(Box::new(index));
+        Ok(())
+    }
+
+    /// Checks one inode and counts its blocks.
+    fn check(&self, position: usize) -> Result<u64, WriteError> {
+        let node = &self.nodes[position];
+        self.check_metadata(position)?;
+        let block_size = u64::try_from(self.block_size).unwrap_or(u64::MAX);
+        match &node.inode.kind {
+            Kind::Directory(_) => Ok(match &node.index {
+                Some(index) => u64::try_from(index.blocks()).unwrap_or(u64::MAX),
+                None if position == 1 => u64::from(LOST_FOUND_SIZE) / block_size,
+                None => 1,
+            }),
+            Kind::File(content) => {
+                let path = || self.path(position);
+                if !content_in_order(content) {
+                    return Err(WriteError::InvalidContent { path: path() });
+                }
+                if content.size.div_ceil(block_size) > u64::from(u32::MAX) {
+                    let size_bytes = content.size;
+                    return Err(WriteError::FileTooLarge {
+                        path: path(),
+                        size_bytes,
+                    });
+                }
+                Ok(block_runs(content, block_size)
+                    .map(|(_, count)| count)
+                    .sum())
+            }
+            Kind::Symlink(target) => {
+                let limit = self.block_size - 1;
+                let length = target.len();
+                if target.is_empty() || length > limit || target.contains(&0) {
+                    let path = self.path(position);
+                    return Err(WriteError::SymlinkTarget {
+                        path,
+                        length,
+                        limit,
+                    });
+                }
+                Ok(u64::from(length >= I_BLOCK_SIZE))
+            }
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                encode_device(*major, *minor)
+                    .map(|_| 0)
+                    .ok_or_else(|| WriteError::DeviceRange {
+                        path: self.path(position),
+                        major: *major,
+                        minor: *minor,
+                    })
+            }
+            Kind::Fifo | Kind::Socket => Ok(0),
+        }
+    }
+
+    fn check_metadata(&self, position: usize) -> Result<(), WriteError> {
+        let metadata = &self.nodes[position].inode.metadata;
+        if metadata.mode > 0o7777 {
+            return Err(WriteError::InvalidMode {
+                path: self.path(position),
+                mode: metadata.mode,
+            });
+        }
+        let times = metadata.times;
+        for (which, time) in [
+            ("modification", times.modified),
+            ("access", times.accessed),
+            ("change", times.changed),
+            ("creation", times.created),
+        ] {
+            if encode_time(time).is_none() {
+                return Err(WriteError::TimeRange {
+                    path: self.path(position),
+                    which,
+                    seconds: time.seconds,
+                    nanoseconds: time.nanoseconds,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Caps the links of folders (`dir_nlink`) and refuses too many of others.
+    fn check_links(&mut self) -> Result<(), WriteError> {
+        for position in 0..self.nodes.len() {
+            let node = &mut self.nodes[position];
+            if node.links <= EXT4_LINK_MAX {
+                continue;
+            }
+            if !matches!(node.inode.kind, Kind::Directory(_)) {
+                let links = node.links;
+                let path = self.path(position);
+                return Err(WriteError::TooManyLinks { path, links });
+            }
+            node.links = 1;
+        }
+        Ok(())
+    }
+
+    /// Finds the attribute blocks; inodes with equal ones share them.
+    fn place_attributes(&mut self) -> Result<(), WriteError> {
+        let mut known: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for position in 0..self.nodes.len() {
+            let inode = self.nodes[position].inode;
+            let split = xattr::split(&inode.metadata, self.block_size)
+                .map_err(|problem| self.attribute_error(position, problem))?;
+            if split.block.is_empty() {
+                continue;
+            }
+            let bytes = xattr::encode_block(&split.block, self.block_size);
+            let shared = known
+                .get(&bytes)
+                .copied()
+                .filter(|at| self.attribute_blocks[*at].references < EXT4_XATTR_REFCOUNT_MAX);
+            let at = match shared {
+                Some(at) => {
+                    self.attribute_blocks[at].references += 1;
+                    at
+                }
+                None => {
+                    let at = self.attribute_blocks.len();
+                    known.insert(bytes.clone(), at);
+                    self.attribute_blocks.push(AttributeBlock {
+                        bytes,
+                        references: 1,
+                    });
+                    at
+                }
+            };
+            self.nodes[position].attribute_block = Some(at);
+        }
+        Ok(())
+    }
+
+    fn attribute_error(&self, position: usize, problem: xattr::Problem) -> WriteError {
+        let path = self.path(position);
+        match problem {
+            xattr::Problem::Name(name) => WriteError::XattrName { path, name },
+            xattr::Problem::Acl(name) => WriteError::InvalidAcl { path, name },
+            xattr::Problem::TooLarge { name, size } => {
+                WriteError::XattrTooLarge { path, name, size }
+            }
+        }
+    }
+}
+
+fn type_of(kind: &Kind) -> u8 {
+    match kind {
+        Kind::Directory(_) => file_type::DIR,
+        Kind::File(_) => file_type::REG_FILE,
+        Kind::Symlink(_) => file_type::SYMLINK,
+        Kind::CharDevice { .. } => file_type::CHRDEV,
+        Kind::BlockDevice { .. } => file_type::BLKDEV,
+        Kind::Fifo => file_type::FIFO,
+        Kind::Socket => file_type::SOCK,
+    }
+}

@@ -1,0 +1,341 @@
+//! Writes an image as it was planned: content and folders first, the superblock last.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::checksum::{self, Checksum};
+use super::content;
+use super::directory::{self, Identity};
+use super::error::WriteError;
+use super::extent::TreeBlock;
+use super::format::{
+    EXT4_DIND_BLOCK, EXT4_JOURNAL_INO, EXT4_RESIZE_INO, XattrHeader, mode, split_u64,
+};
+use super::inode::{self, Fields, Map};
+use super::jbd2::{self, JournalHeader, JournalSuperBlock};
+use super::layout::{Area, Layout};
+use super::options::{
+    INODE_SIZE, INODE_SIZE_U64, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size, Summary,
+};
+use super::scan::{Scan, number_of};
+use super::sink::Sink;
+use super::superblock::{self, Tables};
+use crate::tree::{Entries, Inode, Kind, Metadata, Times, Tree};
+
+/// Writes `tree` as an ext4 image into `output`, whose former content is lost. Blocks that hold
+/// nothing are left as holes.
+///
+/// The same tree and options give the same bytes.
+///
+/// # Errors
+/// Whatever ext4 cannot hold is refused before the first byte is written; later only reading
+/// content and writing the image can fail.
+pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, WriteError> {
+    check_options(options)?;
+    let lost_found = made_inode(options, 0o700);
+    let scan = Scan::new(tree, &lost_found, options.block_size, &options.hash_seed)?;
+    let layout = Layout::plan(&scan, options)?;
+    let size_bytes = match options.size {
+        Size::Auto { .. } => layout.geometry.blocks * layout.geometry.block_bytes(),
+        Size::Bytes(bytes) => bytes,
+    };
+    output.set_len(0).map_err(WriteError::Write)?;
+    output.set_len(size_bytes).map_err(WriteError::Write)?;
+    let writer = Writer {
+        scan: &scan,
+        layout: &layout,
+        options,
+        output,
+        seed: Checksum::of_uuid(&options.uuid),
+    };
+    writer.write()?;
+    let blocks_used = layout.used_blocks(0, layout.geometry.blocks);
+    Ok(Summary {
+        size_bytes,
+        block_size_bytes: options.block_size.bytes(),
+        blocks: layout.geometry.blocks,
+        blocks_free: layout.geometry.blocks - blocks_used,
+        blocks_journal: layout.journal.blocks,
+        inodes: layout.geometry.inodes(),
+        inodes_free: layout.geometry.inodes() - scan.inodes(),
+    })
+}
+
+fn check_options(options: &Options) -> Result<(), WriteError> {
+    let invalid = |text: String| Err(WriteError::InvalidOption(text));
+    let label = options.label.as_bytes();
+    if label.len() > LABEL_LENGTH_MAX || label.contains(&0) {
+        return invalid(format!(
+            "the label '{}' has more than {LABEL_LENGTH_MAX} bytes or a NUL",
+            options.label
+        ));
+    }
+    let free_percent = match options.size {
+        Size::Auto { free_percent } => free_percent,
+        Size::Bytes(_) => 0,
+    };
+    if free_percent > PERCENT_MAX || options.reserved_percent > PERCENT_MAX {
+        return invalid(format!("more than {PERCENT_MAX} percent free or reserved"));
+    }
+    if let Journal::Blocks(blocks) = options.journal
+        && blocks < jbd2::JBD2_MIN_JOURNAL_BLOCKS
+    {
+        return invalid(format!(
+            "a journal of {blocks} blocks, fewer than {}",
+            jbd2::JBD2_MIN_JOURNAL_BLOCKS
+        ));
+    }
+    if superblock::encode_time(options.time).is_none() {
+        return invalid(format!(
+            "the time {} is before 1970 or too late",
+            options.time.seconds
+        ));
+    }
+    Ok(())
+}
+
+/// Metadata of an inode that the tree does not have.
+fn made_metadata(options: &Options, mode: u16) -> Metadata {
+    Metadata {
+        mode,
+        times: Times::all(options.time),
+        ..Metadata::default()
+    }
+}
+
+fn made_inode(options: &Options, mode: u16) -> Inode {
+    Inode {
+        metadata: made_metadata(options, mode),
+        kind: Kind::Directory(Entries::new()),
+    }
+}
+
+struct Writer<'w> {
+    scan: &'w Scan<'w>,
+    layout: &'w Layout,
+    options: &'w Options,
+    output: &'w File,
+    seed: Checksum,
+}
+
+impl Writer<'_> {
+    fn write(&self) -> Result<(), WriteError> {
+        let failed = WriteError::Write;
+        let mut sink = Sink::new(self.output, 0);
+        self.write_nodes(&mut sink)?;
+        self.write_attribute_blocks(&mut sink).map_err(failed)?;
+        sink.flush().map_err(failed)?;
+        content::copy_all(self.scan, self.layout, self.output)?;
+        let journal = self.write_inodes(&mut sink)?;
+        self.write_journal(&mut sink).map_err(failed)?;
+        let tables = Tables {
+            scan: self.scan,
+            layout: self.layout,
+            options: self.options,
+            seed: self.seed,
+            journal,
+        };
+        tables.write(&mut sink).map_err(failed)?;
+        sink.flush().map_err(failed)
+    }
+
+    fn block_bytes(&self) -> usize {
+        usize::try_from(self.layout.geometry.block_bytes()).unwrap_or(usize::MAX)
+    }
+
+    fn offset(&self, block: u64) -> u64 {
+        block * self.layout.geometry.block_bytes()
+    }
+
+    /// Folders and long link targets.
+    fn write_nodes(&self, sink: &mut Sink<'_>) -> Result<(), WriteError> {
+        for (position, (node, area)) in self.scan.nodes.iter().zip(&self.layout.areas).enumerate() {
+            match &node.inode.kind {
+                Kind::Directory(_) => self.write_directory(position, area, sink)?,
+                Kind::Symlink(target) => {
+                    for block in self.layout.blocks(area) {
+                        let bytes = sink
+                            .zeroed(self.offset(block), self.block_bytes())
+                            .map_err(WriteError::Write)?;
+                        bytes[..target.len()].copy_from_slice(target);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_directory(
+        &self,
+        position: usize,
+        area: &Area,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), WriteError> {
+        let node = &self.scan.nodes[position];
+        let number = number_of(position);
+        let identity = Identity {
+            number,
+            parent: number_of(node.parent),
+            seed: self.seed.of_inode(number, 0),
+        };
+        let listing = match node.index {
+            Some(_) => Vec::new(),
+            None => self.scan.listing(node),
+        };
+        let target = |entry: &directory::Entry<'_>| self.scan.target(entry);
+        for (at, block) in self.layout.blocks(area).enumerate() {
+            let bytes = sink
+                .zeroed(self.offset(block), self.block_bytes())
+                .map_err(WriteError::Write)?;
+            match &node.index {
+                Some(index) => index.encode_block(at, &identity, &target, bytes),
+                None if at == 0 => {
+                    directory::encode_first(&listing, &identity, &target, bytes);
+                }
+                None => directory::encode_leaf(std::iter::empty(), &identity, bytes),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_attribute_blocks(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        let blocks = &self.layout.attribute_blocks;
+        for (attributes, number) in self.scan.attribute_blocks.iter().zip(blocks) {
+            let block = sink.piece(self.offset(*number), self.block_bytes())?;
+            block.copy_from_slice(&attributes.bytes);
+            if let Some(header) = XattrHeader::decode(block) {
+                let mut header = XattrHeader {
+                    h_refcount: attributes.references,
+                    ..header
+                };
+                block[..XattrHeader::SIZE].copy_from_slice(&header.encode());
+                header.h_checksum = checksum::xattr_block(self.seed, *number, block);
+                block[..XattrHeader::SIZE].copy_from_slice(&header.encode());
+            }
+        }
+        Ok(())
+    }
+
+    /// All inodes; returns how the journal's blocks are described.
+    fn write_inodes(&self, sink: &mut Sink<'_>) -> Result<Option<Map>, WriteError> {
+        let resize = self.resize_fields();
+        if let Some(fields) = resize {
+            let metadata = made_metadata(self.options, 0o600);
+            self.write_inode(EXT4_RESIZE_INO, &metadata, &fields, sink)?;
+        }
+        let journal = self.write_journal_inode(sink)?;
+        for (position, (node, area)) in self.scan.nodes.iter().zip(&self.layout.areas).enumerate() {
+            let number = number_of(position);
+            let seed = self.seed.of_inode(number, 0);
+            let (fields, tree) = inode::fields_of(node, self.layout, area, seed)?;
+            self.write_tree(&tree)?;
+            self.write_inode(number, &node.inode.metadata, &fields, sink)?;
+        }
+        sink.flush().map_err(WriteError::Write)?;
+        Ok(journal)
+    }
+
+    fn write_tree(&self, blocks: &[TreeBlock]) -> Result<(), WriteError> {
+        for (block, bytes) in blocks {
+            self.output
+                .write_all_at(bytes, self.offset(*block))
+                .map_err(WriteError::Write)?;
+        }
+        Ok(())
+    }
+
+    fn write_inode(
+        &self,
+        number: u32,
+        metadata: &Metadata,
+        fields: &Fields,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), WriteError> {
+        let per_group = self.layout.geometry.inodes_per_group;
+        let group = usize::try_from((number - 1) / per_group).unwrap_or(usize::MAX);
+        let table = self.layout.placement.groups[group].inode_table;
+        let at = u64::from((number - 1) % per_group) * INODE_SIZE_U64;
+        let place = sink
+            .zeroed(self.offset(table) + at, INODE_SIZE)
+            .map_err(WriteError::Write)?;
+        let seed = self.seed.of_inode(number, 0);
+        inode::encode(metadata, fields, self.options.block_size, seed, place)
+    }
+
+    /// The resize inode owns the reserved descriptor blocks, and their copies, through one double
+    /// indirect block.
+    fn resize_fields(&self) -> Option<Fields> {
+        let block = self.layout.resize_block?;
+        let geometry = &self.layout.geometry;
+        let pointers = geometry.block_bytes() / 4;
+        let copies = superblock::backup_groups(geometry).count();
+        let copies = u64::try_from(copies).unwrap_or(u64::MAX);
+        let mut i_block = [0; super::format::I_BLOCK_SIZE];
+        i_block[EXT4_DIND_BLOCK * 4..][..4].copy_from_slice(&split_u64(block).1.to_le_bytes());
+        let direct = 12;
+        Some(Fields {
+            file_type: mode::S_IFREG,
+            links: 1,
+            size: (pointers * pointers + pointers + direct) * geometry.block_bytes(),
+            flags: 0,
+            blocks: 1 + u64::from(geometry.reserved_gdt_blocks) * (1 + copies),
+            attribute_block: 0,
+            i_block,
+        })
+    }
+
+    fn write_journal_inode(&self, sink: &mut Sink<'_>) -> Result<Option<Map>, WriteError> {
+        let area = &self.layout.journal;
+        if area.blocks == 0 {
+            return Ok(None);
+        }
+        let seed = self.seed.of_inode(EXT4_JOURNAL_INO, 0);
+        let map = inode::map_area(self.layout, area, seed)?;
+        self.write_tree(&map.tree)?;
+        let tree_blocks = u64::try_from(map.tree.len()).unwrap_or(u64::MAX);
+        let fields = Fields {
+            file_type: mode::S_IFREG,
+            links: 1,
+            size: self.offset(area.blocks),
+            flags: map.flags,
+            blocks: area.blocks + tree_blocks,
+            attribute_block: 0,
+            i_block: map.i_block,
+        };
+        let metadata = made_metadata(self.options, 0o600);
+        self.write_inode(EXT4_JOURNAL_INO, &metadata, &fields, sink)?;
+        Ok(Some(map))
+    }
+
+    /// The journal's superblock; the rest of the journal stays a hole.
+    fn write_journal(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+        let area = &self.layout.journal;
+        let Some(first) = self.layout.blocks(area).next() else {
+            return Ok(());
+        };
+        let mut journal = JournalSuperBlock {
+            s_blocksize: self.options.block_size.bytes(),
+            s_maxlen: u32::try_from(area.blocks).unwrap_or(u32::MAX),
+            s_first: 1,
+            s_sequence: 1,
+            s_feature_incompat: jbd2::incompat::IS_64BIT | jbd2::incompat::CSUM_V3,
+            s_uuid: self.options.uuid,
+            s_nr_users: 1,
+            s_checksum_type: jbd2::JBD2_CRC32C_CHKSUM,
+            ..JournalSuperBlock::zeroed()
+        };
+        let header = JournalHeader {
+            h_magic: jbd2::JBD2_MAGIC_NUMBER,
+            h_blocktype: jbd2::block_type::SUPERBLOCK_V2,
+            h_sequence: 0,
+        };
+        journal.h_magic = header.h_magic;
+        journal.h_blocktype = header.h_blocktype;
+        journal.s_checksum = checksum::journal_superblock(&journal.encode());
+        let place = sink.zeroed(self.offset(first), self.block_bytes())?;
+        place[..JournalSuperBlock::SIZE].copy_from_slice(&journal.encode());
+        Ok(())
+    }
+}
