@@ -4,6 +4,12 @@ pub mod date;
 pub mod deb822;
 pub mod keys;
 pub mod mirror;
+pub mod packages;
 pub mod relations;
 pub mod release;
 pub mod version;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
