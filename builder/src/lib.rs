@@ -6,6 +6,7 @@
 pub mod debian;
 pub mod digest;
 pub mod fetch;
+pub mod recipe;
 pub mod store;
 
 #[cfg(test)]

@@ -1,0 +1,421 @@
+//! What a recipe means: every default filled in, every unit resolved, every reference checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coop_appliance::Forward;
+use serde::Serialize;
+
+use super::units::{ByteCount, Percent};
+
+/// A resolved recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Recipe {
+    /// The appliance's name: lowercase letters, digits and hyphens; fit for a file name.
+    pub name: String,
+    /// One sentence for people, may be empty.
+    pub description: String,
+    /// The guest's architecture.
+    pub architecture: Architecture,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// The guest's kernel.
+    pub kernel: Kernel,
+    /// The machine.
+    pub devices: Devices,
+    /// What `coop test` runs in the guest, in order.
+    pub test: Vec<TestStep>,
+}
+
+/// An architecture that coop can boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// 64-bit x86.
+    Amd64,
+}
+
+impl Architecture {
+    /// Debian's name for it.
+    #[must_use]
+    pub fn debian_name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+        }
+    }
+}
+
+/// A file of the host that the recipe names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostFile {
+    /// The name in the recipe.
+    pub written: String,
+    /// Where it is: `written`, from the recipe's folder. Not part of the canonical form, so that
+    /// the same recipe in another folder is the same input.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// The root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rootfs {
+    /// Where it comes from.
+    pub source: Source,
+    /// The guest's host name; default: the recipe's name.
+    pub hostname: String,
+    /// Files to put in, in order.
+    pub files: Vec<FileEntry>,
+    /// Users to make or change, in order, each name once.
+    pub users: Vec<User>,
+    /// systemd units to switch on and off.
+    pub services: Services,
+    /// What to run in the guest while it is built, in order.
+    pub run: Vec<RunStep>,
+}
+
+/// Where the root file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Debian packages.
+    Debian(Debian),
+    /// An archive of a whole file system.
+    Tarball(Tarball),
+}
+
+/// A file system made from Debian packages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Debian {
+    /// The suite or code name, as `trixie`.
+    pub suite: String,
+    /// Packages beyond the variant's, as written: `name` or `name:architecture`.
+    pub packages: Vec<String>,
+    /// The archive's components; default: `main`.
+    pub components: Vec<String>,
+    /// Which packages are there without being named.
+    pub variant: Variant,
+    /// Where packages come from.
+    pub mirror: Mirror,
+    /// What vouches for the suite.
+    pub keyring: Keyring,
+    /// Whether recommended packages are installed too; default: no.
+    pub recommends: bool,
+}
+
+/// Which packages a Debian has without naming them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// The essential ones and what they depend on.
+    Essential,
+    /// The essential ones and apt: the default.
+    Minimal,
+    /// All of priority required, and apt.
+    Required,
+}
+
+/// Where packages come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mirror {
+    /// What the caller offers: the environment's mirror or the host's own apt sources.
+    Host,
+    /// This address, `http://…` or `https://…`, without a final slash.
+    Url(String),
+}
+
+/// What vouches for a suite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keyring {
+    /// Debian's keys, which coop carries.
+    Debian,
+    /// Keys in a file, armoured or not.
+    File(HostFile),
+}
+
+/// A file system from an archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tarball {
+    /// Where the archive is.
+    pub location: TarballLocation,
+    /// How many leading components to take off each name.
+    pub strip_components: u32,
+}
+
+/// Where an archive is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TarballLocation {
+    /// A file of the host.
+    Path {
+        /// The archive.
+        file: HostFile,
+        /// Its digest in hexadecimal, where the recipe pins one.
+        sha256: Option<String>,
+    },
+    /// An address.
+    Url {
+        /// `http://…` or `https://…`.
+        url: String,
+        /// Its digest, 64 lowercase hexadecimal digits.
+        sha256: String,
+    },
+}
+
+/// A file to put into the root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileEntry {
+    /// Absolute path in the guest, without `.` and `..`.
+    pub path: String,
+    /// What is in it.
+    pub content: FileContent,
+    /// Permission bits, at most 0o7777; default: 0o644.
+    pub mode: u16,
+    /// Default: root.
+    pub owner: Owner,
+    /// Default: root.
+    pub group: Owner,
+}
+
+/// What is in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileContent {
+    /// This text.
+    Text(String),
+    /// A regular file of the host.
+    File(HostFile),
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// By number.
+    Id(u32),
+    /// By the guest's own tables.
+    Name(String),
+}
+
+/// A user to make, or to change where the name is there already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// The login name.
+    pub name: String,
+    /// How the user logs in.
+    pub password: Password,
+    /// Lines for `authorized_keys`.
+    pub ssh_keys: Vec<String>,
+    /// The number of the user and of the group of the same name.
+    pub uid: UserId,
+    /// The login shell.
+    pub shell: String,
+    /// The home folder.
+    pub home: String,
+    /// Groups beyond the user's own.
+    pub groups: Vec<String>,
+}
+
+/// A new user's number; a user that is there already keeps its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserId {
+    /// The first free one from 1000.
+    Free,
+    /// This one.
+    Given(u32),
+}
+
+/// How a user logs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Password {
+    /// Not by a password.
+    Locked,
+    /// By the password behind this hash, in crypt(5)'s form.
+    Hash(String),
+    /// By this password.
+    Plain(String),
+}
+
+/// Which systemd units to switch on and off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Services {
+    /// Units to enable; a name without a suffix means `.service`.
+    pub enable: Vec<String>,
+    /// Units to disable.
+    pub disable: Vec<String>,
+}
+
+/// A step that runs in the guest while it is built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunStep {
+    /// What runs.
+    pub action: RunAction,
+    /// Whether the guest has a network meanwhile; default: yes.
+    pub network: bool,
+}
+
+/// What a step runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunAction {
+    /// A line for `/bin/sh -c`.
+    Command(String),
+    /// A program of the host that is copied into the guest for the step.
+    Script(HostFile),
+}
+
+/// The guest's kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kernel {
+    /// The package that it comes from.
+    pub package: KernelPackage,
+    /// What its .config must have, by symbol, each once, sorted.
+    pub requirements: Vec<Requirement>,
+    /// Whether it may have its drivers as modules; default: yes.
+    pub modules: bool,
+    /// Words for its command line.
+    pub cmdline: Vec<String>,
+}
+
+/// A Debian package with a prebuilt kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelPackage {
+    /// Default: `user-mode-linux`.
+    pub name: String,
+    /// The suite that it is taken from; default: `sid`.
+    pub suite: String,
+}
+
+/// What a kernel's .config must say about a symbol.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Requirement {
+    /// The symbol with its prefix, as `CONFIG_VIRTIO_UML`.
+    pub symbol: String,
+    /// The value: `y`, `m`, `n`, a number, or text in quotes, as in a .config.
+    pub value: String,
+    /// Who asks: `fragment base`, `./my.config` or `the recipe`.
+    pub origin: String,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Devices {
+    /// Guest memory, a multiple of 4 KiB; default: 256 MiB.
+    pub memory: ByteCount,
+    /// Processors: 1.
+    pub cpus: u32,
+    /// Block devices; the first holds the root file system.
+    pub cobd: Vec<Cobd>,
+    /// Network devices; default: one of [`Conet::User`] without forwards.
+    pub conet: Vec<Conet>,
+    /// The console.
+    pub cocon: Cocon,
+}
+
+/// A block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cobd {
+    /// The recipe's name for it, each once; the root's is `root`.
+    pub name: String,
+    /// What it holds.
+    pub content: CobdContent,
+}
+
+/// What a block device holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CobdContent {
+    /// The root file system, ext4.
+    Root {
+        /// How large.
+        size: RootSize,
+    },
+    /// An empty ext4.
+    Ext4 {
+        /// How large.
+        size: ByteCount,
+        /// Where the guest mounts it; nowhere if absent.
+        mount: Option<String>,
+    },
+    /// A swap area that the guest uses.
+    Swap {
+        /// How large.
+        size: ByteCount,
+    },
+    /// A file of the host, byte for byte.
+    File {
+        /// The file.
+        file: HostFile,
+        /// Whether the guest may not write; default: no.
+        readonly: bool,
+    },
+}
+
+/// How large the root file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootSize {
+    /// As large as its content needs, and this share of the whole free: the default, with 20 %.
+    Auto {
+        /// The free share.
+        free: Percent,
+    },
+    /// This large.
+    Given(ByteCount),
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Conet {
+    /// Address translation in coop itself.
+    User {
+        /// Ports of the host's loopback that lead into the guest.
+        forward: Vec<Forward>,
+        /// Whether the guest reaches the host's own addresses; default: no.
+        allow_host: bool,
+    },
+}
+
+/// The console's size when nobody's terminal says another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cocon {
+    /// Characters in a line; default: 80.
+    pub columns: u16,
+    /// Lines; default: 25.
+    pub rows: u16,
+}
+
+/// One step of `test:`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TestStep {
+    /// A line for the guest's shell; it must exit 0.
+    pub run: String,
+    /// Text that its output must contain.
+    pub expect: Option<String>,
+    /// How long it may take; default: 60 s.
+    #[serde(serialize_with = "milliseconds")]
+    pub timeout: Duration,
+}
+
+fn milliseconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The recipe's canonical form: JSON without spaces, keys in the order of declaration. Equal
+/// recipes give equal text wherever their files lie; the content of the files that they name is
+/// not in it.
+///
+/// # Panics
+/// Never: every field has a JSON form.
+#[must_use]
+pub fn canonical(recipe: &Recipe) -> String {
+    #[expect(
+        clippy::expect_used,
+        reason = "no map with non-string keys, no failing impl"
+    )]
+    serde_json::to_string(recipe).expect("a recipe has a JSON form")
+}

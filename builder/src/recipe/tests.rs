@@ -1,0 +1,282 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const MINIMAL: &str = "name: a\nrootfs:\n  source:\n    debian: {suite: trixie}\n";
+
+/// Parses as if the text were in a folder that holds `app` and `my.config`.
+fn parse_in_folder(text: &str, sets: &[(&str, &str)]) -> Result<(Recipe, Vec<Warning>), String> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("app"), "x").unwrap();
+    fs::write(folder.path().join("my.config"), "CONFIG_A=y\nnonsense\n").unwrap();
+    let file = folder.path().join("r.yaml");
+    let sets = sets
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    parse(text, &file, &sets).map_err(|diagnostics| {
+        let shown = diagnostics.iter().map(render).collect::<String>();
+        shown.replace(&format!("{}/", folder.path().display()), "")
+    })
+}
+
+fn good(text: &str) -> Recipe {
+    parse_in_folder(text, &[])
+        .unwrap_or_else(|error| panic!("{error}"))
+        .0
+}
+
+/// The message, the line with the place marked, the hint.
+fn render(diagnostic: &Diagnostic) -> String {
+    let mut text = format!("{diagnostic}\n");
+    if let Some(place) = &diagnostic.place {
+        let marks = "^".repeat(place.width);
+        let indent = " ".repeat(place.column - 1);
+        writeln!(text, "  | {}\n  | {indent}{marks}", place.text).unwrap();
+    }
+    if let Some(hint) = &diagnostic.hint {
+        writeln!(text, "  hint: {hint}").unwrap();
+    }
+    text
+}
+
+/// `diagnostics.txt` holds cases: a line `=== name`, the recipe, a line `-->`, what is reported.
+/// With COOP_UPDATE_GOLDEN=1 the last part is written anew.
+#[test]
+fn diagnostics_are_as_recorded() {
+    let golden = include_str!("diagnostics.txt");
+    let mut fresh = String::new();
+    for case in golden.split("=== ").skip(1) {
+        let (name, rest) = case.split_once('\n').unwrap();
+        let recipe = rest.split("\n-->\n").next().unwrap();
+        let recipe_text = format!("{recipe}\n");
+        let error = match parse_in_folder(&recipe_text, &[]) {
+            Ok(_) => "accepted\n".to_owned(),
+            Err(error) => error,
+        };
+        write!(fresh, "=== {name}\n{recipe}\n-->\n{error}").unwrap();
+    }
+    if std::env::var_os("COOP_UPDATE_GOLDEN").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recipe/diagnostics.txt");
+        fs::write(path, fresh).unwrap();
+        return;
+    }
+    for (have, want) in fresh.split("=== ").zip(golden.split("=== ")) {
+        assert_eq!(have, want);
+    }
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let recipe = good(MINIMAL);
+    assert_eq!(recipe.rootfs.hostname, "a");
+    assert_eq!(recipe.devices.memory, ByteCount(256 << 20));
+    assert_eq!(recipe.kernel.package.name, "user-mode-linux");
+    assert_eq!(recipe.kernel.package.suite, "sid");
+    let conet = Conet::User {
+        forward: Vec::new(),
+        allow_host: false,
+    };
+    assert_eq!(recipe.devices.conet, [conet]);
+    assert_eq!(
+        canonical(&recipe),
+        concat!(
+            r#"{"name":"a","description":"","architecture":"amd64","rootfs":{"source":{"debian":"#,
+            r#"{"suite":"trixie","packages":[],"components":["main"],"variant":"minimal","#,
+            r#""mirror":"host","keyring":"debian","recommends":false}},"hostname":"a","files":[],"#,
+            r#""users":[],"services":{"enable":[],"disable":[]},"run":[]},"kernel":{"package":"#,
+            r#"{"name":"user-mode-linux","suite":"sid"},"requirements":[],"modules":true,"#,
+            r#""cmdline":[]},"devices":{"memory":268435456,"cpus":1,"cobd":[{"name":"root","#,
+            r#""content":{"root":{"size":{"auto":{"free":20}}}}}],"conet":[{"user":{"forward":[],"#,
+            r#""allow_host":false}}],"cocon":{"columns":80,"rows":25}},"test":[]}"#,
+        )
+    );
+}
+
+const FULL: &str = r#"
+name: web
+description: A small web appliance
+architecture: amd64
+extends: null
+variables: {release: trixie, mem: 512MiB, n: 1}
+rootfs:
+  source:
+    debian: {suite: "${release}", packages: [systemd-sysv, "libc6:amd64"], components: [main, contrib],
+             variant: minimal, mirror: null, snapshot: null, keyring: null}
+  hostname: web
+  files:
+    - {path: /etc/motd, content: "hello ${release} $${HOME}\n"}
+    - {path: /usr/local/bin/app, source: ./app, mode: 0o755, owner: root, group: 33}
+    - {path: /a, content: "", mode: 0755}
+    - {path: /b, content: "", mode: "4755", owner: www-data}
+  users:
+    - {name: root, password: locked, ssh_keys: ["ssh-ed25519 AAAA me"]}
+    - {name: me, password: {plain: secret}, uid: 1000, groups: [sudo]}
+    - {name: you, password: {hash: "$6$x$y"}, shell: /bin/sh, home: /srv/you}
+  services: {enable: [ssh], disable: []}
+  run:
+    - apt-get install -y nginx-light
+    - {script: ./app, network: false}
+kernel:
+  package: {name: user-mode-linux, suite: sid}
+  config: [base, virtio, {CONFIG_FOO: y, CONFIG_BAR: 12}]
+  modules: true
+  cmdline: [quiet]
+devices:
+  memory: ${mem}
+  cpus: ${n}
+  root: cobd0
+  cobd:
+    - root: {filesystem: ext4, size: auto, free: 20%}
+    - data: {filesystem: ext4, size: 1GiB, mount: /srv}
+    - swap: {filesystem: swap, size: 256MiB}
+    - media: {file: ./app, readonly: true}
+  conet:
+    - user: {forward: ["tcp:2222:22", tcp:8080:80], allow_host: true}
+  cocon: {columns: 80, rows: 25}
+test:
+  - run: systemctl is-system-running --wait
+  - run: curl -fsS http://localhost/
+    expect: "Welcome"
+    timeout: 30s
+"#;
+
+#[test]
+fn the_whole_schema_is_read() {
+    let text = FULL.replace("\"4755\"", "\"04755\"");
+    let (recipe, warnings) = parse_in_folder(&text, &[("release", "forky")]).unwrap();
+    let Source::Debian(debian) = &recipe.rootfs.source else {
+        panic!("not a debian")
+    };
+    assert_eq!(debian.suite, "forky");
+    let files = &recipe.rootfs.files;
+    assert_eq!(
+        files[0].content,
+        FileContent::Text("hello forky ${HOME}\n".to_owned())
+    );
+    let modes: Vec<u16> = files.iter().map(|file| file.mode).collect();
+    assert_eq!(modes, [0o644, 0o755, 0o755, 0o4755]);
+    assert_eq!(files[1].owner, Owner::Id(0));
+    assert_eq!(files[1].group, Owner::Id(33));
+    assert_eq!(recipe.devices.memory, ByteCount(512 << 20));
+    assert_eq!(recipe.devices.cobd.len(), 4);
+    assert_eq!(recipe.test[1].timeout, std::time::Duration::from_secs(30));
+    let foo = recipe.kernel.requirements.iter();
+    assert!(foo.clone().any(|r| r.symbol == "CONFIG_FOO"));
+    assert!(foo.clone().any(|r| r.origin == "fragment virtio"));
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].place.as_ref().unwrap().line, 19);
+}
+
+#[test]
+fn the_canonical_form_does_not_know_the_folder() {
+    let text = FULL.replace("\"4755\"", "\"04755\"");
+    let (first, _) = parse_in_folder(&text, &[]).unwrap();
+    let (second, _) = parse_in_folder(&text, &[]).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(canonical(&first), canonical(&second));
+}
+
+#[test]
+fn sets_are_checked() {
+    let text = format!("variables: {{release: a, key: null}}\n{MINIMAL}");
+    let error = parse_in_folder(&text, &[("relase", "x")]).unwrap_err();
+    assert!(error.contains("no variable 'relase' to set"), "{error}");
+    assert!(error.contains("did you mean 'release'?"), "{error}");
+    let text = text.replace("suite: trixie", "suite: \"${key}\"");
+    let error = parse_in_folder(&text, &[]).unwrap_err();
+    assert!(error.contains("variable 'key' has no value"), "{error}");
+    let recipe = parse_in_folder(&text, &[("key", "sid")]).unwrap().0;
+    assert!(canonical(&recipe).contains(r#""suite":"sid""#));
+}
+
+#[test]
+fn large_inputs_are_refused_quickly() {
+    let refused = |text: &str| {
+        let error = parse_in_folder(text, &[]).unwrap_err();
+        assert!(error.len() < 20_000, "{error}");
+        error
+    };
+    assert!(refused(&"a".repeat(2 << 20)).contains("limit"));
+    refused(&"[".repeat(100_000));
+    refused(&"{a: ".repeat(10_000));
+    refused(
+        &(0..5000)
+            .map(|i| format!("{}- x\n", " ".repeat(i % 900)))
+            .collect::<String>(),
+    );
+    let unknown: String = (0..20_000).map(|i| format!("k{i}: 1\n")).collect();
+    assert_eq!(refused(&unknown).matches("unknown key").count(), 50);
+    // An alias bomb by events, and one by the size of its text.
+    let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
+                c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
+                e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
+    assert!(refused(bomb).contains("aliases"));
+    let long = "x".repeat(500_000);
+    let text = format!("a: &a \"{long}\\n\"\nb: [{}]\n", "*a,".repeat(150));
+    refused(&text);
+    // A variable that is used too often.
+    let uses = "${v}".repeat(10_000);
+    let text = format!(
+        "variables: {{v: {}}}\n{MINIMAL}description: {uses}\n",
+        "x".repeat(60_000)
+    );
+    assert!(refused(&text).contains("expands to more than"));
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    for value in [
+        "1e999",
+        "99999999999999999999999999999999999999999999",
+        "-1",
+        "0x1",
+        "1.5",
+        ".inf",
+        ".nan",
+    ] {
+        let text = format!("{MINIMAL}devices: {{cocon: {{columns: {value}}}}}\n");
+        assert!(parse_in_folder(&text, &[]).is_err(), "{value}");
+    }
+}
+
+/// One byte of a good recipe changed, removed, doubled or cut off: never a panic, and every place
+/// lies within its line.
+#[test]
+fn mutations_never_panic() {
+    let file = PathBuf::from("r.yaml");
+    let sets = BTreeMap::new();
+    let check = |bytes: &[u8]| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        for diagnostic in parse(text, &file, &sets).err().unwrap_or_default() {
+            if let Some(place) = &diagnostic.place {
+                let length = place.text.chars().count();
+                assert!(place.column >= 1 && place.column <= length + 1);
+                assert!(place.width >= 1);
+            }
+            assert!(!diagnostic.to_string().contains('\n'), "{diagnostic}");
+        }
+    };
+    let original = FULL.as_bytes();
+    let mut state = 7_u32;
+    for index in 0..original.len() {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let mut changed = original.to_vec();
+        let candidates = b"{}[]:,#&*!|>'\"%@` \n\t-?0xZ$~\0";
+        changed[index] = candidates[usize::try_from(state >> 16).unwrap() % candidates.len()];
+        check(&changed);
+        changed[index] = original[index];
+        changed.remove(index);
+        check(&changed);
+        changed.insert(index, original[index]);
+        changed.insert(index, original[index]);
+        check(&changed);
+        if index % 7 == 0 {
+            check(&original[..index]);
+        }
+    }
+}

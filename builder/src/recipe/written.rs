@@ -1,0 +1,544 @@
+//! What a recipe says, key by key, with positions: nothing is filled in yet.
+
+use std::time::Duration;
+
+use coop_appliance::Forward;
+
+use super::decode::{At, Decoder, Fields, Keys};
+use super::model::{Owner, Password, Variant};
+use super::node::{Node, Value};
+use super::units::{ByteCount, Percent, parse_duration, parse_forward, shorten};
+
+/// The whole recipe.
+pub(super) struct Written {
+    pub(super) name: At<String>,
+    pub(super) description: Option<At<String>>,
+    pub(super) architecture: Option<At<String>>,
+    pub(super) rootfs: Rootfs,
+    pub(super) kernel: Kernel,
+    pub(super) devices: Devices,
+    pub(super) test: Vec<TestStep>,
+}
+
+pub(super) struct Rootfs {
+    pub(super) source: Source,
+    pub(super) hostname: Option<At<String>>,
+    pub(super) files: Vec<FileEntry>,
+    pub(super) users: Vec<User>,
+    pub(super) enable: Vec<At<String>>,
+    pub(super) disable: Vec<At<String>>,
+    pub(super) run: Vec<RunStep>,
+}
+
+pub(super) enum Source {
+    Debian(Debian),
+    Tarball(Tarball),
+}
+
+pub(super) struct Debian {
+    pub(super) suite: At<String>,
+    pub(super) packages: Vec<At<String>>,
+    pub(super) components: Option<Vec<At<String>>>,
+    pub(super) variant: Option<At<Variant>>,
+    pub(super) mirror: Option<At<String>>,
+    pub(super) keyring: Option<At<String>>,
+    pub(super) recommends: Option<bool>,
+}
+
+pub(super) struct Tarball {
+    pub(super) at: super::diagnostic::Position,
+    pub(super) path: Option<At<String>>,
+    pub(super) url: Option<At<String>>,
+    pub(super) sha256: Option<At<String>>,
+    pub(super) strip_components: Option<At<u32>>,
+}
+
+pub(super) struct FileEntry {
+    pub(super) path: At<String>,
+    pub(super) content: Option<At<String>>,
+    pub(super) source: Option<At<String>>,
+    pub(super) mode: Option<At<u16>>,
+    pub(super) owner: Option<At<Owner>>,
+    pub(super) group: Option<At<Owner>>,
+}
+
+pub(super) struct User {
+    pub(super) name: At<String>,
+    pub(super) password: Option<At<Password>>,
+    pub(super) ssh_keys: Vec<At<String>>,
+    pub(super) uid: Option<At<u32>>,
+    pub(super) shell: Option<At<String>>,
+    pub(super) home: Option<At<String>>,
+    pub(super) groups: Vec<At<String>>,
+}
+
+pub(super) enum RunStep {
+    Command(At<String>),
+    Script {
+        script: At<String>,
+        network: Option<bool>,
+    },
+}
+
+#[derive(Default)]
+pub(super) struct Kernel {
+    pub(super) package_name: Option<At<String>>,
+    pub(super) package_suite: Option<At<String>>,
+    pub(super) config: Vec<ConfigEntry>,
+    pub(super) modules: Option<bool>,
+    pub(super) cmdline: Vec<At<String>>,
+}
+
+pub(super) enum ConfigEntry {
+    /// A fragment's name or path.
+    Fragment(At<String>),
+    /// A symbol and its value.
+    Symbol(At<String>, String),
+}
+
+#[derive(Default)]
+pub(super) struct Devices {
+    pub(super) memory: Option<At<ByteCount>>,
+    pub(super) cpus: Option<At<u32>>,
+    pub(super) root: Option<At<String>>,
+    pub(super) cobd: Option<At<Vec<Cobd>>>,
+    pub(super) conet: Option<Vec<Conet>>,
+    pub(super) columns: Option<At<u32>>,
+    pub(super) rows: Option<At<u32>>,
+}
+
+pub(super) struct Cobd {
+    pub(super) name: At<String>,
+    pub(super) filesystem: Option<At<String>>,
+    pub(super) size: Option<At<Size>>,
+    pub(super) free: Option<At<Percent>>,
+    pub(super) mount: Option<At<String>>,
+    pub(super) file: Option<At<String>>,
+    pub(super) readonly: Option<bool>,
+}
+
+pub(super) enum Size {
+    Auto,
+    Given(ByteCount),
+}
+
+pub(super) enum Conet {
+    User {
+        forward: Vec<At<Forward>>,
+        allow_host: Option<bool>,
+    },
+}
+
+pub(super) struct TestStep {
+    pub(super) run: At<String>,
+    pub(super) expect: Option<At<String>>,
+    pub(super) timeout: Option<At<Duration>>,
+}
+
+const fn keys(known: &'static [&'static str], later: &'static [&'static str]) -> Keys {
+    Keys { known, later }
+}
+
+const RECIPE: Keys = keys(
+    &[
+        "name",
+        "description",
+        "architecture",
+        "variables",
+        "rootfs",
+        "kernel",
+        "devices",
+        "test",
+    ],
+    &["extends"],
+);
+const ROOTFS: Keys = keys(
+    &["source", "hostname", "files", "users", "services", "run"],
+    &["readonly"],
+);
+const SOURCE: Keys = keys(&["debian", "tarball"], &["oci", "disk", "appliance"]);
+const DEBIAN: Keys = keys(
+    &[
+        "suite",
+        "packages",
+        "components",
+        "variant",
+        "mirror",
+        "keyring",
+        "recommends",
+    ],
+    &["snapshot"],
+);
+const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
+const FILE: Keys = keys(
+    &["path", "content", "source", "mode", "owner", "group"],
+    &[],
+);
+const USER: Keys = keys(
+    &[
+        "name", "password", "ssh_keys", "uid", "shell", "home", "groups",
+    ],
+    &[],
+);
+const PASSWORD: Keys = keys(&["hash", "plain"], &[]);
+const SERVICES: Keys = keys(&["enable", "disable"], &[]);
+const SCRIPT: Keys = keys(&["script", "network"], &[]);
+const KERNEL: Keys = keys(&["package", "config", "modules", "cmdline"], &["source"]);
+const PACKAGE: Keys = keys(&["name", "suite"], &[]);
+const DEVICES: Keys = keys(
+    &["memory", "cpus", "root", "cobd", "conet", "cocon"],
+    &["cofs"],
+);
+const COBD: Keys = keys(
+    &["filesystem", "size", "free", "mount", "file", "readonly"],
+    &[],
+);
+const CONET: Keys = keys(&["user"], &["tap"]);
+const CONET_USER: Keys = keys(&["forward", "allow_host"], &[]);
+const COCON: Keys = keys(&["columns", "rows"], &[]);
+const TEST: Keys = keys(&["run", "expect", "timeout"], &[]);
+
+/// Reads the whole tree. `None` only after an error was reported.
+pub(super) fn recipe(d: &mut Decoder<'_>, root: &Node<'_>) -> Option<Written> {
+    let fields = d.map(root, "", &RECIPE)?;
+    let name = d.required(&fields, "name", Decoder::text);
+    let description = d.field(&fields, "description", Decoder::text);
+    let architecture = d.field(&fields, "architecture", Decoder::text);
+    let rootfs = d.required(&fields, "rootfs", rootfs);
+    let kernel = d.field(&fields, "kernel", kernel).unwrap_or_default();
+    let devices = d.field(&fields, "devices", devices).unwrap_or_default();
+    let test = list_of(d, &fields, "test", test_step);
+    Some(Written {
+        name: name?,
+        description,
+        architecture,
+        rootfs: rootfs?,
+        kernel,
+        devices,
+        test,
+    })
+}
+
+/// Reads a list that may be absent.
+fn list_of<'n, 't, T>(
+    d: &mut Decoder<'_>,
+    fields: &Fields<'n, 't>,
+    key: &str,
+    read: impl FnMut(&mut Decoder<'_>, &'n Node<'t>, &str) -> Option<T>,
+) -> Vec<T> {
+    d.field(fields, key, |d, node, path| {
+        let mut read = read;
+        d.list(node, path, |d, node, path| read(d, node, path))
+    })
+    .unwrap_or_default()
+}
+
+fn texts(d: &mut Decoder<'_>, fields: &Fields<'_, '_>, key: &str) -> Vec<At<String>> {
+    d.field(fields, key, Decoder::texts).unwrap_or_default()
+}
+
+fn rootfs(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Rootfs> {
+    let fields = d.map(node, path, &ROOTFS)?;
+    let source = d.required(&fields, "source", source);
+    let hostname = d.field(&fields, "hostname", Decoder::text);
+    let files = list_of(d, &fields, "files", file);
+    let users = list_of(d, &fields, "users", user);
+    let (enable, disable) = d.field(&fields, "services", services).unwrap_or_default();
+    let run = list_of(d, &fields, "run", run_step);
+    Some(Rootfs {
+        source: source?,
+        hostname,
+        files,
+        users,
+        enable,
+        disable,
+        run,
+    })
+}
+
+fn source(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Source> {
+    let (kind, node) = d.variant(node, path, &SOURCE)?;
+    let path = format!("{path}.{kind}");
+    if kind == "debian" {
+        debian(d, node, &path).map(Source::Debian)
+    } else {
+        tarball(d, node, &path).map(Source::Tarball)
+    }
+}
+
+fn debian(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Debian> {
+    let fields = d.map(node, path, &DEBIAN)?;
+    let suite = d.required(&fields, "suite", Decoder::text);
+    Some(Debian {
+        packages: texts(d, &fields, "packages"),
+        components: d.field(&fields, "components", Decoder::texts),
+        variant: d.field(&fields, "variant", |d, node, path| {
+            d.parsed(node, path, variant)
+        }),
+        mirror: d.field(&fields, "mirror", Decoder::text),
+        keyring: d.field(&fields, "keyring", Decoder::text),
+        recommends: d.field(&fields, "recommends", Decoder::boolean),
+        suite: suite?,
+    })
+}
+
+fn variant(text: &str) -> Result<Variant, String> {
+    match text {
+        "essential" => Ok(Variant::Essential),
+        "minimal" => Ok(Variant::Minimal),
+        "required" => Ok(Variant::Required),
+        other => Err(format!(
+            "unknown variant '{}'; known are essential, minimal and required",
+            shorten(other)
+        )),
+    }
+}
+
+fn tarball(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Tarball> {
+    /// Deeper archives than this are no root file systems.
+    const STRIP_MAX: u32 = 64;
+    let fields = d.map(node, path, &TARBALL)?;
+    Some(Tarball {
+        at: fields.at(),
+        path: d.field(&fields, "path", Decoder::text),
+        url: d.field(&fields, "url", Decoder::text),
+        sha256: d.field(&fields, "sha256", Decoder::text),
+        strip_components: d.field(&fields, "strip_components", |d, node, path| {
+            d.integer(node, path, 0..=STRIP_MAX)
+        }),
+    })
+}
+
+fn file(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<FileEntry> {
+    let fields = d.map(node, path, &FILE)?;
+    let path = d.required(&fields, "path", Decoder::text);
+    Some(FileEntry {
+        content: d.field(&fields, "content", Decoder::text),
+        source: d.field(&fields, "source", Decoder::text),
+        mode: d.field(&fields, "mode", |d, node, path| d.parsed(node, path, mode)),
+        owner: d.field(&fields, "owner", owner),
+        group: d.field(&fields, "group", owner),
+        path: path?,
+    })
+}
+
+/// Reads a mode: octal, as `0o755` or `0755`. A number without the leading zero is refused: YAML
+/// would make `755` a decimal number, and nobody means that.
+fn mode(text: &str) -> Result<u16, String> {
+    const MODE_MAX: u16 = 0o7777;
+    let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
+    let octal = |digits: &&str| {
+        !digits.is_empty() && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit))
+    };
+    digits
+        .filter(octal)
+        .and_then(|digits| u16::from_str_radix(digits, 8).ok())
+        .filter(|mode| *mode <= MODE_MAX)
+        .ok_or_else(|| {
+            let text = shorten(text);
+            format!("'{text}' is not an octal mode; write it as 0o755, at most 0o7777")
+        })
+}
+
+fn owner(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<At<Owner>> {
+    if let Value::Number(_) = node.value {
+        let id = d.integer(node, path, 0..=ID_MAX)?;
+        return Some(At {
+            value: Owner::Id(id.value),
+            at: id.at,
+        });
+    }
+    let name = d.text(node, path)?;
+    let value = match name.value.parse::<u32>() {
+        Ok(id) if id <= ID_MAX => Owner::Id(id),
+        _ => Owner::Name(name.value),
+    };
+    Some(At { value, at: name.at })
+}
+
+/// The largest user or group number; the one above means "none" to the kernel.
+const ID_MAX: u32 = u32::MAX - 1;
+
+fn user(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<User> {
+    let fields = d.map(node, path, &USER)?;
+    let name = d.required(&fields, "name", Decoder::text);
+    Some(User {
+        password: d.field(&fields, "password", password),
+        ssh_keys: texts(d, &fields, "ssh_keys"),
+        uid: d.field(&fields, "uid", |d, node, path| {
+            d.integer(node, path, 0..=ID_MAX)
+        }),
+        shell: d.field(&fields, "shell", Decoder::text),
+        home: d.field(&fields, "home", Decoder::text),
+        groups: texts(d, &fields, "groups"),
+        name: name?,
+    })
+}
+
+fn password(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<At<Password>> {
+    if !matches!(node.value, Value::Map(_)) {
+        return d.parsed(node, path, |text| match text {
+            "locked" => Ok(Password::Locked),
+            _ => Err("write locked, {hash: …} or {plain: …}".to_owned()),
+        });
+    }
+    let (kind, value) = d.variant(node, path, &PASSWORD)?;
+    let text = d.text(value, &format!("{path}.{kind}"))?;
+    let make = if kind == "hash" {
+        Password::Hash
+    } else {
+        Password::Plain
+    };
+    Some(At {
+        value: make(text.value),
+        at: text.at,
+    })
+}
+
+type Units = (Vec<At<String>>, Vec<At<String>>);
+
+fn services(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Units> {
+    let fields = d.map(node, path, &SERVICES)?;
+    Some((texts(d, &fields, "enable"), texts(d, &fields, "disable")))
+}
+
+fn run_step(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<RunStep> {
+    if !matches!(node.value, Value::Map(_)) {
+        return d.text(node, path).map(RunStep::Command);
+    }
+    let fields = d.map(node, path, &SCRIPT)?;
+    let script = d.required(&fields, "script", Decoder::text);
+    let network = d.field(&fields, "network", Decoder::boolean);
+    Some(RunStep::Script {
+        script: script?,
+        network,
+    })
+}
+
+fn kernel(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Kernel> {
+    let fields = d.map(node, path, &KERNEL)?;
+    let package = d.field(&fields, "package", |d, node, path| {
+        let fields = d.map(node, path, &PACKAGE)?;
+        let name = d.field(&fields, "name", Decoder::text);
+        Some((name, d.field(&fields, "suite", Decoder::text)))
+    });
+    let (package_name, package_suite) = package.unwrap_or_default();
+    Some(Kernel {
+        package_name,
+        package_suite,
+        config: list_of(d, &fields, "config", config_entries)
+            .into_iter()
+            .flatten()
+            .collect(),
+        modules: d.field(&fields, "modules", Decoder::boolean),
+        cmdline: texts(d, &fields, "cmdline"),
+    })
+}
+
+fn config_entries(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Vec<ConfigEntry>> {
+    let Value::Map(entries) = &node.value else {
+        let name = d.text(node, path)?;
+        return Some(vec![ConfigEntry::Fragment(name)]);
+    };
+    let mut symbols = Vec::new();
+    for (key, value) in entries {
+        let symbol = At {
+            value: key.name.clone(),
+            at: key.at,
+        };
+        let value = match &value.value {
+            Value::Number(number) => number.clone().into_owned(),
+            _ => {
+                d.text(value, &format!("{path}.{}", shorten(&key.name)))?
+                    .value
+            }
+        };
+        symbols.push(ConfigEntry::Symbol(symbol, value));
+    }
+    Some(symbols)
+}
+
+fn devices(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Devices> {
+    /// Terminals of this size do not exist.
+    const CELLS_MAX: u32 = 1000;
+    let fields = d.map(node, path, &DEVICES)?;
+    let cocon = d.field(&fields, "cocon", |d, node, path| {
+        let fields = d.map(node, path, &COCON)?;
+        let mut cells = |key| {
+            d.field(&fields, key, |d, node, path| {
+                d.integer(node, path, 1..=CELLS_MAX)
+            })
+        };
+        Some((cells("columns"), cells("rows")))
+    });
+    let (columns, rows) = cocon.unwrap_or_default();
+    Some(Devices {
+        memory: d.field(&fields, "memory", |d, node, path| {
+            d.parsed(node, path, ByteCount::parse)
+        }),
+        cpus: d.field(&fields, "cpus", |d, node, path| {
+            d.integer(node, path, 1..=1024)
+        }),
+        root: d.field(&fields, "root", Decoder::text),
+        cobd: d.field(&fields, "cobd", |d, node, path| {
+            let value = d.list(node, path, cobd)?;
+            Some(At { value, at: node.at })
+        }),
+        conet: d.field(&fields, "conet", |d, node, path| d.list(node, path, conet)),
+        columns,
+        rows,
+    })
+}
+
+fn cobd(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Cobd> {
+    let (name, node) = d.named(node, path)?;
+    let fields = d.map(node, &format!("{path}.{}", shorten(&name.value)), &COBD)?;
+    Some(Cobd {
+        filesystem: d.field(&fields, "filesystem", Decoder::text),
+        size: d.field(&fields, "size", |d, node, path| d.parsed(node, path, size)),
+        free: d.field(&fields, "free", |d, node, path| {
+            d.parsed(node, path, Percent::parse)
+        }),
+        mount: d.field(&fields, "mount", Decoder::text),
+        file: d.field(&fields, "file", Decoder::text),
+        readonly: d.field(&fields, "readonly", Decoder::boolean),
+        name,
+    })
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    match text {
+        "auto" => Ok(Size::Auto),
+        _ => ByteCount::parse(text).map(Size::Given),
+    }
+}
+
+fn conet(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Conet> {
+    if matches!(&node.value, Value::Text(text) if text == "user") {
+        return Some(Conet::User {
+            forward: Vec::new(),
+            allow_host: None,
+        });
+    }
+    let (kind, node) = d.variant(node, path, &CONET)?;
+    let fields = d.map(node, &format!("{path}.{kind}"), &CONET_USER)?;
+    let forward = list_of(d, &fields, "forward", |d, node, path| {
+        d.parsed(node, path, parse_forward)
+    });
+    Some(Conet::User {
+        forward,
+        allow_host: d.field(&fields, "allow_host", Decoder::boolean),
+    })
+}
+
+fn test_step(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<TestStep> {
+    let fields = d.map(node, path, &TEST)?;
+    let run = d.required(&fields, "run", Decoder::text);
+    Some(TestStep {
+        expect: d.field(&fields, "expect", Decoder::text),
+        timeout: d.field(&fields, "timeout", |d, node, path| {
+            d.parsed(node, path, parse_duration)
+        }),
+        run: run?,
+    })
+}
