@@ -144,6 +144,8 @@ pub enum Conet {
     User {
         /// Ports that lead into the guest.
         forward: Vec<Forward>,
+        /// Whether the guest reaches the host's own addresses.
+        allow_host: bool,
     },
 }
 
