@@ -21,9 +21,9 @@ mod scan;
 mod sink;
 mod structure;
 mod superblock;
-mod write;
 #[cfg(test)]
-mod write_tests;
+mod tests;
+mod write;
 mod xattr;
 
 pub use error::WriteError;
