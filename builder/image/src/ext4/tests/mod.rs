@@ -3,6 +3,7 @@
 mod kernel;
 mod refusals;
 mod shapes;
+mod sizes;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
