@@ -8,6 +8,7 @@
 pub mod compress;
 pub mod cpio;
 pub mod ext4;
+pub mod swap;
 pub mod tar;
 #[cfg(test)]
 mod testing;
