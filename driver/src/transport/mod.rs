@@ -31,6 +31,8 @@ mod tests;
 mod waker;
 mod worker;
 
+use std::os::fd::BorrowedFd;
+
 pub use chain::{AccessError, CHAIN_BYTES_MAX, Chain, Readable, SEGMENTS_MAX, Writable};
 pub use memory::GuestProcess;
 pub use queues::{QUEUE_SIZE_MAX, Queues};
@@ -45,8 +47,8 @@ pub const QUEUES_MAX: usize = 64;
 
 /// The front of a virtio device: what the guest's driver talks to.
 ///
-/// All methods but the first four run on the device's own thread, one at a time; there it may
-/// block on its backend's I/O. The first four are asked once, before any thread starts. Methods
+/// All methods but the first six run on the device's own thread, one at a time; there it may
+/// block on its backend's I/O. The first six are called once, before any thread starts. Methods
 /// must not panic on anything that the guest sends; a panic is caught and ends the device.
 pub trait Device: Send {
     /// The virtio device number (virtio 1.3, section 5): 1 network, 2 block, 3 console, 4 entropy.
@@ -71,6 +73,12 @@ pub trait Device: Send {
         let _ = waker;
     }
 
+    /// A descriptor that the device waits for besides its queues: [`Device::wake`] is called as
+    /// long as it is readable.
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// The guest's driver has chosen features, and is about to start the queues.
     fn negotiate(&mut self, features: u64) {
         let _ = features;
@@ -81,7 +89,8 @@ pub trait Device: Send {
     /// receive queue's) are there for [`Device::wake`].
     fn process(&mut self, queue: usize, queues: &mut Queues);
 
-    /// [`Waker::wake`] was called at least once since the last time.
+    /// [`Waker::wake`] was called at least once since the last time, or [`Device::readiness`] is
+    /// readable.
     fn wake(&mut self, queues: &mut Queues) {
         let _ = queues;
     }

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::{Chain, Malformed};
 use super::memory::Memory;
@@ -12,6 +14,12 @@ use super::report::Counters;
 
 /// Descriptors in a ring at most: what a User-Mode-Linux kernel asks for.
 pub const QUEUE_SIZE_MAX: u16 = 256;
+
+/// Flags and index before the entries of the available and of the used ring.
+const AVAILABLE_HEADER_BYTES: u64 = 4;
+const USED_HEADER_BYTES: u64 = 4;
+/// Size of an element of the used ring.
+const USED_ELEMENT_BYTES: u64 = 8;
 
 /// A ring that the guest has started.
 #[derive(Debug)]
@@ -25,6 +33,8 @@ pub(crate) struct Ring {
     generation: u64,
     /// Chains were completed since the guest was last told.
     completed: bool,
+    /// Where the used ring stood when the guest was last told, or asked whether to be.
+    told: u16,
     /// The last look found no further chain.
     drained: bool,
 }
@@ -32,6 +42,7 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) fn new(queue: Queue, memory: Arc<Memory>, kick: File, call: Option<File>) -> Self {
         Self {
+            told: queue.next_used(),
             queue,
             memory,
             call,
@@ -40,6 +51,53 @@ impl Ring {
             completed: false,
             drained: false,
         }
+    }
+}
+
+impl Ring {
+    /// Puts elements into the used ring, and only then moves its index.
+    fn add_used_together(&mut self, elements: &[(u16, u32)]) -> Result<(), ()> {
+        let Some((&(head, written), before)) = elements.split_last() else {
+            return Ok(());
+        };
+        let size = self.queue.size().max(1);
+        let mut at = self.queue.next_used();
+        for (head, written) in before {
+            let offset = USED_HEADER_BYTES + USED_ELEMENT_BYTES * u64::from(at % size);
+            let address = self.queue.used_ring().checked_add(offset).ok_or(())?;
+            let element = [u32::from(*head).to_le_bytes(), written.to_le_bytes()].concat();
+            let stored = self.memory.map.write_slice(&element, GuestAddress(address));
+            stored.map_err(|_| ())?;
+            at = at.wrapping_add(1);
+        }
+        self.queue.set_next_used(at);
+        let added = self.queue.add_used(&self.memory.map, head, written);
+        self.completed = true;
+        added.map_err(|_| ())
+    }
+
+    /// Whether the guest wants to hear of what was completed since this was last asked (virtio
+    /// 1.3, 2.7.7.2). The queue's own answer knows nothing of chains that were added together.
+    fn wants_interrupt(&mut self) -> bool {
+        let new = self.queue.next_used();
+        let old = std::mem::replace(&mut self.told, new);
+        if !self.queue.event_idx_enabled() {
+            return true;
+        }
+        // What was completed must be visible before the guest's wish is read.
+        fence(Ordering::SeqCst);
+        let offset = AVAILABLE_HEADER_BYTES + 2 * u64::from(self.queue.size());
+        let address = self.queue.avail_ring().checked_add(offset);
+        let event = address.and_then(|address| {
+            let memory = &self.memory.map;
+            memory
+                .load::<u16>(GuestAddress(address), Ordering::Relaxed)
+                .ok()
+        });
+        event.is_none_or(|event| {
+            let ahead = new.wrapping_sub(u16::from_le(event)).wrapping_sub(1);
+            ahead < new.wrapping_sub(old)
+        })
     }
 }
 
@@ -153,6 +211,27 @@ impl Queues {
         }
     }
 
+    /// Gives back chains of one queue that belong together, as the parts of one packet do (virtio
+    /// 1.3, 5.1.6.4): the guest sees all of them at once. Each comes with the number of bytes that
+    /// were filled in; the list is emptied.
+    pub fn complete_together(&mut self, chains: &mut Vec<(Chain, usize)>) {
+        let Some(index) = chains.first().map(|(chain, _)| chain.queue) else {
+            return;
+        };
+        let Some(ring) = self.rings.get_mut(index).and_then(Option::as_mut) else {
+            return chains.clear();
+        };
+        let elements = chains.drain(..).filter_map(|(chain, written)| {
+            let ours = chain.queue == index && chain.generation == ring.generation;
+            let written = u32::try_from(written.min(chain.writable().len())).unwrap_or(u32::MAX);
+            ours.then_some((chain.head, written))
+        });
+        let elements: Vec<(u16, u32)> = elements.collect();
+        if ring.add_used_together(&elements).is_err() {
+            self.give_up(index);
+        }
+    }
+
     /// Gives back a chain that is no request of this device: length 0, and counted as malformed.
     pub fn refuse(&mut self, chain: Chain) {
         Counters::add(&self.counters.malformed);
@@ -200,10 +279,7 @@ impl Queues {
         if !std::mem::take(&mut ring.completed) {
             return;
         }
-        if ring
-            .queue
-            .needs_notification(&ring.memory.map)
-            .unwrap_or(true)
+        if ring.wants_interrupt()
             && let Some(call) = &mut ring.call
         {
             // A full pipe holds an interrupt already, and a closed one has nobody to tell.

@@ -64,6 +64,10 @@ impl Worker {
             let data = epoll::EventData::new_u64(token);
             epoll::add(&epoll, waker, data, epoll::EventFlags::IN)?;
         }
+        if let Some(readiness) = device.readiness() {
+            let data = epoll::EventData::new_u64(TOKEN_WAKE);
+            epoll::add(&epoll, readiness, data, epoll::EventFlags::IN)?;
+        }
         let queues = Queues::new(device.queue_count().min(QUEUES_MAX), counters);
         Ok(Self {
             device,

@@ -14,9 +14,11 @@
 //! named limits in `options.rs` and `out.rs`, and a guest that does not read only closes its own
 //! windows.
 
+mod checksum;
 mod dhcp;
 mod dns;
 mod frame;
+mod front;
 mod options;
 mod out;
 mod policy;
@@ -31,8 +33,10 @@ mod user;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU16;
 use std::os::fd::BorrowedFd;
 
+pub use front::Conet;
 pub use options::{
     BROADCAST, BoundPort, FORWARDS_MAX, Forward, GATEWAY, GATEWAY_MAC, GUEST, MTU_DEFAULT, MTU_MAX,
     MTU_MIN, NAME_SERVER, NETMASK, NETWORK, NetError, PREFIX_BITS, TCP_BUFFER_BYTES, TCP_FLOWS_MAX,
@@ -59,14 +63,38 @@ pub trait NetBackend: Send {
     /// Whether [`service`](Self::service) would do more right now.
     fn has_work(&self) -> bool;
     /// The oldest Ethernet frame for the guest.
-    fn frame(&self) -> Option<&[u8]>;
+    fn frame(&self) -> Option<Outgoing<'_>>;
     /// Lets the oldest frame for the guest go.
     fn pop_frame(&mut self);
     /// A descriptor that is readable (as poll(2) sees it) when [`service`](Self::service) has
     /// something to do. It stays the same.
     fn readiness(&self) -> BorrowedFd<'_>;
-    /// Forgets the guest: its driver has started anew. `guest_checksums` says whether TCP and UDP
-    /// checksums are computed and checked, as they are until the first call, or left out because
-    /// both sides share the host's memory.
-    fn reset(&mut self, guest_checksums: bool);
+    /// Forgets the guest: its driver has started anew, and agreed to leave some work out. Until
+    /// the first call nothing is left out.
+    fn reset(&mut self, offloads: Offloads);
+}
+
+/// Work that guest and device leave out because their link is memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// The guest may leave TCP and UDP checksums out: they are not checked.
+    pub guest_omits_checksums: bool,
+    /// The guest takes frames with [`Outgoing::partial_checksum`].
+    pub guest_completes_checksums: bool,
+    /// The guest sends TCP segments longer than the MTU, up to the longest IP packet.
+    pub guest_sends_large_segments: bool,
+    /// The guest takes frames with [`Outgoing::segment_bytes`]; only together with
+    /// `guest_completes_checksums`.
+    pub guest_takes_large_segments: bool,
+}
+
+/// A frame for the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing<'a> {
+    /// The Ethernet frame without its checksum.
+    pub bytes: &'a [u8],
+    /// It is TCP over IPv4 without IP options, and its checksum covers only the pseudo header.
+    pub partial_checksum: bool,
+    /// It is TCP and longer than the MTU: it stands for segments with so many bytes of payload.
+    pub segment_bytes: Option<NonZeroU16>,
 }

@@ -1,9 +1,10 @@
 //! What TCP and UDP share: the way to the guest, the way to the host, and the time.
 
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
-use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::phy::{Checksum, ChecksumCapabilities};
 use smoltcp::wire::{EthernetAddress, IpCidr};
 
+use super::Offloads;
 use super::frame::Sender;
 use super::options::{GATEWAY, PREFIX_BITS};
 use super::out::{Link, OutQueue};
@@ -20,6 +21,8 @@ pub(super) struct Stack {
     pub(super) sender: Sender,
     /// Who computes and checks checksums.
     pub(super) checksums: ChecksumCapabilities,
+    /// The guest takes segments as long as a packet can be.
+    large_segments: bool,
     /// The host's sockets and the timers.
     pub(super) reactor: Reactor,
     /// Where the guest may go.
@@ -35,12 +38,13 @@ impl Stack {
         let checksums = ChecksumCapabilities::default();
         let mut out = OutQueue::default();
         let now = reactor.now();
-        let iface = interface(sender.from, sender.mtu, &mut out, &checksums, now);
+        let iface = interface(sender.from, sender.mtu, &mut out, (&checksums, false), now);
         Self {
             iface,
             out,
             sender,
             checksums,
+            large_segments: false,
             reactor,
             policy,
             now,
@@ -55,6 +59,7 @@ impl Stack {
             out: &mut self.out,
             mtu: self.sender.mtu,
             checksums: &self.checksums,
+            large_segments: self.large_segments,
         };
         let _: PollIngressSingleResult =
             self.iface
@@ -68,6 +73,7 @@ impl Stack {
             out: &mut self.out,
             mtu: self.sender.mtu,
             checksums: &self.checksums,
+            large_segments: self.large_segments,
         };
         self.iface.poll_egress(self.now.into(), &mut link, sockets)
             == PollResult::SocketStateChanged
@@ -86,15 +92,28 @@ impl Stack {
         self.iface.context()
     }
 
-    /// Starts the link anew, with checksums left to the other side or not.
-    pub(super) fn reset(&mut self, checksums: ChecksumCapabilities) {
+    /// Starts the link anew, with what both sides agreed to leave out.
+    pub(super) fn reset(&mut self, offloads: Offloads) {
+        let (check, compute) = (
+            !offloads.guest_omits_checksums,
+            !offloads.guest_completes_checksums,
+        );
         self.out.clear();
-        self.checksums = checksums;
+        self.out.partial = offloads.guest_completes_checksums;
+        self.checksums.udp = if check { Checksum::Both } else { Checksum::Tx };
+        self.checksums.tcp = match (check, compute) {
+            (true, true) => Checksum::Both,
+            (true, false) => Checksum::Rx,
+            (false, true) => Checksum::Tx,
+            (false, false) => Checksum::None,
+        };
+        self.large_segments =
+            offloads.guest_takes_large_segments && offloads.guest_completes_checksums;
         self.iface = interface(
             self.sender.from,
             self.sender.mtu,
             &mut self.out,
-            &self.checksums,
+            (&self.checksums, self.large_segments),
             self.now,
         );
     }
@@ -104,7 +123,7 @@ fn interface(
     mac: EthernetAddress,
     mtu: usize,
     out: &mut OutQueue,
-    checksums: &ChecksumCapabilities,
+    (checksums, large_segments): (&ChecksumCapabilities, bool),
     now: Micros,
 ) -> Interface {
     let mut link = Link {
@@ -112,6 +131,7 @@ fn interface(
         out,
         mtu,
         checksums,
+        large_segments,
     };
     // Sequence numbers need not be secret on a link that nobody else can reach.
     let mut iface = Interface::new(Config::new(mac.into()), &mut link, now.into());

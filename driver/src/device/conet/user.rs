@@ -5,10 +5,8 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 
-use smoltcp::phy::{Checksum, ChecksumCapabilities};
 use smoltcp::wire::{EthernetAddress, Icmpv4DstUnreachable};
 
-use super::NetBackend;
 use super::dhcp;
 use super::frame::{self, ETHERNET_HEADER_BYTES, Inbound, Sender};
 use super::options::{
@@ -20,9 +18,13 @@ use super::reactor::{Reactor, Ready, Token};
 use super::stack::Stack;
 use super::tcp::{TcpKey, TcpTable};
 use super::udp::UdpTable;
+use super::{NetBackend, Offloads, Outgoing};
 
 /// How many connections are taken from one forwarded port before others have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// Longest IPv4 packet, in bytes.
+const PACKET_BYTES_MAX: usize = 65_535;
 
 /// What a user network has seen, and what is open in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct UserNetwork {
     resolvers: Vec<SocketAddr>,
     mac: EthernetAddress,
     mtu: u16,
+    /// The guest sends segments as long as a packet can be.
+    large_sends: bool,
     ready: Vec<Ready>,
     counters: UserCounters,
 }
@@ -113,6 +117,7 @@ impl UserNetwork {
             resolvers: options.resolvers,
             mac,
             mtu: options.mtu,
+            large_sends: false,
             ready: Vec::new(),
             counters: UserCounters::default(),
         };
@@ -191,7 +196,12 @@ impl UserNetwork {
         let Some((from, to)) = frame::addresses(frame) else {
             return false;
         };
-        if !from.is_unicast() || frame.len() > ETHERNET_HEADER_BYTES + usize::from(self.mtu) {
+        let packet_bytes_max = if self.large_sends {
+            PACKET_BYTES_MAX
+        } else {
+            usize::from(self.mtu)
+        };
+        if !from.is_unicast() || frame.len() > ETHERNET_HEADER_BYTES + packet_bytes_max {
             return false;
         }
         self.stack.sender.to = from;
@@ -376,7 +386,7 @@ impl NetBackend for UserNetwork {
             || (self.stack.out.has_room() && (self.tcp.has_work() || self.udp.has_work()))
     }
 
-    fn frame(&self) -> Option<&[u8]> {
+    fn frame(&self) -> Option<Outgoing<'_>> {
         self.stack.out.front()
     }
 
@@ -389,16 +399,12 @@ impl NetBackend for UserNetwork {
         self.stack.reactor.readiness()
     }
 
-    fn reset(&mut self, guest_checksums: bool) {
+    fn reset(&mut self, offloads: Offloads) {
         self.tcp.clear(&mut self.stack);
         self.udp.clear(&mut self.stack);
-        let mut checksums = ChecksumCapabilities::default();
-        if !guest_checksums {
-            checksums.tcp = Checksum::None;
-            checksums.udp = Checksum::None;
-        }
-        self.stack.reset(checksums);
+        self.stack.reset(offloads);
         self.stack.sender.to = self.mac;
+        self.large_sends = offloads.guest_sends_large_segments;
     }
 }
 

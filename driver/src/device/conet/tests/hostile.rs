@@ -7,7 +7,7 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 
-use super::super::{GATEWAY, GUEST, NAME_SERVER, NetBackend, TCP_FLOWS_MAX, UserOptions};
+use super::super::{GATEWAY, GUEST, NAME_SERVER, NetBackend, Offloads, TCP_FLOWS_MAX, UserOptions};
 use super::{Bench, allowed, ethernet, options};
 
 fn segment(from: SocketAddrV4, to: SocketAddrV4, control: TcpControl, payload: &[u8]) -> Vec<u8> {
@@ -117,7 +117,7 @@ fn mutated_frames_never_panic() {
     listener.set_nonblocking(true).unwrap();
     // No resolvers and a closed world, so that nothing leaves the machine.
     let mut bench = Bench::new(allowed());
-    bench.net.reset(false);
+    bench.net.reset(super::LAZY);
     let seeds = seeds(listener.local_addr().unwrap().port());
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for round in 0..60_000 {
@@ -183,7 +183,7 @@ fn a_flood_of_connections_is_bounded() {
     let counters = bench.net.counters();
     assert!(counters.tcp_flows <= TCP_FLOWS_MAX, "{counters:?}");
     assert!(counters.refused >= 100, "{counters:?}");
-    bench.net.reset(true);
+    bench.net.reset(Offloads::default());
     assert_eq!(bench.net.timers(), 0);
 }
 

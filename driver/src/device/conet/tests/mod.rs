@@ -1,5 +1,6 @@
 //! A guest in memory: a second `smoltcp` on the other end of the link.
 
+mod front;
 mod hostile;
 mod small;
 mod tcp;
@@ -11,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{tcp as guest_tcp, udp as guest_udp};
 use smoltcp::wire::{EthernetAddress, IpCidr};
 
 use super::{
-    BoundPort, Forward, GATEWAY, GATEWAY_MAC, GUEST, NetBackend, PREFIX_BITS, Transport,
+    BoundPort, Forward, GATEWAY, GATEWAY_MAC, GUEST, NetBackend, Offloads, PREFIX_BITS, Transport,
     UserNetwork, UserOptions,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Port {
     pub(super) incoming: VecDeque<Vec<u8>>,
     pub(super) outgoing: VecDeque<Vec<u8>>,
     mtu: usize,
+    /// Checksums and segments are left out.
+    lazy: bool,
 }
 
 impl Device for Port {
@@ -49,6 +52,11 @@ impl Device for Port {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.mtu + 14;
+        if self.lazy {
+            capabilities.checksum.tcp = Checksum::None;
+            capabilities.checksum.udp = Checksum::None;
+            capabilities.segmentation.tcpv4 = std::num::NonZeroUsize::new(65_535);
+        }
         capabilities
     }
 }
@@ -84,6 +92,14 @@ pub(super) struct Bench {
     pub(super) appetite: usize,
 }
 
+/// All work that can be left out.
+pub(super) const LAZY: Offloads = Offloads {
+    guest_omits_checksums: true,
+    guest_completes_checksums: true,
+    guest_sends_large_segments: true,
+    guest_takes_large_segments: true,
+};
+
 pub(super) fn options() -> UserOptions {
     UserOptions::new(GUEST_MAC)
 }
@@ -106,12 +122,23 @@ pub(super) fn forward(transport: Transport, guest_port: u16) -> Forward {
 
 impl Bench {
     pub(super) fn new(options: UserOptions) -> Self {
+        Self::with(options, Offloads::default())
+    }
+
+    /// A guest that leaves out what can be left out.
+    pub(super) fn lazy(options: UserOptions) -> Self {
+        Self::with(options, LAZY)
+    }
+
+    fn with(options: UserOptions, offloads: Offloads) -> Self {
         let mtu = usize::from(options.mtu);
-        let (net, bound) = UserNetwork::bind(options).unwrap();
+        let (mut net, bound) = UserNetwork::bind(options).unwrap();
+        net.reset(offloads);
         let mut port = Port {
             incoming: VecDeque::new(),
             outgoing: VecDeque::new(),
             mtu,
+            lazy: offloads == LAZY,
         };
         let config = Config::new(EthernetAddress(GUEST_MAC).into());
         let mut iface = Interface::new(config, &mut port, smoltcp::time::Instant::ZERO);
@@ -153,7 +180,7 @@ impl Bench {
             while taken < self.appetite
                 && let Some(frame) = self.net.frame()
             {
-                self.port.incoming.push_back(frame.to_vec());
+                self.port.incoming.push_back(frame.bytes.to_vec());
                 self.net.pop_frame();
                 taken += 1;
             }
@@ -273,7 +300,7 @@ impl Bench {
         self.net.service();
         let mut answers = Vec::new();
         while let Some(frame) = self.net.frame() {
-            answers.push(frame.to_vec());
+            answers.push(frame.bytes.to_vec());
             self.net.pop_frame();
         }
         answers

@@ -11,7 +11,8 @@ use smoltcp::wire::{
 };
 
 use super::super::{
-    GATEWAY, GUEST, MTU_MAX, NAME_SERVER, NetBackend, Transport, UDP_FLOWS_MAX, UserOptions,
+    GATEWAY, GUEST, MTU_MAX, NAME_SERVER, NetBackend, Offloads, Transport, UDP_FLOWS_MAX,
+    UserOptions,
 };
 use super::{Bench, PATIENCE, allowed, ethernet, forward, options, pattern};
 
@@ -189,7 +190,7 @@ fn flows_are_bounded() {
         bench.raw(&datagram(from, gateway(address.port()), b"x"));
     }
     assert_eq!(bench.net.counters().udp_flows, UDP_FLOWS_MAX);
-    bench.net.reset(true);
+    bench.net.reset(Offloads::default());
     assert_eq!(bench.net.counters().udp_flows, 0);
     assert_eq!(bench.net.timers(), 0);
 }
