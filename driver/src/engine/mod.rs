@@ -3,6 +3,7 @@
 //! [`user`] runs it as an ordinary, confined process: the kernel's own User-Mode-Linux port.
 
 mod console;
+mod executable;
 mod memory_folder;
 mod processor;
 pub mod user;

@@ -15,9 +15,10 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::GuestEnd;
 use super::console::{ConsoleSink, Tail, panic_message};
+use super::executable::image_base;
 use super::processor::{self, Pin, ProcessorError};
 use crate::sandbox::{self, Access, LandlockState, PathRule, SandboxError};
-use crate::transport::GuestProcess;
+use crate::transport::{GuestImage, GuestProcess};
 
 /// Guest memory at least, in bytes: less does not boot.
 pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
@@ -245,7 +246,9 @@ fn path_rules(options: &UserOptions, own: &Folders) -> Vec<PathRule> {
         allow(initrd, Access::Read);
     }
     // What the processor can do decides which of its ways to copy and check the kernel takes.
-    allow(Path::new(CPUINFO), Access::Read);
+    if Path::new(CPUINFO).exists() {
+        allow(Path::new(CPUINFO), Access::Read);
+    }
     allow(&own.kernel, Access::Write);
     allow(own.memory.path(), Access::Write);
     for device in &options.devices {
@@ -297,6 +300,7 @@ pub fn start(mut options: UserOptions) -> Result<Guest, EngineError> {
         vmlinux: vmlinux.clone(),
         source,
     };
+    let image_base = image_base(&options.vmlinux).map_err(failed)?;
     let folders = Folders::new(&options).map_err(failed)?;
     let (landlock, state) = sandbox::ruleset(&path_rules(&options, &folders))?;
     let walls = Walls {
@@ -325,6 +329,7 @@ pub fn start(mut options: UserOptions) -> Result<Guest, EngineError> {
     let keeper = Keeper {
         shared: Arc::clone(&shared),
         process: options.process.clone(),
+        image_base,
         console,
         folders,
         sink: options.console.take(),
@@ -367,6 +372,7 @@ fn command(options: &UserOptions, folders: &Folders, words: Vec<String>) -> Comm
 struct Keeper {
     shared: Arc<Shared>,
     process: GuestProcess,
+    image_base: u64,
     console: PipeReader,
     folders: Folders,
     sink: Option<ConsoleSink>,
@@ -386,7 +392,10 @@ impl Keeper {
             }
         };
         self.shared.state().alive = Some(process);
-        self.process.set(child.id());
+        self.process.set(GuestImage {
+            process_id: child.id(),
+            base: self.image_base,
+        });
         let _ = started.send(Ok(child.id()));
         let console = read_console(&self.shared.tail, self.console, self.sink);
         let waited = loop {

@@ -271,10 +271,7 @@ impl<'c> Span<'c> {
                 return None;
             }
             let from = u64::try_from(from).ok()?;
-            let place = match segment.place {
-                Place::Shared => Place::Shared,
-                Place::Image(address) => Place::Image(address.checked_add(from)?),
-            };
+            let place = segment.place;
             Some(Segment {
                 address: segment.address.checked_add(from)?,
                 length,
@@ -305,21 +302,21 @@ impl<'c> Span<'c> {
         }
     }
 
-    fn image_bytes(self, part: Segment, address: u64) -> Result<Vec<u8>, AccessError> {
+    fn image_bytes(self, part: Segment) -> Result<Vec<u8>, AccessError> {
         let mut bytes = vec![0; part.length];
         self.chain.counters.image.fetch_add(1, Ordering::Relaxed);
         self.chain
             .memory
-            .read_image(address, &mut bytes)
+            .read_image(part.address, &mut bytes)
             .map_err(|source| self.image_error(part, source))?;
         Ok(bytes)
     }
 
-    fn write_image(self, part: Segment, address: u64, bytes: &[u8]) -> Result<(), AccessError> {
+    fn write_image(self, part: Segment, bytes: &[u8]) -> Result<(), AccessError> {
         self.chain.counters.image.fetch_add(1, Ordering::Relaxed);
         self.chain
             .memory
-            .write_image(address, bytes)
+            .write_image(part.address, bytes)
             .map_err(|source| self.image_error(part, source))
     }
 
@@ -328,17 +325,17 @@ impl<'c> Span<'c> {
     fn in_runs(
         self,
         mut shared: impl FnMut(u64, &mut Vec<VolatileSlice<'c, ()>>) -> Result<(), AccessError>,
-        mut image: impl FnMut(u64, Segment, u64) -> Result<(), AccessError>,
+        mut image: impl FnMut(u64, Segment) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
         let mut run: Vec<VolatileSlice<'c, ()>> = Vec::new();
         let (mut start, mut at) = (0u64, 0u64);
         for part in self.parts() {
-            if let Place::Image(address) = part.place {
+            if part.place == Place::Image {
                 if !run.is_empty() {
                     shared(start, &mut run)?;
                     run.clear();
                 }
-                image(at, part, address)?;
+                image(at, part)?;
             } else {
                 if run.is_empty() {
                     start = at;
@@ -411,7 +408,7 @@ impl<'c> Readable<'c> {
                 Place::Shared => {
                     span.slice(part)?.copy_to(now);
                 }
-                Place::Image(address) => now.copy_from_slice(&span.image_bytes(part, address)?),
+                Place::Image => now.copy_from_slice(&span.image_bytes(part)?),
             }
             rest = later;
         }
@@ -451,8 +448,8 @@ impl<'c> Readable<'c> {
                 }
                 Ok(())
             },
-            |offset, part, address| {
-                let bytes = span.image_bytes(part, address)?;
+            |offset, part| {
+                let bytes = span.image_bytes(part)?;
                 let position = add(at, offset)?;
                 Ok(std::os::unix::fs::FileExt::write_all_at(
                     file, &bytes, position,
@@ -500,7 +497,7 @@ impl<'c> Writable<'c> {
             let (now, later) = rest.split_at(part.length);
             match part.place {
                 Place::Shared => span.slice(part)?.copy_from(now),
-                Place::Image(address) => span.write_image(part, address, now)?,
+                Place::Image => span.write_image(part, now)?,
             }
             rest = later;
         }
@@ -545,11 +542,11 @@ impl<'c> Writable<'c> {
                 }
                 Ok(())
             },
-            |offset, part, address| {
+            |offset, part| {
                 let mut bytes = vec![0; part.length];
                 let position = add(at, offset)?;
                 std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, position)?;
-                span.write_image(part, address, &bytes)
+                span.write_image(part, &bytes)
             },
         )
     }

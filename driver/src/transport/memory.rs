@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{
@@ -16,31 +15,45 @@ const REGIONS_MAX: usize = 8;
 /// Memory that a guest may share at most, in bytes.
 const MEMORY_BYTES_MAX: u64 = 1 << 40;
 /// The largest kernel image in front of the shared memory, in bytes.
-const HOLE_BYTES_MAX: u64 = 1 << 30;
+const IMAGE_BYTES_MAX: u64 = 1 << 30;
+
+/// A guest's process, and where its kernel's image begins in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestImage {
+    /// The process.
+    pub process_id: u32,
+    /// Virtual address of guest address 0: where the kernel's executable is loaded.
+    pub base: u64,
+}
 
 /// The process that a guest runs in, told by the engine once it has started it.
 ///
 /// A User-Mode-Linux kernel does not share its own text, data and bss; requests that point there
-/// are served by copying from and to this process. While it is not set they are refused.
+/// (the zero page is one) are served by copying from and to this process. While it is not set
+/// they are refused.
 #[derive(Clone, Debug, Default)]
-pub struct GuestProcess(Arc<AtomicU32>);
+pub struct GuestProcess(Arc<Mutex<Option<GuestImage>>>);
 
 impl GuestProcess {
+    fn place(&self) -> MutexGuard<'_, Option<GuestImage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Names the guest's process. It must be a child that has not been waited for, so that its
     /// number cannot come to mean another process.
-    pub fn set(&self, process_id: u32) {
-        self.0.store(process_id, Ordering::Release);
+    pub fn set(&self, image: GuestImage) {
+        *self.place() = Some(image);
     }
 
-    /// Forgets the process; to be called before it is waited for.
+    /// Forgets the process, once nobody uses it any more; to be called before it is waited for.
     pub fn clear(&self) {
-        self.0.store(0, Ordering::Release);
+        *self.place() = None;
     }
 
-    /// The process, while there is one.
-    #[must_use]
-    pub fn get(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Acquire)).filter(|&id| id != 0)
+    /// Does something to the image while it is sure to be there.
+    fn with(&self, work: impl FnOnce(GuestImage) -> io::Result<()>) -> io::Result<()> {
+        let place = self.place();
+        work((*place).ok_or(io::ErrorKind::PermissionDenied)?)
     }
 }
 
@@ -49,15 +62,8 @@ impl GuestProcess {
 pub(crate) enum Place {
     /// In memory that the guest shares.
     Shared,
-    /// In the guest kernel's image, at this virtual address of its process.
-    Image(u64),
-}
-
-/// Guest addresses below the lowest region, which are the kernel's image.
-#[derive(Clone, Copy, Debug)]
-struct Hole {
-    end: u64,
-    virtual_base: u64,
+    /// In the guest kernel's image.
+    Image,
 }
 
 /// All memory of one guest, as one device sees it.
@@ -67,7 +73,8 @@ pub(crate) struct Memory {
     /// Start and length of each region in the guest kernel's virtual addresses, and its guest
     /// address.
     translations: Vec<(u64, u64, u64)>,
-    hole: Option<Hole>,
+    /// Where the shared memory begins; what is below is the kernel's image.
+    image_end: u64,
     process: GuestProcess,
 }
 
@@ -118,11 +125,11 @@ impl Memory {
         }
         mapped.sort_by_key(|region| region.start_addr());
         let map = GuestMemoryMmap::from_regions(mapped).map_err(io::Error::other)?;
-        let hole = hole(&translations);
+        let image_end = translations.iter().map(|entry| entry.2).min().unwrap_or(0);
         Ok(Self {
             map,
             translations,
-            hole,
+            image_end: image_end.min(IMAGE_BYTES_MAX),
             process,
         })
     }
@@ -144,12 +151,8 @@ impl Memory {
         if self.slice(address, length).is_some() {
             return Some(Place::Shared);
         }
-        let hole = self.hole?;
         let end = address.checked_add(u64::try_from(length).ok()?)?;
-        if end > hole.end {
-            return None;
-        }
-        Some(Place::Image(hole.virtual_base.checked_add(address)?))
+        (end <= self.image_end).then_some(Place::Image)
     }
 
     /// Shared memory at a guest address, if all of it is in one region.
@@ -160,26 +163,23 @@ impl Memory {
 
     /// Copies from the kernel's image.
     pub(crate) fn read_image(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let process = self.process.get().ok_or(io::ErrorKind::PermissionDenied)?;
-        coop_driver_sys::memory::read_process(process, address, buffer)
+        self.process.with(|image| {
+            let address = image
+                .base
+                .checked_add(address)
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            coop_driver_sys::memory::read_process(image.process_id, address, buffer)
+        })
     }
 
     /// Copies into the kernel's image.
     pub(crate) fn write_image(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
-        let process = self.process.get().ok_or(io::ErrorKind::PermissionDenied)?;
-        coop_driver_sys::memory::write_process(process, address, bytes)
+        self.process.with(|image| {
+            let address = image
+                .base
+                .checked_add(address)
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            coop_driver_sys::memory::write_process(image.process_id, address, bytes)
+        })
     }
-}
-
-/// The addresses below the lowest region, where their virtual addresses are known to be the ones
-/// just below that region's.
-fn hole(translations: &[(u64, u64, u64)]) -> Option<Hole> {
-    let &(start, _, guest) = translations.iter().min_by_key(|entry| entry.2)?;
-    if guest == 0 || guest > HOLE_BYTES_MAX {
-        return None;
-    }
-    Some(Hole {
-        end: guest,
-        virtual_base: start.checked_sub(guest)?,
-    })
 }

@@ -34,7 +34,7 @@ mod worker;
 use std::os::fd::BorrowedFd;
 
 pub use chain::{AccessError, CHAIN_BYTES_MAX, Chain, Readable, SEGMENTS_MAX, Writable};
-pub use memory::GuestProcess;
+pub use memory::{GuestImage, GuestProcess};
 pub use queues::{QUEUE_SIZE_MAX, Queues};
 pub use report::DeviceReport;
 pub use server::{

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::mock::{INDIRECT, MockGuest, NEXT, RING_SIZE, SHARED_BASE, SHARED_BYTES, WRITE, bench};
-use super::{Chain, Device, Queues, Waker};
+use super::{Chain, Device, GuestImage, Queues, Waker};
 
 /// Echoes what it reads on queue 0; on queue 1 it keeps chains and fills one at each wake.
 #[derive(Default)]
@@ -189,10 +189,56 @@ fn the_kernel_image_is_refused_without_a_process() {
         (1, 1, 0)
     );
     // This process itself is no guest.
-    bench.process.set(std::process::id());
+    bench.process.set(GuestImage {
+        process_id: std::process::id(),
+        base: 0,
+    });
     bench.guest.offer_chain(0, &[(4096, 8, false)]);
     assert_eq!(bench.guest.wait(0).1, 0);
     assert_eq!(bench.stop().unreachable, 2);
+}
+
+#[test]
+fn the_kernel_image_is_copied_through_its_process() {
+    let mut child = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
+    let maps = format!("/proc/{}/maps", child.id());
+    let mut start = None;
+    while start.is_none() {
+        // The first mapping after exec is the program's own, which begins as ELF files do.
+        let text = std::fs::read_to_string(&maps).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.ends_with("/sleep") || line.ends_with("/coreutils"));
+        start = line.and_then(|line| u64::from_str_radix(line.split('-').next().unwrap(), 16).ok());
+    }
+    let mut bench = bench(Echo::default());
+    let base = start.unwrap() - 0x3000;
+    bench.process.set(GuestImage {
+        process_id: child.id(),
+        base,
+    });
+    let text = bench.guest.store(b"head");
+    let tail = bench.guest.store(b"tail");
+    let room = bench.guest.allocate(12);
+    let parts = [
+        (text, 4, false),
+        (0x3000, 4, false),
+        (tail, 4, false),
+        (room, 12, true),
+    ];
+    bench.guest.offer_chain(0, &parts);
+    assert_eq!(bench.guest.wait(0).1, 12);
+    assert_eq!(bench.guest.read(room, 12), b"head\x7fELFtail");
+    bench.process.clear();
+    bench.guest.offer_chain(0, &parts);
+    assert_eq!(bench.guest.wait(0).1, 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let report = bench.stop();
+    assert_eq!((report.image, report.unreachable), (2, 1));
 }
 
 #[test]
