@@ -6,7 +6,12 @@
 pub mod debian;
 pub mod digest;
 pub mod fetch;
+pub mod inputs;
+pub mod kernel;
+pub mod publish;
 pub mod recipe;
+pub mod rootfs;
+pub mod source;
 pub mod store;
 
 #[cfg(test)]

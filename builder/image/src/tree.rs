@@ -284,6 +284,13 @@ impl Tree {
         &self.inodes
     }
 
+    /// Every [`InodeId`], by rising index.
+    pub fn ids(&self) -> impl Iterator<Item = InodeId> + use<> {
+        // `add_inode` refuses more than `u32::MAX` inodes.
+        let count = u32::try_from(self.inodes.len()).unwrap_or(u32::MAX);
+        (0..count).map(InodeId)
+    }
+
     /// The inode with this id.
     #[must_use]
     pub fn inode(&self, id: InodeId) -> &Inode {

@@ -1,0 +1,310 @@
+//! Writes an appliance's files into its staging folder: images, kernel, manifest.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use coop_appliance::{
+    ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Kernel, MANIFEST_NAME, Machine,
+    Manifest, Member, TestStep,
+};
+use coop_image::cpio::{self, CpioError};
+use coop_image::ext4::{self, Size, WriteError};
+use coop_image::swap::{self, SwapError};
+use coop_image::tree::{Metadata, Times, Timestamp, Tree};
+use fs_err as fs;
+
+use crate::digest::Digest;
+use crate::inputs::seed;
+use crate::kernel::Prebuilt;
+use crate::recipe::{self, CobdContent, Recipe, RootSize};
+
+const VMLINUX: &str = "vmlinux";
+const CONFIG: &str = "config";
+const MODULES: &str = "modules.cpio";
+/// The folder of the loader and libraries that a dynamic kernel is started with.
+const LIBRARIES: &str = "lib";
+
+/// Why an appliance could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// The file system says no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// An ext4 image cannot be made.
+    #[error("cobd '{name}': {source}")]
+    Ext4 {
+        /// The recipe's name for the device.
+        name: String,
+        /// Why.
+        source: WriteError,
+    },
+    /// A swap area cannot be made.
+    #[error("cobd '{name}': {source}")]
+    Swap {
+        /// The recipe's name for the device.
+        name: String,
+        /// Why.
+        source: SwapError,
+    },
+    /// The archive of modules cannot be made.
+    #[error("kernel modules: {0}")]
+    Cpio(#[from] CpioError),
+    /// A file that was just written cannot be described.
+    #[error(transparent)]
+    Appliance(#[from] ApplianceError),
+}
+
+/// What an appliance is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// The finished root file system.
+    pub root: &'a Tree,
+    /// The kernel.
+    pub kernel: &'a Prebuilt,
+    /// The digest of the recipe and its files, for the manifest.
+    pub inputs: Digest,
+    /// The digest of everything that the recipe resolved to; UUIDs come from it.
+    pub resolved: Digest,
+    /// The time that stands in superblocks.
+    pub epoch: Timestamp,
+}
+
+/// Writes every file of the appliance into `folder`, the manifest last.
+///
+/// # Errors
+/// See [`AssembleError`].
+pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleError> {
+    let mut cobd = Vec::new();
+    for device in &parts.recipe.devices.cobd {
+        cobd.push(write_cobd(parts, device, folder)?);
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        name: parts.recipe.name.clone(),
+        description: parts.recipe.description.clone(),
+        architecture: parts.recipe.architecture.debian_name().to_owned(),
+        inputs: parts.inputs.to_string(),
+        kernel: write_kernel(parts, folder)?,
+        machine: Machine {
+            memory_bytes: parts.recipe.devices.memory.0,
+            cpus: parts.recipe.devices.cpus,
+        },
+        cobd,
+        conet: parts.recipe.devices.conet.iter().map(conet).collect(),
+        cocon: Cocon {
+            columns: parts.recipe.devices.cocon.columns,
+            rows: parts.recipe.devices.cocon.rows,
+        },
+        test: parts.recipe.test.iter().map(test_step).collect(),
+    };
+    fs::write(folder.join(MANIFEST_NAME), manifest.to_json())?;
+    Ok(manifest)
+}
+
+fn conet(device: &recipe::Conet) -> Conet {
+    match device {
+        recipe::Conet::User {
+            forward,
+            allow_host,
+        } => Conet::User {
+            forward: forward.clone(),
+            allow_host: *allow_host,
+        },
+    }
+}
+
+fn test_step(step: &recipe::TestStep) -> TestStep {
+    TestStep {
+        run: step.run.clone(),
+        expect: step.expect.clone(),
+        timeout_ms: u64::try_from(step.timeout.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn write_cobd(
+    parts: &Parts<'_>,
+    device: &recipe::Cobd,
+    folder: &Path,
+) -> Result<Cobd, AssembleError> {
+    let path = format!("{}.cobd", device.name);
+    let (filesystem, mount, readonly) = match &device.content {
+        CobdContent::File { file, readonly } => {
+            copy_sparse(&file.path, &folder.join(&path))?;
+            (Filesystem::Unknown, None, *readonly)
+        }
+        CobdContent::Root { size } => {
+            let size = match size {
+                RootSize::Auto { free } => Size::Auto {
+                    free_percent: free.0,
+                },
+                RootSize::Given(bytes) => Size::Bytes(bytes.0),
+            };
+            write_ext4(parts, &device.name, parts.root, size, &folder.join(&path))?;
+            (Filesystem::Ext4, Some("/".to_owned()), false)
+        }
+        CobdContent::Ext4 { size, mount } => {
+            let empty = Tree::new(Metadata {
+                mode: 0o755,
+                times: Times::all(parts.epoch),
+                ..Metadata::default()
+            });
+            let size = Size::Bytes(size.0);
+            write_ext4(parts, &device.name, &empty, size, &folder.join(&path))?;
+            (Filesystem::Ext4, mount.clone(), false)
+        }
+        CobdContent::Swap { size } => {
+            let output = fs::File::create(folder.join(&path))?;
+            let uuid = seed(&parts.resolved, &format!("cobd {} uuid", device.name));
+            swap::write_swap(output.file(), size.0, uuid, "").map_err(|source| {
+                AssembleError::Swap {
+                    name: device.name.clone(),
+                    source,
+                }
+            })?;
+            (Filesystem::Swap, None, false)
+        }
+    };
+    Ok(Cobd {
+        name: device.name.clone(),
+        image: Member::of(folder, &path)?,
+        filesystem,
+        mount,
+        readonly,
+    })
+}
+
+fn write_ext4(
+    parts: &Parts<'_>,
+    name: &str,
+    tree: &Tree,
+    size: Size,
+    path: &Path,
+) -> Result<(), AssembleError> {
+    let seed = |purpose| seed(&parts.resolved, &format!("cobd {name} {purpose}"));
+    let options = ext4::Options {
+        size,
+        ..ext4::Options::new(seed("uuid"), seed("hash seed"), parts.epoch)
+    };
+    let output = fs::File::create(path)?;
+    ext4::write(tree, &options, output.file()).map_err(|source| AssembleError::Ext4 {
+        name: name.to_owned(),
+        source,
+    })?;
+    Ok(())
+}
+
+fn write_kernel(parts: &Parts<'_>, folder: &Path) -> Result<Kernel, AssembleError> {
+    let kernel = parts.kernel;
+    write_program(&folder.join(VMLINUX), &kernel.vmlinux)?;
+    fs::write(folder.join(CONFIG), &kernel.config)?;
+    let modules = if kernel.modules.is_empty() {
+        None
+    } else {
+        write_modules(&kernel.modules, &folder.join(MODULES))?;
+        Some(Member::of(folder, MODULES)?)
+    };
+    let mut libraries = Vec::new();
+    for library in &kernel.libraries {
+        fs::create_dir_all(folder.join(LIBRARIES))?;
+        let path = format!("{LIBRARIES}/{}", library.name);
+        write_program(&folder.join(&path), &library.bytes)?;
+        libraries.push(Member::of(folder, &path)?);
+    }
+    Ok(Kernel {
+        release: kernel.release.clone(),
+        vmlinux: Member::of(folder, VMLINUX)?,
+        config: Member::of(folder, CONFIG)?,
+        modules,
+        libraries,
+        cmdline: parts.recipe.kernel.cmdline.clone(),
+    })
+}
+
+fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, bytes)?;
+    fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+/// Writes the archive of modules that follows the agent's in the initramfs.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_modules(modules: &[(String, Vec<u8>)], path: &Path) -> Result<(), AssembleError> {
+    let mut entries = vec![cpio::Entry::directory("modules", 0o755)];
+    for (name, bytes) in modules {
+        entries.push(cpio::Entry::file(
+            &format!("modules/{name}"),
+            0o644,
+            bytes.clone(),
+        ));
+    }
+    let mut output = io::BufWriter::new(fs::File::create(path)?);
+    cpio::write(&entries, &mut output)?;
+    output.flush()?;
+    Ok(())
+}
+
+/// Copies a file with its holes, inside the kernel where the file systems can.
+///
+/// # Errors
+/// What the file system says.
+fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{SeekFrom, copy_file_range, seek};
+    let source = fs::File::open(from)?;
+    let size = source.metadata()?.len();
+    let target = fs::File::create(to)?;
+    target.set_len(size)?;
+    let mut position = 0;
+    while position < size {
+        let start = match seek(&source, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            // No data from here to the end.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(&source, SeekFrom::Hole(start))?;
+        let (mut read_at, mut write_at) = (start, start);
+        while read_at < end {
+            let length = usize::try_from(end - read_at).unwrap_or(usize::MAX);
+            let mut read_offset = read_at;
+            let count = copy_file_range(
+                &source,
+                Some(&mut read_offset),
+                &target,
+                Some(&mut write_at),
+                length,
+            )?;
+            if count == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{} became shorter while it was copied", from.display()),
+                ));
+            }
+            read_at = read_offset;
+        }
+        position = end;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn holes_survive_a_copy() {
+        let home = tempfile::tempdir().unwrap();
+        let (from, to) = (home.path().join("from"), home.path().join("to"));
+        let source = fs::File::create(&from).unwrap();
+        source.set_len(64 << 20).unwrap();
+        source.file().write_all_at(b"middle", 20 << 20).unwrap();
+        copy_sparse(&from, &to).unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().len(), 64 << 20);
+        assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+        assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
+    }
+}

@@ -1,0 +1,154 @@
+//! What a build depends on, as one digest, and what is derived from digests.
+//!
+//! The encoding that is hashed is a list of records, each a tag and a value with their lengths in
+//! front (64-bit little-endian), so that no two lists have the same bytes.
+
+use std::io::{self, Read};
+
+use fs_err as fs;
+
+use crate::digest::{Digest, Hasher};
+use crate::recipe::{
+    CobdContent, FileContent, HostFile, Keyring, Recipe, RunAction, Source, TarballLocation,
+    canonical,
+};
+
+/// Changes whenever the same recipe gives other bytes than the coop before made of it.
+const BUILD_FORMAT: &str = "1";
+
+/// Hashes tagged values one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Record(Hasher);
+
+impl Record {
+    /// A record of one kind of thing; records of different kinds never have equal digests.
+    #[must_use]
+    pub fn new(kind: &str) -> Self {
+        let mut record = Self::default();
+        record.put("kind", kind.as_bytes());
+        record
+    }
+
+    /// Adds a value.
+    pub fn put(&mut self, tag: &str, value: &[u8]) {
+        for part in [tag.as_bytes(), value] {
+            self.0.update(&(part.len() as u64).to_le_bytes());
+            self.0.update(part);
+        }
+    }
+
+    /// The digest of all of it.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        self.0.finish()
+    }
+}
+
+/// Sixteen bytes for a UUID or a hash seed: the same for the same digest and purpose, and unlike
+/// for others. As a UUID it is of version 8 (RFC 9562: bits of the maker's own choice).
+#[must_use]
+pub fn seed(digest: &Digest, purpose: &str) -> [u8; 16] {
+    let mut record = Record::new("coop seed");
+    record.put("digest", digest.as_bytes());
+    record.put("purpose", purpose.as_bytes());
+    let mut seed = [0; 16];
+    seed.copy_from_slice(&record.finish().as_bytes()[..16]);
+    seed[6] = 0x80 | (seed[6] & 0x0f);
+    seed[8] = 0x80 | (seed[8] & 0x3f);
+    seed
+}
+
+/// The digest of a recipe and of every file of the host that it names. Archives and packages are
+/// not in it: the first are pinned by the recipe's own digests, the second by their suite.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn digest(recipe: &Recipe) -> io::Result<Digest> {
+    let mut record = Record::new("coop build");
+    record.put("format", BUILD_FORMAT.as_bytes());
+    record.put("coop", env!("CARGO_PKG_VERSION").as_bytes());
+    record.put("recipe", canonical(recipe).as_bytes());
+    for file in host_files(recipe) {
+        record.put("file", file.written.as_bytes());
+        record.put("sha256", digest_of_file(file)?.as_bytes());
+    }
+    Ok(record.finish())
+}
+
+/// The digest of a file's content.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn digest_of_file(file: &HostFile) -> io::Result<Digest> {
+    let mut opened = fs::File::open(&file.path)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match opened.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
+    let mut files = Vec::new();
+    match &recipe.rootfs.source {
+        Source::Debian(debian) => {
+            if let Keyring::File(file) = &debian.keyring {
+                files.push(file);
+            }
+        }
+        Source::Tarball(tarball) => {
+            if let TarballLocation::Path { file, .. } = &tarball.location {
+                files.push(file);
+            }
+        }
+    }
+    for entry in &recipe.rootfs.files {
+        if let FileContent::File(file) = &entry.content {
+            files.push(file);
+        }
+    }
+    for step in &recipe.rootfs.run {
+        if let RunAction::Script(file) = &step.action {
+            files.push(file);
+        }
+    }
+    for cobd in &recipe.devices.cobd {
+        if let CobdContent::File { file, .. } = &cobd.content {
+            files.push(file);
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_cannot_be_confused() {
+        let digest = |pairs: &[(&str, &str)]| {
+            let mut record = Record::new("test");
+            for (tag, value) in pairs {
+                record.put(tag, value.as_bytes());
+            }
+            record.finish()
+        };
+        assert_ne!(digest(&[("a", "bc")]), digest(&[("ab", "c")]));
+        assert_ne!(digest(&[("a", "b"), ("c", "d")]), digest(&[("a", "bcd")]));
+        assert_ne!(digest(&[]), Record::new("other").finish());
+    }
+
+    /// What is derived from a digest must never change: images would.
+    #[test]
+    fn seeds_are_stable() {
+        let digest = Digest::of(b"");
+        let uuid = seed(&digest, "root uuid");
+        assert_ne!(uuid, seed(&digest, "root hash seed"));
+        assert_eq!(uuid[6] >> 4, 8);
+        assert_eq!(uuid[8] >> 6, 2);
+        assert_eq!(uuid, seed(&digest, "root uuid"));
+    }
+}

@@ -1,0 +1,40 @@
+//! The guest's kernel: where it comes from and what of it an appliance carries.
+
+mod elf;
+mod modules;
+mod prebuilt;
+
+pub use prebuilt::{Library, Prebuilt, prebuilt};
+
+/// Why a kernel cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The package lacks a file.
+    #[error("kernel package has no {0}")]
+    Missing(&'static str),
+    /// A file of the package is not what it should be.
+    #[error("{path} of the kernel package {problem}")]
+    Invalid {
+        /// Path in the package.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The kernel's vhost-user front end is too old for the driver.
+    #[error(
+        "kernel {release} is too old: its vhost-user messages are not those of {OLDEST_RELEASE} or later"
+    )]
+    TooOld {
+        /// The kernel's release.
+        release: String,
+    },
+    /// Reading from the package failed.
+    #[error("cannot read the kernel package: {0}")]
+    Io(#[from] std::io::Error),
+    /// A path of the package cannot be followed.
+    #[error("kernel package: {0}")]
+    Tree(#[from] coop_image::tree::TreeError),
+}
+
+/// The oldest release whose `virtio_uml` the driver understands.
+pub const OLDEST_RELEASE: &str = "6.16";

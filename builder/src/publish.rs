@@ -1,0 +1,200 @@
+//! Output folders that hold the old result or the new one, whole.
+//!
+//! A result is made in a folder beside its destination and takes the destination's name in one
+//! step. A build that was killed leaves its folder behind, unlocked; the next build to the same
+//! destination removes it.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with};
+
+/// Between a destination's name and the random part of a staging folder's.
+const MARK: &str = ".coop-new-";
+
+/// A folder that becomes the destination, or vanishes.
+#[derive(Debug)]
+pub struct Staging {
+    folder: tempfile::TempDir,
+    destination: PathBuf,
+    /// Locked as long as the build lives, so that others know.
+    _lock: OwnedFd,
+}
+
+impl Staging {
+    /// Makes an empty folder beside `destination`, whose parents are made as needed.
+    ///
+    /// # Errors
+    /// What the file system says; or the destination exists and is neither an empty folder nor
+    /// one that holds `expected_member`, so that nobody loses a folder by a typing error.
+    pub fn new(destination: &Path, expected_member: &str) -> io::Result<Self> {
+        refuse_foreign(destination, expected_member)?;
+        let destination = absolute(destination)?;
+        let (parent, name) = split(&destination)?;
+        fs::create_dir_all(parent)?;
+        remove_stale(parent, name);
+        let folder = tempfile::Builder::new()
+            .prefix(&staging_prefix(name))
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir_in(parent)
+            .map_err(|error| in_folder(&error, parent))?;
+        let lock = open_folder(folder.path())?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self {
+            folder,
+            destination,
+            _lock: lock,
+        })
+    }
+
+    /// The folder to fill.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives the folder the destination's name; what was there before is removed afterwards.
+    ///
+    /// # Errors
+    /// What the file system says; the destination is then as it was.
+    pub fn publish(self) -> io::Result<()> {
+        for entry in fs::read_dir(self.folder.path())? {
+            let path = entry?.path();
+            fs::File::open(path)?.sync_all()?;
+        }
+        rustix::fs::fsync(open_folder(self.folder.path())?)?;
+        let from = self.folder.path();
+        if self.destination.exists() {
+            // The old result takes the staging folder's name and is removed with it.
+            renameat_with(CWD, from, CWD, &self.destination, RenameFlags::EXCHANGE)
+                .map_err(|error| in_folder(&error.into(), &self.destination))?;
+        } else {
+            fs::rename(from, &self.destination)?;
+        }
+        let (parent, _) = split(&self.destination)?;
+        rustix::fs::fsync(open_folder(parent)?)?;
+        Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    // `out/` and `out/.` name the same folder as `out`.
+    Ok(std::path::absolute(path)?.components().collect())
+}
+
+fn split(destination: &Path) -> io::Result<(&Path, &OsStr)> {
+    match (destination.parent(), destination.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent, name)),
+        _ => Err(io::Error::other(format!(
+            "'{}' cannot be an output folder",
+            destination.display()
+        ))),
+    }
+}
+
+fn staging_prefix(name: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(MARK);
+    prefix
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|error| in_folder(&error.into(), path))
+}
+
+fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
+}
+
+fn refuse_foreign(destination: &Path, expected_member: &str) -> io::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(destination) else {
+        return Ok(());
+    };
+    let known = metadata.is_dir()
+        && (destination.join(expected_member).exists()
+            || fs::read_dir(destination)?.next().is_none());
+    if known {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!(
+            "'{}' exists and is not an appliance; it is not overwritten",
+            destination.display()
+        ),
+    ))
+}
+
+/// Removes the staging folders of builds that were killed. What cannot be removed stays: it is in
+/// nobody's way.
+fn remove_stale(parent: &Path, name: &OsStr) {
+    let prefix = staging_prefix(name);
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries {
+        let is_staging = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes());
+        if !is_staging {
+            continue;
+        }
+        let abandoned = open_folder(&entry.path())
+            .is_ok_and(|fd| flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok());
+        if abandoned {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_new_result_replaces_the_old_one_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let out = home.path().join("a/out");
+        for text in ["old", "new"] {
+            let staging = Staging::new(&out, "manifest").unwrap();
+            fs::write(staging.path().join("manifest"), text).unwrap();
+            staging.publish().unwrap();
+            assert_eq!(fs::read_to_string(out.join("manifest")).unwrap(), text);
+        }
+        assert_eq!(listing(&home.path().join("a")), ["out"]);
+    }
+
+    #[test]
+    fn an_abandoned_build_leaves_nothing_in_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let out = home.path().join("out");
+        drop(Staging::new(&out, "manifest").unwrap());
+        assert!(listing(home.path()).is_empty());
+        fs::create_dir(home.path().join(".out.coop-new-killed")).unwrap();
+        let alive = Staging::new(&out, "manifest").unwrap();
+        let second = Staging::new(&out, "manifest").unwrap();
+        assert_eq!(listing(home.path()).len(), 2, "only the dead one is gone");
+        drop((alive, second));
+    }
+
+    #[test]
+    fn a_foreign_folder_is_not_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("letter"), "dear").unwrap();
+        let error = Staging::new(home.path(), "manifest").unwrap_err();
+        assert!(error.to_string().contains("is not an appliance"), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a recipe's `rootfs:` does to a tree once its source is there.
+
+mod database;
+mod files;
+mod normalise;
+mod users;
+
+use coop_image::tree::{Timestamp, Tree, TreeError};
+
+use crate::recipe::Rootfs;
+
+pub use normalise::normalise;
+
+/// Why a root file system cannot be what the recipe says.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    /// The tree's structure is in the way.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A file of the host cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A file's owner is unknown to the guest.
+    #[error("{what} '{name}' does not exist in the root file system")]
+    NoOwner {
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A user should join a group that is not there.
+    #[error("group '{0}' does not exist in the root file system")]
+    NoGroup(String),
+    /// Another user has the number.
+    #[error("user '{user}' cannot have number {id}, which is taken")]
+    IdTaken {
+        /// The user's name.
+        user: String,
+        /// The number.
+        id: u32,
+    },
+    /// A row of `/etc/passwd` is damaged.
+    #[error("the row of user '{0}' in /etc/passwd is not valid")]
+    InvalidRow(String),
+    /// A password cannot be hashed.
+    #[error("password of user '{user}' cannot be hashed: {reason}")]
+    Password {
+        /// The user's name.
+        user: String,
+        /// The hasher's words.
+        reason: String,
+    },
+}
+
+/// Applies host name, files and users, in this order; they need no guest.
+///
+/// # Errors
+/// See [`RootfsError`].
+pub fn customise(tree: &mut Tree, rootfs: &Rootfs, epoch: Timestamp) -> Result<(), RootfsError> {
+    files::set_hostname(tree, &rootfs.hostname, epoch)?;
+    users::apply(tree, &rootfs.users, epoch)?;
+    // After the users, so that a file may belong to one of them.
+    files::apply(tree, &rootfs.files, epoch)
+}

@@ -1,0 +1,20 @@
+//! Where a root file system comes from: the recipe's `rootfs.source`.
+
+mod tarball;
+
+use coop_image::tree::{Timestamp, Tree};
+
+pub use tarball::{TarballError, tarball};
+
+/// A root file system as its source gives it.
+#[derive(Debug)]
+pub struct SourceTree {
+    /// The file system.
+    pub tree: Tree,
+    /// The latest time that anything in the image may have: a property of the source.
+    pub epoch: Timestamp,
+    /// A script that the guest must run to finish what the source only unpacked.
+    pub configure: Option<String>,
+    /// What the source resolved to: one line for each input, pinned by digest, sorted.
+    pub resolved: Vec<String>,
+}
