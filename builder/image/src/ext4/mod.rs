@@ -17,6 +17,7 @@ mod inode;
 mod jbd2;
 mod layout;
 mod options;
+mod read;
 mod scan;
 mod sink;
 mod structure;
@@ -30,4 +31,5 @@ pub use error::WriteError;
 pub use options::{
     BlockSize, Inodes, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size, Summary,
 };
+pub use read::{ReadError, read};
 pub use write::write;

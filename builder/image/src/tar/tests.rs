@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Cursor;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
 use crate::testing::{
-    Description, Look, assert_same, describe_folder, describe_tree, have, is_root, odd_name, sh,
+    Description, Look, assert_same, describe_folder, describe_tree, have, is_root, make_source,
+    set_xattr, sh,
 };
 use crate::tree::{InodeId, Kind, Timestamp};
 
@@ -58,51 +58,6 @@ fn read_with(bytes: &[u8], options: &Options) -> Result<(Tree, Summary), TarErro
 
 fn read(bytes: &[u8]) -> Result<(Tree, Summary), TarError> {
     read_with(bytes, &Options::default())
-}
-
-/// A folder with everything that an unprivileged, or a privileged, user can make.
-fn make_source(folder: &Path) {
-    fs::create_dir(folder.join("src")).unwrap();
-    let src = folder.join("src");
-    sh(
-        &src,
-        r#"
-        umask 022
-        mkdir -p usr/bin usr/lib empty deep/$(printf 'long-directory-name-%03d/' $(seq 1 12))
-        echo hello > usr/bin/hello; chmod 4755 usr/bin/hello
-        ln usr/bin/hello usr/bin/hallo
-        ln -s usr/bin bin; ln -s /absolute/target abs; ln -s "$(printf 'x%.0s' $(seq 1 300))" long-link
-        : > nothing; chmod 0 nothing
-        head -c 100000 /dev/urandom > usr/lib/blob
-        head -c 512 /dev/zero > usr/lib/one-block
-        printf 'deep' > deep/$(printf 'long-directory-name-%03d/' $(seq 1 12))file
-        printf n > "$(printf 'n%.0s' $(seq 1 255))"
-        mkfifo pipe
-        truncate -s 1M holes; printf data | dd of=holes bs=1 seek=300000 conv=notrunc status=none
-        printf tail | dd of=holes bs=1 seek=1048572 conv=notrunc status=none
-        truncate -s 300K hole-only
-        touch -d '1969-12-31 23:59:58.25 UTC' before-epoch
-        touch -d '2100-01-01 00:00:00.123456789 UTC' after-2038
-        chmod 1777 empty
-        "#,
-    );
-    fs::write(src.join(odd_name(b"latin-\xe9\xff")), "x").unwrap();
-    if is_root() {
-        sh(
-            &src,
-            r"
-            mknod null c 1 3; mknod loop7 b 7 300
-            echo a > owned; chown 1234:5678 owned
-            echo b > big-owner; chown 3000000:4000000000 big-owner
-            chown -h 7:8 abs
-            ",
-        );
-    }
-}
-
-/// Sets an attribute where the file system of the tests can hold it.
-fn set_xattr(path: &Path, name: &str, value: &[u8]) -> bool {
-    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).is_ok()
 }
 
 fn without_holes_lost(tree: &Tree, path: &[u8]) {

@@ -1,0 +1,375 @@
+//! Recovery of the journal, without writing: which of its blocks take the place of which others.
+//!
+//! Follows `Documentation/filesystems/ext4/journal.rst` and the passes of `fs/jbd2/recovery.c`: the
+//! log is read from its tail while transactions are complete, revoked blocks are left out, and the
+//! last version of every other block wins.
+
+use std::collections::BTreeMap;
+
+use super::ReadError;
+use super::inode::Inode;
+use super::mapping::{self, Run};
+use super::volume::{Replacement, Volume, as_u64};
+use crate::ext4::checksum::{self, Checksum};
+use crate::ext4::format::join_u32;
+use crate::ext4::jbd2::{
+    BlockTag, BlockTag3, CommitHeader, JBD2_CRC32C_CHKSUM, JBD2_MAGIC_NUMBER,
+    JOURNAL_BLOCK_TAIL_SIZE, JournalHeader, JournalSuperBlock, RevokeHeader, block_type, incompat,
+    tag_flags,
+};
+
+const PLACE: &str = "journal";
+/// Bytes of a UUID behind a tag.
+const UUID_BYTES: usize = 16;
+/// Offset of `h_chksum[0]` in a commit block.
+const COMMIT_CHECKSUM_OFFSET: usize = 0x10;
+/// What the reader knows.
+const INCOMPAT_READ: u32 =
+    incompat::REVOKE | incompat::IS_64BIT | incompat::CSUM_V2 | incompat::CSUM_V3;
+
+struct Journal<'v> {
+    volume: &'v Volume,
+    superblock: JournalSuperBlock,
+    runs: Vec<Run>,
+    /// Seed of the checksums of versions 2 and 3.
+    seed: Option<Checksum>,
+}
+
+/// A block of a descriptor.
+struct Tag {
+    target: u64,
+    flags: u32,
+    checksum: u32,
+}
+
+/// A committed block: what it replaces, and in which transaction.
+struct Logged {
+    target: u64,
+    sequence: u32,
+    replacement: Replacement,
+    checksum: u32,
+}
+
+/// Complete transactions.
+#[derive(Default)]
+struct Log {
+    blocks: Vec<Logged>,
+    /// Revoked blocks and the last transaction that revoked them.
+    revoked: BTreeMap<u64, u32>,
+}
+
+/// Reads the journal of a file system that needs recovery.
+pub(super) fn replay(volume: &Volume) -> Result<BTreeMap<u64, Replacement>, ReadError> {
+    let mut replaced = BTreeMap::new();
+    let journal = Journal::open(volume)?;
+    if journal.superblock.s_start == 0 {
+        return Ok(replaced);
+    }
+    let log = journal.scan()?;
+    for logged in log.blocks {
+        let revoked = log.revoked.get(&logged.target);
+        if revoked.is_some_and(|by| is_not_before(*by, logged.sequence)) {
+            continue;
+        }
+        journal.check_data(&logged)?;
+        if logged.target >= volume.blocks_count {
+            return Err(ReadError::corrupt(
+                PLACE,
+                format!("it has a block {} for a smaller image", logged.target),
+            ));
+        }
+        replaced.insert(logged.target, logged.replacement);
+    }
+    Ok(replaced)
+}
+
+/// Sequence numbers wrap around.
+fn is_not_before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) < 1 << 31
+}
+
+impl<'v> Journal<'v> {
+    fn open(volume: &'v Volume) -> Result<Self, ReadError> {
+        let number = volume.superblock.s_journal_inum;
+        if number == 0 || volume.superblock.s_journal_dev != 0 {
+            return Err(ReadError::unsupported(PLACE, "an external journal"));
+        }
+        let inode = Inode::read(volume, number)?;
+        let runs = mapping::runs(volume, &inode)?;
+        let mut journal = Self {
+            volume,
+            superblock: JournalSuperBlock::zeroed(),
+            runs,
+            seed: None,
+        };
+        let block = volume.block(journal.place_of(0)?)?;
+        let too_short = || ReadError::corrupt(PLACE, "its superblock is too short");
+        let bytes = block.get(..JournalSuperBlock::SIZE).ok_or_else(too_short)?;
+        journal.superblock = JournalSuperBlock::decode(bytes).ok_or_else(too_short)?;
+        journal.check_superblock(bytes)?;
+        Ok(journal)
+    }
+
+    fn check_superblock(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
+        let corrupt = |reason: &str| Err(ReadError::corrupt(PLACE, reason));
+        let superblock = &self.superblock;
+        let types = [block_type::SUPERBLOCK_V1, block_type::SUPERBLOCK_V2];
+        if superblock.h_magic != JBD2_MAGIC_NUMBER || !types.contains(&superblock.h_blocktype) {
+            return corrupt("it has no superblock");
+        }
+        if u64::from(superblock.s_blocksize) != as_u64(self.volume.block_size) {
+            return corrupt("its block size is not the file system's");
+        }
+        if superblock.s_first == 0
+            || superblock.s_first >= superblock.s_maxlen
+            || superblock.s_start >= superblock.s_maxlen
+            || (superblock.s_start != 0 && superblock.s_start < superblock.s_first)
+        {
+            return corrupt("its bounds are impossible");
+        }
+        if superblock.h_blocktype == block_type::SUPERBLOCK_V1 {
+            return Ok(());
+        }
+        let refused = superblock.s_feature_incompat & !INCOMPAT_READ;
+        if refused != 0 {
+            return Err(ReadError::unsupported(
+                PLACE,
+                match refused {
+                    incompat::FAST_COMMIT => "recovery of fast commits".to_string(),
+                    incompat::ASYNC_COMMIT => "recovery of asynchronous commits".to_string(),
+                    other => format!("the feature {other:#x}"),
+                },
+            ));
+        }
+        if self.has(incompat::CSUM_V2) || self.has(incompat::CSUM_V3) {
+            if superblock.s_checksum_type != JBD2_CRC32C_CHKSUM {
+                return Err(ReadError::unsupported(PLACE, "the checksum type"));
+            }
+            if checksum::journal_superblock(bytes) != superblock.s_checksum {
+                return Err(ReadError::checksum("journal superblock"));
+            }
+            self.seed = Some(Checksum::of_uuid(&superblock.s_uuid));
+        }
+        Ok(())
+    }
+
+    fn has(&self, feature: u32) -> bool {
+        self.superblock.h_blocktype == block_type::SUPERBLOCK_V2
+            && self.superblock.s_feature_incompat & feature != 0
+    }
+
+    /// Where a block of the journal is in the image.
+    fn place_of(&self, block: u32) -> Result<u64, ReadError> {
+        let block = u64::from(block);
+        let after = self.runs.partition_point(|run| run.logical <= block);
+        after
+            .checked_sub(1)
+            .and_then(|index| self.runs.get(index))
+            .and_then(|run| {
+                let distance = block.checked_sub(run.logical)?;
+                let start = run.physical.filter(|_| distance < run.length)?;
+                start.checked_add(distance)
+            })
+            .ok_or_else(|| ReadError::corrupt(PLACE, format!("it has no block {block}")))
+    }
+
+    /// `block` and then `count` more, in the ring.
+    fn advance(&self, block: u32, count: u32) -> u32 {
+        let first = u64::from(self.superblock.s_first);
+        let ring = u64::from(self.superblock.s_maxlen).saturating_sub(first);
+        let position = u64::from(block)
+            .saturating_sub(first)
+            .saturating_add(u64::from(count));
+        u32::try_from((position % ring.max(1)).saturating_add(first)).unwrap_or(0)
+    }
+
+    /// Reads complete transactions; whatever ends the log, the rest never happened.
+    fn scan(&self) -> Result<Log, ReadError> {
+        let mut log = Log::default();
+        let mut pending = Log::default();
+        let mut sequence = self.superblock.s_sequence;
+        let mut position = self.superblock.s_start;
+        // Each block of the ring can be looked at once.
+        let mut left = self.superblock.s_maxlen;
+        loop {
+            let block = self.volume.block(self.place_of(position)?)?;
+            let Some(header) = JournalHeader::decode(&block) else {
+                return Ok(log);
+            };
+            if header.h_magic != JBD2_MAGIC_NUMBER || header.h_sequence != sequence {
+                return Ok(log);
+            }
+            let mut used = 1_u32;
+            match header.h_blocktype {
+                block_type::DESCRIPTOR if self.tail_matches(&block) => {
+                    for tag in self.tags(&block)? {
+                        let at = self.advance(position, used);
+                        used = used.saturating_add(1);
+                        if used > left {
+                            return Ok(log);
+                        }
+                        pending.blocks.push(Logged {
+                            target: tag.target,
+                            sequence,
+                            replacement: Replacement {
+                                block: self.place_of(at)?,
+                                escaped: tag.flags & tag_flags::ESCAPE != 0,
+                            },
+                            checksum: tag.checksum,
+                        });
+                    }
+                }
+                block_type::REVOKE if self.tail_matches(&block) => {
+                    for target in self.revoked(&block)? {
+                        pending.revoked.insert(target, sequence);
+                    }
+                }
+                block_type::COMMIT if self.commit_matches(&block) => {
+                    log.blocks.append(&mut pending.blocks);
+                    // A later transaction's revocation covers an earlier one's.
+                    log.revoked.append(&mut pending.revoked);
+                    sequence = sequence.wrapping_add(1);
+                }
+                _ => return Ok(log),
+            }
+            match left.checked_sub(used) {
+                Some(more) if more > 0 => left = more,
+                _ => return Ok(log),
+            }
+            position = self.advance(position, used);
+        }
+    }
+
+    /// The checksum at the end of a descriptor or revoke block.
+    fn tail_matches(&self, block: &[u8]) -> bool {
+        let Some(seed) = self.seed else { return true };
+        let Some((covered, stored)) = block.split_last_chunk::<JOURNAL_BLOCK_TAIL_SIZE>() else {
+            return false;
+        };
+        let sum = seed.add(covered).add(&[0; JOURNAL_BLOCK_TAIL_SIZE]);
+        sum.value() == u32::from_be_bytes(*stored)
+    }
+
+    fn commit_matches(&self, block: &[u8]) -> bool {
+        let Some(seed) = self.seed else { return true };
+        let Some(commit) = CommitHeader::decode(block) else {
+            return false;
+        };
+        let sum = seed
+            .add(&block[..COMMIT_CHECKSUM_OFFSET])
+            .add(&[0; 4])
+            .add(&block[COMMIT_CHECKSUM_OFFSET + 4..]);
+        commit.h_chksum[0] == sum.value()
+    }
+
+    /// The bytes between a head and the checksum at the end.
+    fn body<'b>(&self, block: &'b [u8], head: usize) -> &'b [u8] {
+        let tail = if self.seed.is_some() {
+            JOURNAL_BLOCK_TAIL_SIZE
+        } else {
+            0
+        };
+        let end = block.len().saturating_sub(tail);
+        block.get(head..end).unwrap_or_default()
+    }
+
+    fn tags(&self, block: &[u8]) -> Result<Vec<Tag>, ReadError> {
+        let mut rest = self.body(block, JournalHeader::SIZE);
+        let mut tags = Vec::new();
+        let cut = || ReadError::corrupt(PLACE, "a descriptor block is malformed");
+        loop {
+            let (tag, size) = self.tag(rest).ok_or_else(cut)?;
+            let mut used = size;
+            if tag.flags & tag_flags::SAME_UUID == 0 {
+                used = used.saturating_add(UUID_BYTES);
+            }
+            let is_last = tag.flags & tag_flags::LAST_TAG != 0;
+            tags.push(tag);
+            rest = rest.get(used..).unwrap_or_default();
+            if is_last || rest.len() < size {
+                return Ok(tags);
+            }
+        }
+    }
+
+    fn tag(&self, bytes: &[u8]) -> Option<(Tag, usize)> {
+        let is_64bit = self.has(incompat::IS_64BIT);
+        if self.has(incompat::CSUM_V3) {
+            let tag = BlockTag3::decode(bytes)?;
+            let high = if is_64bit { tag.t_blocknr_high } else { 0 };
+            let tag = Tag {
+                target: join_u32(high, tag.t_blocknr),
+                flags: tag.t_flags,
+                checksum: tag.t_checksum,
+            };
+            return Some((tag, BlockTag3::SIZE));
+        }
+        let mut size = if is_64bit { 12 } else { 8 };
+        if self.has(incompat::CSUM_V2) {
+            size += 2;
+        }
+        let mut whole = [0; BlockTag::SIZE];
+        let used = size.min(BlockTag::SIZE);
+        whole[..used].copy_from_slice(bytes.get(..size)?.get(..used)?);
+        let tag = BlockTag::decode(&whole)?;
+        let high = if is_64bit { tag.t_blocknr_high } else { 0 };
+        let tag = Tag {
+            target: join_u32(high, tag.t_blocknr),
+            flags: u32::from(tag.t_flags),
+            checksum: u32::from(tag.t_checksum),
+        };
+        Some((tag, size))
+    }
+
+    fn revoked(&self, block: &[u8]) -> Result<Vec<u64>, ReadError> {
+        let malformed = || ReadError::corrupt(PLACE, "a revoke block is malformed");
+        let head = RevokeHeader::decode(block).ok_or_else(malformed)?;
+        let body = self.body(block, RevokeHeader::SIZE);
+        let used = usize::try_from(head.r_count)
+            .ok()
+            .and_then(|count| count.checked_sub(RevokeHeader::SIZE))
+            .and_then(|length| body.get(..length))
+            .ok_or_else(malformed)?;
+        let size = if self.has(incompat::IS_64BIT) { 8 } else { 4 };
+        let numbers = used.chunks_exact(size);
+        Ok(numbers
+            .map(|bytes| {
+                bytes
+                    .iter()
+                    .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte))
+            })
+            .collect())
+    }
+
+    /// The checksum of a data block, as its tag has it.
+    fn check_data(&self, logged: &Logged) -> Result<(), ReadError> {
+        let Some(seed) = self.seed else { return Ok(()) };
+        let block = self.volume.block(logged.replacement.block)?;
+        let sum = seed.add(&logged.sequence.to_be_bytes()).add(&block);
+        let matches = if self.has(incompat::CSUM_V3) {
+            sum.value() == logged.checksum
+        } else {
+            u32::from(sum.low()) == logged.checksum
+        };
+        if !matches {
+            return Err(ReadError::checksum(format!(
+                "journal, transaction {}, block {}",
+                logged.sequence, logged.target
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap() {
+        assert!(is_not_before(5, 5));
+        assert!(is_not_before(6, 5));
+        assert!(!is_not_before(4, 5));
+        assert!(is_not_before(1, u32::MAX));
+    }
+}
