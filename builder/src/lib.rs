@@ -3,6 +3,7 @@
 //! Paths, environment values, the clock and the observer are arguments: nothing here prints, reads
 //! the environment or exits.
 
+pub mod assemble;
 pub mod debian;
 pub mod digest;
 pub mod fetch;

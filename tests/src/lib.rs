@@ -1,1 +1,0 @@
-//! The integration tests live in `suite/`; this package has no library code of its own.
