@@ -7,6 +7,8 @@ pub mod mirror;
 pub mod packages;
 pub mod relations;
 pub mod release;
+pub mod resolve;
+pub mod suite;
 pub mod version;
 
 #[cfg(test)]

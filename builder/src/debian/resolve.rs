@@ -1,0 +1,686 @@
+//! Which packages a request needs, as apt would choose them.
+//!
+//! A package's newest version is its only candidate. What follows by force is taken at once; an
+//! open choice waits until nothing is forced any more, is satisfied by what has been selected if
+//! that is possible, and else takes its first alternative. When a choice leads into a conflict, the
+//! next alternative is tried (depth first, a bounded number of times). The outcome depends on the
+//! lists and the request only.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::debian::packages::{MultiArch, PackageId, Universe};
+use crate::debian::relations::{self, Alternatives, InvalidRelation, Relation};
+use crate::debian::version::Version;
+
+/// How many alternatives are tried before a request counts as too hard.
+const ATTEMPTS_MAX: usize = 20_000;
+/// How many links of a chain of dependencies a message shows.
+const CHAIN_MAX: usize = 32;
+
+/// What is there before anything is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// Essential packages, those of priority `required`, and apt: mmdebstrap's and debootstrap's
+    /// `minbase`.
+    #[default]
+    Minimal,
+    /// Essential packages alone.
+    Essential,
+    /// Nothing: for packages that are taken apart, not run.
+    Nothing,
+}
+
+/// What to install.
+#[derive(Clone, Debug)]
+pub struct ResolveRequest<'a> {
+    /// Debian's name of the architecture, as `amd64`.
+    pub architecture: &'a str,
+    /// What is there anyway.
+    pub variant: Variant,
+    /// Packages by name, each with a version constraint if wanted.
+    pub packages: &'a [Relation<'a>],
+    /// Whether recommended packages are taken too, where that is possible.
+    pub recommends: bool,
+}
+
+/// Why a request cannot be met.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Nothing has that name: the recipe's matter.
+    #[error("there is no package '{name}'{}", similar.as_ref().map(|s| format!("; did you mean '{s}'?")).unwrap_or_default())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The most similar name that there is.
+        similar: Option<String>,
+    },
+    /// The dependencies contradict each other or the archive.
+    #[error("the packages cannot be installed together: {}", chain.join(", "))]
+    Unsatisfiable {
+        /// The steps from the request to the contradiction.
+        chain: Vec<String>,
+    },
+    /// Too many alternatives were tried.
+    #[error("the dependencies are too hard to resolve: {}", chain.join(", "))]
+    TooHard {
+        /// The first contradiction.
+        chain: Vec<String>,
+    },
+    /// A relationship field is malformed: the archive's fault.
+    #[error("package '{package}': {source}")]
+    Field {
+        /// The package.
+        package: String,
+        /// What is wrong.
+        source: InvalidRelation,
+    },
+}
+
+/// Chooses the packages, in an order in which dependencies come before those who need them, as far
+/// as there are no circles.
+///
+/// # Errors
+/// [`ResolveError`].
+pub fn resolve(
+    universe: &Universe<'_>,
+    request: &ResolveRequest<'_>,
+) -> Result<Vec<PackageId>, ResolveError> {
+    let mut solver = Solver::new(universe, request.architecture);
+    for name in base_names(universe, request) {
+        solver.require(Relation {
+            name,
+            qualifier: None,
+            constraint: None,
+        })?;
+    }
+    for relation in request.packages {
+        solver.require(*relation)?;
+    }
+    solver.solve()?;
+    if request.recommends {
+        solver.add_recommended()?;
+    }
+    solver.in_order()
+}
+
+fn base_names<'a>(universe: &Universe<'a>, request: &ResolveRequest<'_>) -> BTreeSet<&'a str> {
+    let is_native = |architecture| architecture == request.architecture || architecture == "all";
+    let natives = universe.packages().map(|(_, package)| package);
+    let natives = natives.filter(|package| is_native(package.architecture));
+    let in_base = natives.filter(|package| match request.variant {
+        Variant::Nothing => false,
+        Variant::Essential => package.essential,
+        Variant::Minimal => {
+            package.essential || package.priority == "required" || package.name == "apt"
+        }
+    });
+    in_base.map(|package| package.name).collect()
+}
+
+/// Why a package was selected.
+#[derive(Clone, Debug)]
+enum Reason<'a> {
+    Requested,
+    NeededBy(PackageId, Alternatives<'a>),
+}
+
+#[derive(Clone, Debug)]
+enum State<'a> {
+    Selected(Reason<'a>),
+    ExcludedBy(PackageId),
+}
+
+/// An open choice.
+#[derive(Clone, Debug)]
+struct Clause<'a> {
+    owner: PackageId,
+    alternatives: Alternatives<'a>,
+    candidates: Vec<PackageId>,
+}
+
+/// A choice that was made, and how to take it back.
+struct Decision {
+    trail: usize,
+    clauses: usize,
+    clause: usize,
+    next_candidate: usize,
+}
+
+struct Contradiction(Vec<String>);
+
+/// Ends the search for good, or lets it go on elsewhere.
+enum Failure {
+    Contradiction(Contradiction),
+    Error(ResolveError),
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        Self::Error(error)
+    }
+}
+
+struct Solver<'u, 'a> {
+    universe: &'u Universe<'a>,
+    architecture: &'u str,
+    candidates: HashMap<&'a str, PackageId>,
+    states: HashMap<PackageId, State<'a>>,
+    /// States in the order of their making.
+    trail: Vec<PackageId>,
+    /// How much of the trail has had its dependencies looked at.
+    expanded: usize,
+    clauses: Vec<Clause<'a>>,
+    /// The first clause that may still be open.
+    cursor: usize,
+    decisions: Vec<Decision>,
+    attempts: usize,
+}
+
+impl<'u, 'a> Solver<'u, 'a> {
+    fn new(universe: &'u Universe<'a>, architecture: &'u str) -> Self {
+        let mut candidates: HashMap<&'a str, PackageId> = HashMap::new();
+        for (id, package) in universe.packages() {
+            if package.architecture != architecture && package.architecture != "all" {
+                continue;
+            }
+            let best = candidates.entry(package.name).or_insert(id);
+            if universe.package(*best).version < package.version {
+                *best = id;
+            }
+        }
+        Self {
+            universe,
+            architecture,
+            candidates,
+            states: HashMap::new(),
+            trail: Vec::new(),
+            expanded: 0,
+            clauses: Vec::new(),
+            cursor: 0,
+            decisions: Vec::new(),
+            attempts: 0,
+        }
+    }
+
+    /// Selects what a person asked for.
+    fn require(&mut self, relation: Relation<'_>) -> Result<(), ResolveError> {
+        let found = self.satisfying(&relation);
+        let Some(&id) = found.first() else {
+            return Err(self.nothing_for(&relation));
+        };
+        match self.select(id, Reason::Requested) {
+            Ok(()) => Ok(()),
+            Err(Failure::Error(error)) => Err(error),
+            Err(Failure::Contradiction(Contradiction(chain))) => {
+                Err(ResolveError::Unsatisfiable { chain })
+            }
+        }
+    }
+
+    fn nothing_for(&self, relation: &Relation<'_>) -> ResolveError {
+        let name = relation.name;
+        if self.candidates.contains_key(name) || !self.universe.providing(name).is_empty() {
+            let chain = vec![format!(
+                "{relation} is asked for, but {}",
+                self.why_none(relation)
+            )];
+            return ResolveError::Unsatisfiable { chain };
+        }
+        let distance = |other: &&str| {
+            (
+                strsim::damerau_levenshtein(name, other),
+                (*other).to_owned(),
+            )
+        };
+        let near = self
+            .candidates
+            .keys()
+            .filter(|other| other.len().abs_diff(name.len()) <= 2);
+        let best = near.map(distance).filter(|(far, _)| *far <= 2).min();
+        ResolveError::Unknown {
+            name: name.to_owned(),
+            similar: best.map(|(_, name)| name),
+        }
+    }
+
+    /// Candidates that satisfy a relation: the package of that name, then those that provide it,
+    /// the more important ones first.
+    fn satisfying(&self, relation: &Relation<'_>) -> Vec<PackageId> {
+        let mut found = Vec::new();
+        if let Some(&id) = self.candidates.get(relation.name) {
+            let version = self.universe.package(id).version;
+            if self.fits(relation, id, Some(version)) {
+                found.push(id);
+            }
+        }
+        let mut providers: Vec<PackageId> = Vec::new();
+        for &(id, version) in self.universe.providing(relation.name) {
+            let is_candidate = self.candidates.get(self.name(id)) == Some(&id);
+            if is_candidate && self.fits(relation, id, version) {
+                providers.push(id);
+            }
+        }
+        providers.sort_by_key(|id| {
+            let package = self.universe.package(*id);
+            (
+                !package.essential,
+                priority_rank(package.priority),
+                package.name,
+            )
+        });
+        for id in providers {
+            if !found.contains(&id) {
+                found.push(id);
+            }
+        }
+        found
+    }
+
+    fn fits(&self, relation: &Relation<'_>, id: PackageId, version: Option<Version<'_>>) -> bool {
+        let package = self.universe.package(id);
+        let qualifier = match relation.qualifier {
+            None | Some("native") => true,
+            Some("any") => package.multi_arch == MultiArch::Allowed,
+            Some(architecture) => architecture == self.architecture,
+        };
+        qualifier && matches_version(relation, version)
+    }
+
+    /// Selects a package and excludes what it conflicts with.
+    fn select(&mut self, id: PackageId, reason: Reason<'a>) -> Result<(), Failure> {
+        match self.states.get(&id) {
+            Some(State::Selected(_)) => return Ok(()),
+            Some(State::ExcludedBy(other)) => {
+                let mut chain = self.chain_of_reason(id, &reason);
+                let conflict =
+                    format!("but {} conflicts with {}", self.show(*other), self.name(id));
+                chain.push(conflict);
+                chain.extend(self.why(*other));
+                return Err(Failure::Contradiction(Contradiction(chain)));
+            }
+            None => {}
+        }
+        self.states.insert(id, State::Selected(reason));
+        self.trail.push(id);
+        for field in ["Conflicts", "Breaks"] {
+            for relation in self.relations(id, field)?.iter().flatten() {
+                self.exclude(id, relation)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn exclude(&mut self, by: PackageId, relation: &Relation<'_>) -> Result<(), Failure> {
+        let universe = self.universe;
+        let real = self.candidates.get(relation.name).copied();
+        let real = real.map(|id| (id, Some(universe.package(id).version)));
+        let provided = universe.providing(relation.name).iter().copied();
+        for (id, version) in real.into_iter().chain(provided) {
+            let is_itself = self.name(id) == self.name(by);
+            if is_itself || !matches_version(relation, version) {
+                continue;
+            }
+            match self.states.get(&id) {
+                Some(State::ExcludedBy(_)) => {}
+                Some(State::Selected(_)) => {
+                    let mut chain = self.why(by);
+                    chain.push(format!("but {} conflicts with {relation}", self.show(by)));
+                    chain.extend(self.why(id));
+                    return Err(Failure::Contradiction(Contradiction(chain)));
+                }
+                None => {
+                    self.states.insert(id, State::ExcludedBy(by));
+                    self.trail.push(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Selects everything that is needed, going back where choices turn out wrong.
+    fn solve(&mut self) -> Result<(), ResolveError> {
+        let mut first: Option<Vec<String>> = None;
+        let floor = self.decisions.len();
+        loop {
+            let chain = match self.step() {
+                Ok(true) => return Ok(()),
+                Ok(false) => continue,
+                Err(Failure::Error(error)) => return Err(error),
+                Err(Failure::Contradiction(Contradiction(chain))) => chain,
+            };
+            let chain = first.get_or_insert(chain).clone();
+            if self.attempts >= ATTEMPTS_MAX {
+                return Err(ResolveError::TooHard { chain });
+            }
+            if !self.step_back(floor) {
+                return Err(ResolveError::Unsatisfiable { chain });
+            }
+        }
+    }
+
+    /// Follows what is forced, then makes one choice; true when nothing is left to choose.
+    fn step(&mut self) -> Result<bool, Failure> {
+        while let Some(&id) = self.trail.get(self.expanded) {
+            self.expanded += 1;
+            if matches!(self.states.get(&id), Some(State::Selected(_))) {
+                self.expand(id)?;
+            }
+        }
+        while let Some(clause) = self.clauses.get(self.cursor) {
+            if !clause.candidates.iter().any(|id| self.is_selected(*id)) {
+                let decision = Decision {
+                    trail: self.trail.len(),
+                    clauses: self.clauses.len(),
+                    clause: self.cursor,
+                    next_candidate: 0,
+                };
+                self.decisions.push(decision);
+                self.choose()?;
+                return Ok(false);
+            }
+            self.cursor += 1;
+        }
+        Ok(true)
+    }
+
+    /// Looks at what a selected package needs.
+    fn expand(&mut self, id: PackageId) -> Result<(), Failure> {
+        for field in ["Pre-Depends", "Depends"] {
+            for alternatives in self.relations(id, field)? {
+                let candidates = self.candidates_for(&alternatives);
+                if candidates.iter().any(|id| self.is_selected(*id)) {
+                    continue;
+                }
+                match candidates.as_slice() {
+                    [] => return Err(Failure::Contradiction(self.no_candidate(id, &alternatives))),
+                    [only] => self.select(*only, Reason::NeededBy(id, alternatives))?,
+                    _ => self.clauses.push(Clause {
+                        owner: id,
+                        alternatives,
+                        candidates,
+                    }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn candidates_for(&self, alternatives: &[Relation<'_>]) -> Vec<PackageId> {
+        let mut found: Vec<PackageId> = Vec::new();
+        for id in alternatives
+            .iter()
+            .flat_map(|relation| self.satisfying(relation))
+        {
+            if !found.contains(&id) {
+                found.push(id);
+            }
+        }
+        found
+    }
+
+    /// Takes the next possible alternative of the newest decision.
+    fn choose(&mut self) -> Result<(), Failure> {
+        self.attempts += 1;
+        let Some(decision) = self.decisions.last_mut() else {
+            return Ok(());
+        };
+        let clause = &self.clauses[decision.clause];
+        let rest = &clause.candidates[decision.next_candidate..];
+        let is_free = |id: &PackageId| !self.states.contains_key(id);
+        let Some(skipped) = rest.iter().position(is_free) else {
+            let contradiction = self.no_candidate(clause.owner, &clause.alternatives);
+            return Err(Failure::Contradiction(contradiction));
+        };
+        let id = rest[skipped];
+        decision.next_candidate += skipped + 1;
+        let reason = Reason::NeededBy(clause.owner, clause.alternatives.clone());
+        self.select(id, reason)
+    }
+
+    /// Takes back the newest decision that has an alternative left, and takes that; false when
+    /// there is none above `floor`.
+    fn step_back(&mut self, floor: usize) -> bool {
+        while self.decisions.len() > floor {
+            self.undo_to_last_decision();
+            if self.choose().is_ok() {
+                return true;
+            }
+            self.undo_to_last_decision();
+            let exhausted = self.decisions.last().is_none_or(|decision| {
+                let candidates = &self.clauses[decision.clause].candidates;
+                let rest = candidates
+                    .get(decision.next_candidate..)
+                    .unwrap_or_default();
+                rest.iter().all(|id| self.states.contains_key(id))
+            });
+            if exhausted {
+                self.decisions.pop();
+            }
+            if self.attempts >= ATTEMPTS_MAX {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn undo_to_last_decision(&mut self) {
+        if let Some(decision) = self.decisions.last() {
+            let (trail, clauses, clause) = (decision.trail, decision.clauses, decision.clause);
+            self.undo(trail, clauses, clause);
+        }
+    }
+
+    fn undo(&mut self, trail: usize, clauses: usize, cursor: usize) {
+        for id in self.trail.drain(trail..) {
+            self.states.remove(&id);
+        }
+        self.clauses.truncate(clauses);
+        self.cursor = cursor;
+        self.expanded = self.expanded.min(trail);
+    }
+
+    /// Adds recommended packages one clause after another, leaving out what does not fit.
+    fn add_recommended(&mut self) -> Result<(), ResolveError> {
+        let mut index = 0;
+        while let Some(&id) = self.trail.get(index) {
+            index += 1;
+            if !self.is_selected(id) {
+                continue;
+            }
+            for alternatives in self.relations(id, "Recommends")? {
+                let candidates = self.candidates_for(&alternatives);
+                if candidates.iter().any(|id| self.is_selected(*id)) {
+                    continue;
+                }
+                for candidate in candidates {
+                    if self.try_optional(candidate, id, &alternatives)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn try_optional(
+        &mut self,
+        candidate: PackageId,
+        owner: PackageId,
+        alternatives: &Alternatives<'a>,
+    ) -> Result<bool, ResolveError> {
+        let (trail, clauses, cursor) = (self.trail.len(), self.clauses.len(), self.cursor);
+        let decisions = self.decisions.len();
+        let reason = Reason::NeededBy(owner, alternatives.clone());
+        let result = match self.select(candidate, reason) {
+            Ok(()) => self.solve(),
+            Err(Failure::Error(error)) => Err(error),
+            Err(Failure::Contradiction(Contradiction(chain))) => {
+                Err(ResolveError::Unsatisfiable { chain })
+            }
+        };
+        // Choices that were made for it are final: going back behind it would undo it.
+        self.decisions.truncate(decisions);
+        match result {
+            Ok(()) => Ok(true),
+            Err(ResolveError::Unsatisfiable { .. }) => {
+                self.undo(trail, clauses, cursor);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Dependencies first, as far as that goes; where there is a circle, the package with the
+    /// smaller name is begun with.
+    fn in_order(&self) -> Result<Vec<PackageId>, ResolveError> {
+        let selected = self
+            .trail
+            .iter()
+            .copied()
+            .filter(|id| self.is_selected(*id));
+        let mut by_name: Vec<PackageId> = selected.collect();
+        by_name.sort_by_key(|id| self.name(*id));
+        let mut needs: HashMap<PackageId, Vec<PackageId>> = HashMap::new();
+        for &id in &by_name {
+            needs.insert(id, self.needed_by(id)?);
+        }
+        let mut order = Vec::with_capacity(by_name.len());
+        let mut seen = BTreeSet::new();
+        for &start in &by_name {
+            // Depth first with a stack of our own: chains can be long.
+            let mut stack = vec![(start, 0)];
+            if !seen.insert(start) {
+                continue;
+            }
+            while let Some((id, next)) = stack.pop() {
+                match needs.get(&id).and_then(|needs| needs.get(next)) {
+                    Some(&needed) => {
+                        stack.push((id, next + 1));
+                        if seen.insert(needed) {
+                            stack.push((needed, 0));
+                        }
+                    }
+                    None => order.push(id),
+                }
+            }
+        }
+        Ok(order)
+    }
+
+    /// The selected packages that a package needs, Pre-Depends first.
+    fn needed_by(&self, id: PackageId) -> Result<Vec<PackageId>, ResolveError> {
+        let mut needed = Vec::new();
+        for field in ["Pre-Depends", "Depends"] {
+            for alternatives in self.relations(id, field)? {
+                let candidates = self.candidates_for(&alternatives);
+                needed.extend(candidates.into_iter().find(|id| self.is_selected(*id)));
+            }
+        }
+        Ok(needed)
+    }
+
+    fn relations(&self, id: PackageId, field: &str) -> Result<Vec<Alternatives<'a>>, ResolveError> {
+        let package = self.universe.package(id);
+        let text = package.field(field).unwrap_or_default();
+        relations::parse(text).map_err(|source| ResolveError::Field {
+            package: package.name.to_owned(),
+            source,
+        })
+    }
+
+    fn is_selected(&self, id: PackageId) -> bool {
+        matches!(self.states.get(&id), Some(State::Selected(_)))
+    }
+
+    fn name(&self, id: PackageId) -> &'a str {
+        self.universe.package(id).name
+    }
+
+    fn show(&self, id: PackageId) -> String {
+        let package = self.universe.package(id);
+        format!("{} {}", package.name, package.version.as_str())
+    }
+
+    /// The steps from the request to a selected package.
+    fn why(&self, id: PackageId) -> Vec<String> {
+        match self.states.get(&id) {
+            Some(State::Selected(reason)) => self.chain_of_reason(id, reason),
+            _ => Vec::new(),
+        }
+    }
+
+    fn chain_of_reason(&self, id: PackageId, reason: &Reason<'a>) -> Vec<String> {
+        let mut chain = Vec::new();
+        let (mut id, mut reason) = (id, reason);
+        loop {
+            let Reason::NeededBy(owner, alternatives) = reason else {
+                chain.push(format!("{} is asked for", self.name(id)));
+                break;
+            };
+            chain.push(format!(
+                "{} needs {}",
+                self.name(*owner),
+                relations::display(alternatives)
+            ));
+            match self.states.get(owner) {
+                Some(State::Selected(next)) if chain.len() < CHAIN_MAX => {
+                    (id, reason) = (*owner, next)
+                }
+                _ => break,
+            }
+        }
+        chain.reverse();
+        chain
+    }
+
+    fn no_candidate(&self, owner: PackageId, alternatives: &Alternatives<'a>) -> Contradiction {
+        let mut chain = self.why(owner);
+        chain.push(format!(
+            "{} needs {}",
+            self.name(owner),
+            relations::display(alternatives)
+        ));
+        let why: Vec<String> = alternatives
+            .iter()
+            .map(|relation| self.why_none(relation))
+            .collect();
+        chain.push(format!("but {}", why.join(" and ")));
+        Contradiction(chain)
+    }
+
+    fn why_none(&self, relation: &Relation<'_>) -> String {
+        let name = relation.name;
+        if let Some(&id) = self.satisfying(relation).first() {
+            return match self.states.get(&id) {
+                Some(State::ExcludedBy(by)) => {
+                    format!("{} conflicts with {}", self.show(*by), self.show(id))
+                }
+                _ => format!("{} leads to another contradiction", self.show(id)),
+            };
+        }
+        match self.candidates.get(name) {
+            Some(&id) => format!("the archive has {}", self.show(id)),
+            None => format!("the archive has no {name}"),
+        }
+    }
+}
+
+fn matches_version(relation: &Relation<'_>, version: Option<Version<'_>>) -> bool {
+    match (relation.constraint, version) {
+        (None, _) => true,
+        (Some((operator, wanted)), Some(version)) => operator.holds(version, wanted),
+        (Some(_), None) => false,
+    }
+}
+
+fn priority_rank(priority: &str) -> usize {
+    let ranks = ["required", "important", "standard", "optional"];
+    ranks
+        .iter()
+        .position(|rank| *rank == priority)
+        .unwrap_or(ranks.len())
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

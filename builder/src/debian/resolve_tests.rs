@@ -1,0 +1,252 @@
+use super::*;
+use crate::debian::packages::PackageList;
+
+fn universe_text(packages: &[(&str, &str, &str)]) -> String {
+    let digest = "0".repeat(64);
+    let stanza = |(name, version, more): &(&str, &str, &str)| {
+        let architecture = if more.contains("Architecture:") {
+            ""
+        } else {
+            "Architecture: amd64\n"
+        };
+        format!(
+            "Package: {name}\nVersion: {version}\n{architecture}Filename: {name}.deb\nSize: 1\n\
+             SHA256: {digest}\n{more}\n\n"
+        )
+    };
+    packages.iter().map(stanza).collect()
+}
+
+fn solve_with(
+    packages: &[(&str, &str, &str)],
+    wanted: &[&str],
+    variant: Variant,
+    recommends: bool,
+) -> Result<String, String> {
+    let lists = [PackageList {
+        mirror: String::new(),
+        url: String::new(),
+        text: universe_text(packages),
+    }];
+    let universe = Universe::new(&lists).unwrap();
+    let wanted: Vec<_> = wanted
+        .iter()
+        .map(|text| relations::parse_one(text).unwrap())
+        .collect();
+    let request = ResolveRequest {
+        architecture: "amd64",
+        variant,
+        packages: &wanted,
+        recommends,
+    };
+    let ids = resolve(&universe, &request).map_err(|error| error.to_string())?;
+    let names: Vec<&str> = ids
+        .into_iter()
+        .map(|id| universe.package(id).name)
+        .collect();
+    Ok(names.join(" "))
+}
+
+fn solve(packages: &[(&str, &str, &str)], wanted: &[&str]) -> Result<String, String> {
+    solve_with(packages, wanted, Variant::Nothing, false)
+}
+
+fn ok(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+#[test]
+fn dependencies_come_first() {
+    let packages = [
+        ("aa", "1", "Depends: bb, cc"),
+        ("bb", "1", "Depends: dd"),
+        ("cc", "1", "Pre-Depends: bb"),
+        ("dd", "1", ""),
+        ("ee", "1", ""),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("dd bb cc aa"));
+    let circle = [("aa", "1", "Depends: bb"), ("bb", "1", "Depends: aa")];
+    assert_eq!(solve(&circle, &["bb"]), ok("bb aa"));
+}
+
+#[test]
+fn the_base_is_essential_required_and_apt() {
+    let packages = [
+        ("base", "1", "Essential: yes\nDepends: lib"),
+        ("lib", "1", ""),
+        ("req", "1", "Priority: required"),
+        ("apt", "1", ""),
+        ("foreign", "1", "Essential: yes\nArchitecture: i386"),
+        ("opt", "1", "Priority: optional"),
+    ];
+    let base = |variant| solve_with(&packages, &[], variant, false);
+    assert_eq!(base(Variant::Minimal), ok("apt lib base req"));
+    assert_eq!(base(Variant::Essential), ok("lib base"));
+    assert_eq!(base(Variant::Nothing), ok(""));
+}
+
+#[test]
+fn the_newest_version_is_the_candidate() {
+    let packages = [
+        ("aa", "1.9", ""),
+        ("aa", "1.10", "Depends: bb"),
+        ("bb", "1", ""),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("bb aa"));
+    let error = solve(&packages, &["aa (= 1.9)"]).unwrap_err();
+    assert!(
+        error.ends_with("aa (= 1.9) is asked for, but the archive has aa 1.10"),
+        "{error}"
+    );
+}
+
+#[test]
+fn alternatives_prefer_what_is_there_then_the_first() {
+    let packages = [
+        ("aa", "1", "Depends: xx | yy"),
+        ("bb", "1", "Depends: yy"),
+        ("xx", "1", ""),
+        ("yy", "1", ""),
+        ("cc", "1", "Depends: none | yy"),
+        ("dd", "1", "Depends: yy (>= 2) | xx"),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("xx aa"));
+    assert_eq!(solve(&packages, &["aa", "bb"]), ok("yy aa bb"));
+    assert_eq!(solve(&packages, &["cc"]), ok("yy cc"));
+    assert_eq!(solve(&packages, &["dd"]), ok("xx dd"));
+}
+
+#[test]
+fn virtual_packages_and_versioned_provides() {
+    let packages = [
+        ("aa", "1", "Depends: awk"),
+        ("gawk", "1", "Provides: awk"),
+        ("mawk", "1", "Provides: awk\nPriority: required"),
+        ("bb", "1", "Depends: api (>= 2)"),
+        ("old", "9", "Provides: api (= 1), plain"),
+        ("new", "1", "Provides: api (= 3)"),
+        ("cc", "1", "Depends: plain (>= 1)"),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("mawk aa"));
+    assert_eq!(solve(&packages, &["aa", "gawk"]), ok("gawk aa"));
+    assert_eq!(solve(&packages, &["bb"]), ok("new bb"));
+    assert_eq!(solve(&packages, &["awk"]), ok("mawk"));
+    assert!(
+        solve(&packages, &["cc"]).is_err(),
+        "an unversioned Provides has no version"
+    );
+}
+
+#[test]
+fn architecture_qualifiers() {
+    let packages = [
+        ("aa", "1", "Depends: python:any"),
+        ("bb", "1", "Depends: lib:any"),
+        ("cc", "1", "Depends: lib:native, lib:amd64"),
+        ("dd", "1", "Depends: lib:i386"),
+        ("python", "1", "Multi-Arch: allowed"),
+        ("lib", "1", "Architecture: all"),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("python aa"));
+    assert!(solve(&packages, &["bb"]).is_err());
+    assert_eq!(solve(&packages, &["cc"]), ok("lib cc"));
+    assert!(solve(&packages, &["dd"]).is_err());
+}
+
+#[test]
+fn conflicts_lead_to_the_next_alternative() {
+    let packages = [
+        ("aa", "1", "Depends: xx | yy, zz | ww"),
+        ("xx", "1", ""),
+        ("yy", "1", ""),
+        ("zz", "1", "Conflicts: xx"),
+        ("ww", "1", "Breaks: xx (<< 2)"),
+        ("mta1", "1", "Provides: mta\nConflicts: mta"),
+        ("mta2", "1", "Provides: mta\nConflicts: mta"),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("yy zz aa"));
+    assert_eq!(solve(&packages, &["mta1"]), ok("mta1"));
+    let error = solve(&packages, &["mta1", "mta2"]).unwrap_err();
+    assert!(error.contains("conflicts with"), "{error}");
+}
+
+#[test]
+fn deep_choices_are_taken_back() {
+    let packages = [
+        ("aa", "1", "Depends: p1 | p2, q1 | q2, r1 | r2"),
+        ("p1", "1", ""),
+        ("p2", "1", ""),
+        ("q1", "1", "Depends: deep"),
+        ("q2", "1", ""),
+        ("deep", "1", "Conflicts: p1, p2"),
+        ("r1", "1", "Conflicts: q2"),
+        ("r2", "1", ""),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("p1 q2 r2 aa"));
+}
+
+#[test]
+fn a_contradiction_names_the_chain() {
+    let packages = [
+        ("web", "1", "Depends: lib"),
+        ("lib", "2", "Depends: core (>= 3)"),
+        ("core", "2.5", ""),
+        ("one", "1", "Depends: two"),
+        ("two", "1", "Conflicts: core"),
+    ];
+    assert_eq!(
+        solve(&packages, &["web"]).unwrap_err(),
+        "the packages cannot be installed together: web is asked for, web needs lib, \
+         lib needs core (>= 3), but the archive has core 2.5"
+    );
+    assert_eq!(
+        solve(&packages, &["core", "one"]).unwrap_err(),
+        "the packages cannot be installed together: one is asked for, one needs two, \
+         but two 1 conflicts with core, core is asked for"
+    );
+    let unknown = solve(&packages, &["wbe"]).unwrap_err();
+    assert_eq!(unknown, "there is no package 'wbe'; did you mean 'web'?");
+    assert_eq!(
+        solve(&packages, &["zzzzzz"]).unwrap_err(),
+        "there is no package 'zzzzzz'"
+    );
+}
+
+#[test]
+fn hopeless_requests_end() {
+    let mut packages = vec![("top".to_owned(), String::from("Depends: end"))];
+    let mut needs = Vec::new();
+    for index in 0..24 {
+        needs.push(format!("a{index} | b{index}"));
+        packages.push((format!("a{index}"), String::new()));
+        packages.push((format!("b{index}"), String::new()));
+    }
+    packages.push((
+        "end".to_owned(),
+        format!("Depends: {}, e1 | e2", needs.join(", ")),
+    ));
+    packages.push(("e1".to_owned(), "Depends: none".to_owned()));
+    packages.push(("e2".to_owned(), "Depends: none".to_owned()));
+    let packages: Vec<(&str, &str, &str)> = packages
+        .iter()
+        .map(|(name, more)| (name.as_str(), "1", more.as_str()))
+        .collect();
+    let error = solve(&packages, &["top"]).unwrap_err();
+    assert!(error.contains("the archive has no none"), "{error}");
+}
+
+#[test]
+fn recommends_are_taken_where_they_fit() {
+    let packages = [
+        ("aa", "1", "Recommends: bb | cc, dd, none"),
+        ("bb", "1", "Depends: none"),
+        ("cc", "1", "Recommends: ee"),
+        ("dd", "1", "Conflicts: aa"),
+        ("ee", "1", ""),
+    ];
+    assert_eq!(solve(&packages, &["aa"]), ok("aa"));
+    assert_eq!(
+        solve_with(&packages, &["aa"], Variant::Nothing, true),
+        ok("aa cc ee")
+    );
+}

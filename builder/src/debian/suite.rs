@@ -1,0 +1,205 @@
+//! One suite of an archive: from its name to the packages that a request needs.
+
+use coop_runtime::event::{Event, Observer};
+
+use crate::debian::keys::{Keyring, KeysError};
+use crate::debian::mirror::{Mirror, MirrorError};
+use crate::debian::packages::{PackageId, PackageList, PackagesError, Universe, fetch_list};
+use crate::debian::relations::{InvalidRelation, parse_one};
+use crate::debian::release::{ReleaseError, ReleaseRequest, VerifiedRelease, open_release};
+use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
+use crate::digest::Digest;
+use crate::fetch::{Download, FetchError, Fetcher};
+
+/// The component that a request without components means.
+const DEFAULT_COMPONENT: &str = "main";
+
+/// Why packages cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DebianError {
+    /// No mirror.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// No usable keyring.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The suite's index.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// The lists of packages.
+    #[error(transparent)]
+    Packages(#[from] PackagesError),
+    /// What was asked for is no package.
+    #[error("in the list of packages to install: {0}")]
+    Request(#[from] InvalidRelation),
+    /// The dependencies.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The downloads.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
+/// Which suite of which archive.
+#[derive(Clone, Debug)]
+pub struct SuiteRequest {
+    /// The archive.
+    pub mirror: Mirror,
+    /// Suite or codename.
+    pub suite: String,
+    /// `main` where there are none.
+    pub components: Vec<String>,
+    /// Debian's name of the architecture.
+    pub architecture: String,
+    /// Who may sign; Debian's own keys where there is none. With those, the archive must also call
+    /// itself Debian's.
+    pub keyring: Option<Keyring>,
+    /// The present, in seconds since 1970.
+    pub now_seconds: i64,
+    /// The InRelease file that a lock names.
+    pub pinned: Option<Digest>,
+}
+
+/// What to install from a suite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// What is there anyway.
+    pub variant: Variant,
+    /// Names, each with a constraint if wanted: `nginx-light`, `libc6 (>= 2.41)`.
+    pub packages: Vec<String>,
+    /// Whether recommended packages are taken too.
+    pub recommends: bool,
+}
+
+/// A package that was chosen: what a lock has to name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `all` or the architecture.
+    pub architecture: String,
+    /// Where the .deb is and how it is known.
+    pub download: Download,
+}
+
+/// A suite whose index was verified and whose lists are at hand.
+#[derive(Debug)]
+pub struct Suite {
+    /// The verified index.
+    pub release: VerifiedRelease,
+    architecture: String,
+    lists: Vec<PackageList>,
+}
+
+impl Suite {
+    /// Verifies the index and fetches the lists.
+    ///
+    /// # Errors
+    /// [`DebianError`].
+    pub fn open(
+        fetcher: &Fetcher,
+        request: &SuiteRequest,
+        observer: &dyn Observer,
+    ) -> Result<Self, DebianError> {
+        let own;
+        let (keyring, origin) = match &request.keyring {
+            Some(keyring) => (keyring, None),
+            None => {
+                own = Keyring::debian()?;
+                (&own, Some("Debian"))
+            }
+        };
+        let release = open_release(
+            fetcher,
+            &ReleaseRequest {
+                mirror: &request.mirror.url,
+                suite: &request.suite,
+                keyring,
+                origin,
+                now_seconds: request.now_seconds,
+                check_valid_until: request.mirror.check_valid_until,
+                pinned: request.pinned,
+            },
+        )?;
+        if release.expired {
+            let message = format!(
+                "the index of suite '{}' has expired; the host's apt configuration allows that",
+                request.suite
+            );
+            observer.event(&Event::Warning { message: &message });
+        }
+        let default = [DEFAULT_COMPONENT.to_owned()];
+        let components = match request.components.as_slice() {
+            [] => &default,
+            some => some,
+        };
+        let mut lists = Vec::with_capacity(components.len());
+        for component in components {
+            lists.push(fetch_list(
+                fetcher,
+                &release,
+                &request.mirror.url,
+                component,
+                &request.architecture,
+                observer,
+            )?);
+        }
+        Ok(Self {
+            release,
+            architecture: request.architecture.clone(),
+            lists,
+        })
+    }
+
+    /// Chooses the packages that a selection needs, those that others depend on first.
+    ///
+    /// # Errors
+    /// [`DebianError::Request`], [`DebianError::Resolve`] or [`DebianError::Packages`].
+    pub fn select(&self, selection: &Selection) -> Result<Vec<SelectedPackage>, DebianError> {
+        let universe = Universe::new(&self.lists)?;
+        let wanted = selection.packages.iter().map(|text| parse_one(text));
+        let packages = wanted.collect::<Result<Vec<_>, _>>()?;
+        let chosen = resolve(
+            &universe,
+            &ResolveRequest {
+                architecture: &self.architecture,
+                variant: selection.variant,
+                packages: &packages,
+                recommends: selection.recommends,
+            },
+        )?;
+        Ok(chosen
+            .into_iter()
+            .map(|id| selected(&universe, id))
+            .collect())
+    }
+
+    /// Finds one package by its name, without what it depends on.
+    ///
+    /// # Errors
+    /// [`DebianError::Resolve`] where there is none.
+    pub fn find(&self, name: &str) -> Result<SelectedPackage, DebianError> {
+        let universe = Universe::new(&self.lists)?;
+        let newest = universe.named(name).iter().copied().max_by(|left, right| {
+            let versions = [left, right].map(|id| universe.package(*id).version);
+            versions[0].cmp(&versions[1])
+        });
+        let id = newest.ok_or_else(|| ResolveError::Unknown {
+            name: name.to_owned(),
+            similar: None,
+        })?;
+        Ok(selected(&universe, id))
+    }
+}
+
+fn selected(universe: &Universe<'_>, id: PackageId) -> SelectedPackage {
+    let package = universe.package(id);
+    SelectedPackage {
+        name: package.name.to_owned(),
+        version: package.version.as_str().to_owned(),
+        architecture: package.architecture.to_owned(),
+        download: universe.download(id),
+    }
+}
