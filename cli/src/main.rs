@@ -1,2 +1,59 @@
-//! The `coop` program.
-fn main() {}
+//! The `coop` program: reads arguments and environment, calls the libraries, renders what they
+//! say. It alone prints, reads the environment and sets the exit code.
+
+#![expect(
+    dead_code,
+    reason = "the verbs that use it come with the rooms that they call"
+)]
+
+mod arguments;
+mod command;
+mod environment;
+mod failure;
+mod render;
+mod signals;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use arguments::{Arguments, Command, PLANNED};
+use environment::Environment;
+use failure::{Failure, USAGE};
+use render::Output;
+
+fn main() -> ExitCode {
+    let environment = Environment::read();
+    let output = Output::new(&environment);
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(refuse(&error, &output)),
+    };
+    let result = match &arguments.command {
+        Command::Build(options) => command::build::run(options, &environment, &output),
+        Command::Run(options) => command::run::run(options, &environment, &output),
+        Command::Check(options) => command::check::run(options, &output),
+        Command::Inspect(options) => command::inspect::run(options, &output),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| {
+        render::error::failure(&output, &failure);
+        failure.code
+    }))
+}
+
+/// What clap says, or that a verb of a later version is not there yet.
+fn refuse(error: &clap::Error, output: &Output) -> u8 {
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand)
+        && PLANNED.contains(&verb.as_str())
+    {
+        let message = format!("coop {verb} is not supported yet");
+        render::error::failure(output, &Failure::usage(message));
+        return USAGE;
+    }
+    // Help and version are no errors and go to stdout; a closed pipe is nobody's concern.
+    let _ = error.print();
+    u8::try_from(error.exit_code()).unwrap_or(USAGE)
+}

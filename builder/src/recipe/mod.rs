@@ -117,13 +117,19 @@ fn read_text(file: &Path) -> Result<String, String> {
             node::TEXT_SIZE_MAX
         )
     };
+    let reason = |error: &std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::IsADirectory => "this is a folder, but a recipe is a file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "the recipe may not be read".to_owned(),
+        _ => error.to_string(),
+    };
     let limit = u64::try_from(node::TEXT_SIZE_MAX).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
-    let opened = fs::File::open(file).map_err(|error| error.to_string())?;
+    let opened = fs::File::open(file).map_err(|error| reason(&error))?;
     opened
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| reason(&error))?;
     if bytes.len() > node::TEXT_SIZE_MAX {
         return Err(too_large());
     }

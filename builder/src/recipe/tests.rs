@@ -58,7 +58,7 @@ fn diagnostics_are_as_recorded() {
         };
         write!(fresh, "=== {name}\n{recipe}\n-->\n{error}").unwrap();
     }
-    if std::env::var_os("COOP_UPDATE_GOLDEN").is_some() {
+    if option_env!("COOP_UPDATE_GOLDEN").is_some() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recipe/diagnostics.txt");
         fs::write(path, fresh).unwrap();
         return;
@@ -279,4 +279,29 @@ fn mutations_never_panic() {
             check(&original[..index]);
         }
     }
+}
+
+#[test]
+fn shipped_recipes_are_right() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let given = |name: &str| match name {
+        "server.yaml" => vec![("ssh_key", "ssh-ed25519 AAAA me")],
+        "tarball.yaml" => vec![("archive", archive.to_str().unwrap())],
+        _ => Vec::new(),
+    };
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let sets = given(name)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let (recipe, warnings) = read(&path, &sets).unwrap_or_else(|error| panic!("{error:?}"));
+        assert_eq!(format!("{}.yaml", recipe.name), name);
+        assert_eq!(warnings, []);
+        count += 1;
+    }
+    assert_eq!(count, 4);
 }

@@ -1,0 +1,240 @@
+//! The command line's grammar.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use coop_appliance::Forward;
+use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forward};
+
+/// Verbs of later versions.
+pub(crate) const PLANNED: &[&str] = &[
+    "test",
+    "lock",
+    "explain",
+    "diff",
+    "ps",
+    "logs",
+    "attach",
+    "exec",
+    "cp",
+    "stop",
+    "kill",
+    "convert",
+    "export",
+    "import",
+    "serve",
+    "kernel",
+    "push",
+    "pull",
+    "sign",
+    "verify",
+    "cache",
+    "doctor",
+    "schema",
+    "completions",
+];
+
+/// Builds appliances from recipes and boots them, without privileges.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an appliance from a recipe
+    Build(BuildOptions),
+    /// Boot an appliance, or what a recipe builds; with a command, run it and pass its exit code
+    Run(Box<RunOptions>),
+    /// Check a recipe without building it
+    Check(CheckOptions),
+    /// Show what an appliance is made of
+    Inspect(InspectOptions),
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// Bars on a terminal, lines elsewhere
+    #[default]
+    Auto,
+    /// Lines
+    Plain,
+    /// One JSON value a line
+    Json,
+    /// Nothing but warnings
+    None,
+}
+
+/// What a build from a recipe needs to know.
+#[derive(Args, Debug)]
+pub(crate) struct RecipeOptions {
+    /// Give a variable of the recipe a value
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
+    sets: Vec<(String, String)>,
+    /// Fetch nothing: fail where something is not in the cache
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// How to show progress, on stderr
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) progress: Progress,
+}
+
+impl RecipeOptions {
+    /// The variables; the last of two values for one wins.
+    pub(crate) fn sets(&self) -> BTreeMap<String, String> {
+        self.sets.iter().cloned().collect()
+    }
+}
+
+/// `coop build`.
+#[derive(Args, Debug)]
+pub(crate) struct BuildOptions {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// The appliance's folder [default: out/NAME]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recipe_options: RecipeOptions,
+    /// Print one JSON value on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `coop check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckOptions {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
+    /// Give a variable of the recipe a value
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
+    sets: Vec<(String, String)>,
+    /// Print one JSON value on stdout: the recipe with all defaults, or its errors
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl CheckOptions {
+    /// The variables; the last of two values for one wins.
+    pub(crate) fn sets(&self) -> BTreeMap<String, String> {
+        self.sets.iter().cloned().collect()
+    }
+}
+
+/// `coop inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectOptions {
+    /// The appliance's folder
+    pub(crate) appliance: PathBuf,
+    /// Compare every file with its digest
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Print the manifest as one JSON value
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `coop run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunOptions {
+    /// A recipe, or an appliance's folder
+    pub(crate) target: PathBuf,
+    /// Run this in the guest instead of its init, and exit with its code
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+    /// Guest memory, as 512MiB [default: the appliance's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub(crate) memory: Option<ByteCount>,
+    /// Processors; only 1 so far
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    pub(crate) cpus: Option<u32>,
+    /// Lead ports of the host's loopback into the guest: tcp|udp:HOST:GUEST[:COUNT]
+    #[arg(short = 'p', long = "forward", value_name = "FORWARD", value_parser = parse_forward)]
+    pub(crate) forwards: Vec<Forward>,
+    /// Let the guest reach the host's loopback and own addresses
+    #[arg(long)]
+    pub(crate) allow_host: bool,
+    /// Attach a disk image as a further cobd
+    #[arg(long = "disk", value_name = "FILE")]
+    pub(crate) disks: Vec<PathBuf>,
+    /// Keep what the guest writes [default: a throw-away overlay]
+    #[arg(long)]
+    pub(crate) persist: bool,
+    /// End the guest after this time, as 30s, with exit code 124
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Share a folder of the host: HOST:GUEST[:ro]; not supported yet
+    #[arg(long = "share", value_name = "SHARE", hide = true)]
+    pub(crate) shares: Vec<OsString>,
+    /// Give the command a terminal
+    #[arg(short = 't', long = "tty", requires = "command")]
+    pub(crate) tty: bool,
+    #[command(flatten)]
+    pub(crate) recipe_options: RecipeOptions,
+    /// Print a report as one JSON value on stdout; what the guest says goes to stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| "it has no '='; write NAME=VALUE".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_memory(text: &str) -> Result<ByteCount, String> {
+    let memory = ByteCount::parse(text)?;
+    check_memory(memory)?;
+    Ok(memory)
+}
+
+fn parse_cpus(text: &str) -> Result<u32, String> {
+    match text {
+        "1" => Ok(1),
+        _ => Err("more than one processor is not supported yet".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn planned_verbs_are_not_there() {
+        let command = Arguments::command();
+        let there: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        assert!(PLANNED.iter().all(|verb| !there.contains(verb)));
+    }
+
+    #[test]
+    fn a_command_comes_after_two_dashes() {
+        let words = [
+            "coop", "run", "a", "-p", "tcp:1:2", "--", "sh", "-c", "exit 7",
+        ];
+        let Command::Run(options) = Arguments::try_parse_from(words).unwrap().command else {
+            panic!("not run")
+        };
+        assert_eq!(options.command, ["sh", "-c", "exit 7"]);
+        assert_eq!(options.forwards.len(), 1);
+        assert!(Arguments::try_parse_from(["coop", "run", "a", "b"]).is_err());
+        assert!(Arguments::try_parse_from(["coop", "run", "a", "--memory", "1"]).is_err());
+        assert!(Arguments::try_parse_from(["coop", "run", "a", "-t"]).is_err());
+    }
+}

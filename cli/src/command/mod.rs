@@ -1,0 +1,9 @@
+//! One file for each verb.
+
+pub(crate) mod build;
+pub(crate) mod check;
+pub(crate) mod inspect;
+pub(crate) mod run;
+
+/// How a verb ends: an exit code, or what went wrong.
+pub(crate) type Ended = Result<u8, crate::failure::Failure>;

@@ -1,0 +1,82 @@
+//! Everything that coop takes from its environment, read once and here only.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The environment's part in the work.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment {
+    /// The store's folder: COOP_CACHE, else `coop` in XDG_CACHE_HOME, else `.cache/coop` in HOME.
+    pub(crate) cache: Option<PathBuf>,
+    /// COOP_DEBIAN_MIRROR.
+    pub(crate) debian_mirror: Option<String>,
+    /// NO_COLOR is set and not empty (no-color.org).
+    pub(crate) no_color: bool,
+    /// TERM says that the terminal knows no control sequences.
+    pub(crate) dumb_terminal: bool,
+    /// TMPDIR.
+    pub(crate) temporary: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    pub(crate) fn read() -> Self {
+        Self::from(|name| env::var_os(name))
+    }
+
+    fn from(get: impl Fn(&str) -> Option<OsString>) -> Self {
+        let get = |name| get(name).filter(|value| !value.is_empty());
+        // The XDG specification has relative paths ignored.
+        let absolute = |name| {
+            get(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let cache = get("COOP_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("coop")))
+            .or_else(|| Some(absolute("HOME")?.join(".cache/coop")));
+        Self {
+            cache,
+            debian_mirror: get("COOP_DEBIAN_MIRROR").and_then(|text| text.into_string().ok()),
+            no_color: get("NO_COLOR").is_some(),
+            dumb_terminal: get("TERM").is_none_or(|term| term == "dumb"),
+            temporary: get("TMPDIR").map(PathBuf::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(values: &[(&str, &str)]) -> Environment {
+        Environment::from(|name| {
+            let value = values.iter().find(|(key, _)| *key == name);
+            value.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn the_cache_is_found() {
+        let all = [
+            ("COOP_CACHE", "c"),
+            ("XDG_CACHE_HOME", "/x"),
+            ("HOME", "/h"),
+        ];
+        assert_eq!(with(&all).cache, Some(PathBuf::from("c")));
+        assert_eq!(with(&all[1..]).cache, Some(PathBuf::from("/x/coop")));
+        assert_eq!(with(&all[2..]).cache, Some(PathBuf::from("/h/.cache/coop")));
+        assert_eq!(with(&[("HOME", "")]).cache, None);
+        assert_eq!(with(&[("XDG_CACHE_HOME", "x")]).cache, None);
+    }
+
+    #[test]
+    fn empty_means_unset() {
+        let environment = with(&[("NO_COLOR", ""), ("TERM", "xterm")]);
+        assert!(!environment.no_color && !environment.dumb_terminal);
+        assert!(with(&[("NO_COLOR", "1")]).no_color);
+        assert!(with(&[]).dumb_terminal);
+    }
+}

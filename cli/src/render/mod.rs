@@ -1,0 +1,65 @@
+//! What people and programs see.
+
+pub(crate) mod error;
+pub(crate) mod json;
+pub(crate) mod progress;
+
+use std::io::{IsTerminal, Write};
+
+use crate::environment::Environment;
+
+/// Where output goes and how rich it may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// Whether stderr takes colours.
+    pub(crate) colour: bool,
+    /// Whether stderr is a terminal that can redraw lines.
+    pub(crate) redraw: bool,
+}
+
+impl Output {
+    /// Looks at stderr and the environment.
+    pub(crate) fn new(environment: &Environment) -> Self {
+        let redraw = std::io::stderr().is_terminal() && !environment.dumb_terminal;
+        Self {
+            colour: redraw && !environment.no_color,
+            redraw,
+        }
+    }
+}
+
+/// Writes data to stdout. A reader that went away is no error of ours.
+pub(crate) fn data(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+/// Writes a line to stderr. There is nowhere to complain if that fails.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Text from elsewhere, fit for a terminal: control characters are shown, not obeyed.
+pub(crate) fn plain(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\t' {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_not_obeyed() {
+        assert_eq!(plain("a\u{1b}[31mb\tc\r"), "a\\u{1b}[31mb\tc\\r");
+    }
+}

@@ -1,0 +1,181 @@
+//! Progress: bars on a terminal, lines or JSON lines elsewhere. All of it goes to stderr.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use coop_runtime::event::{Event, Observer, Unit};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{Output, line, plain};
+use crate::arguments::Progress;
+
+/// How often a bar that waits moves.
+const TICK: Duration = Duration::from_millis(120);
+
+/// The observer that the options ask for.
+pub(crate) fn observer(how: Progress, output: &Output) -> Box<dyn Observer> {
+    match how {
+        Progress::Auto if output.redraw => Box::new(Bars::default()),
+        Progress::Auto | Progress::Plain => Box::new(Lines),
+        Progress::Json => Box::new(JsonLines),
+        Progress::None => Box::new(Warnings),
+    }
+}
+
+/// Bars that are redrawn; finished tasks leave a line.
+#[derive(Default)]
+struct Bars {
+    all: MultiProgress,
+    running: Mutex<BTreeMap<String, ProgressBar>>,
+}
+
+impl Bars {
+    fn started(&self, task: &str, total: Option<u64>, unit: Unit) {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::new_spinner(),
+        };
+        let template = match (total, unit) {
+            (None, _) => "{spinner} {msg} {elapsed}",
+            (Some(_), Unit::Bytes) => {
+                "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"
+            }
+            (Some(_), Unit::Items) => "{spinner} {msg} [{bar:30}] {pos}/{len}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        let bar = self.all.add(bar);
+        bar.set_message(plain(task));
+        bar.enable_steady_tick(TICK);
+        self.lock().insert(task.to_owned(), bar);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ProgressBar>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, text: &str) {
+        // Failing means that stderr is gone.
+        let _ = self.all.println(text);
+    }
+}
+
+impl Observer for Bars {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::TaskStarted { task, total, unit } => self.started(task, *total, *unit),
+            Event::TaskProgress { task, done } => {
+                if let Some(bar) = self.lock().get(*task) {
+                    bar.set_position(*done);
+                }
+            }
+            Event::TaskFinished { task, .. } => {
+                if let Some(bar) = self.lock().remove(*task) {
+                    bar.finish_and_clear();
+                    self.all.remove(&bar);
+                }
+                if let Some(text) = sentence(event) {
+                    self.say(&text);
+                }
+            }
+            _ => {
+                if let Some(text) = sentence(event) {
+                    self.say(&text);
+                }
+            }
+        }
+    }
+}
+
+/// One line for each event that a log should have.
+struct Lines;
+
+impl Observer for Lines {
+    fn event(&self, event: &Event<'_>) {
+        if let Some(text) = sentence(event) {
+            line(&text);
+        }
+    }
+}
+
+/// Warnings and nothing else.
+struct Warnings;
+
+impl Observer for Warnings {
+    fn event(&self, event: &Event<'_>) {
+        if let (Event::Warning { .. }, Some(text)) = (event, sentence(event)) {
+            line(&text);
+        }
+    }
+}
+
+/// What a person reads about an event; progress within a task and its start are not worth a line.
+fn sentence(event: &Event<'_>) -> Option<String> {
+    match event {
+        Event::TaskStarted { .. } | Event::TaskProgress { .. } => None,
+        Event::TaskFinished { task, elapsed } => {
+            Some(format!("{} ({:.1} s)", plain(task), elapsed.as_secs_f64()))
+        }
+        Event::GuestLine { line } => Some(format!("  | {}", plain(line))),
+        Event::Warning { message } => Some(format!("warning: {}", plain(message))),
+        Event::Note { message } => Some(plain(message)),
+    }
+}
+
+/// One JSON value a line.
+struct JsonLines;
+
+impl Observer for JsonLines {
+    fn event(&self, event: &Event<'_>) {
+        line(&json_line(event));
+    }
+}
+
+fn json_line(event: &Event<'_>) -> String {
+    let value = match event {
+        Event::TaskStarted { task, total, unit } => {
+            let unit = match unit {
+                Unit::Bytes => "bytes",
+                Unit::Items => "items",
+            };
+            json!({"event": "task_started", "task": task, "total": total, "unit": unit})
+        }
+        Event::TaskProgress { task, done } => {
+            json!({"event": "task_progress", "task": task, "done": done})
+        }
+        Event::TaskFinished { task, elapsed } => {
+            let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            json!({"event": "task_finished", "task": task, "elapsed_ms": elapsed_ms})
+        }
+        Event::GuestLine { line } => json!({"event": "guest_line", "line": line}),
+        Event::Warning { message } => json!({"event": "warning", "message": message}),
+        Event::Note { message } => json!({"event": "note", "message": message}),
+    };
+    value.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_become_lines() {
+        let finished = Event::TaskFinished {
+            task: "download packages",
+            elapsed: Duration::from_millis(1250),
+        };
+        assert_eq!(
+            sentence(&finished).as_deref(),
+            Some("download packages (1.2 s)")
+        );
+        assert_eq!(
+            json_line(&finished),
+            r#"{"elapsed_ms":1250,"event":"task_finished","task":"download packages"}"#
+        );
+        let progress = Event::TaskProgress { task: "x", done: 1 };
+        assert_eq!(sentence(&progress), None);
+    }
+}
