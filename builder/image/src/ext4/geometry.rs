@@ -22,7 +22,7 @@ const GROWTH_FACTOR: u64 = 1024;
 /// A last block group that has fewer blocks than this beyond its own bookkeeping is not made.
 const LAST_GROUP_BLOCKS_MIN: u64 = 50;
 /// The largest number of blocks: block numbers fit 32 bits, which `resize_inode` needs.
-pub(crate) const BLOCKS_MAX: u64 = u32::MAX as u64;
+pub(crate) const BLOCKS_MAX: u64 = 0xFFFF_FFFF;
 
 /// How a file system divides into block groups.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -95,8 +95,8 @@ impl Layout {
         self.data_end.max(self.placement.end()) <= self.geometry.blocks
     }
 
-    /// Places what has few large blocks of bookkeeping first: folders, links, attributes, journal;
-    /// then the content of files in the order of their numbers.
+    /// Places folders, links, attributes and journal first, so that a walk through all names reads
+    /// one stretch of the image; then the content of files in the order of their numbers.
     fn place(scan: &Scan<'_>, geometry: Geometry, journal_blocks: u64) -> Self {
         let placement = geometry.place();
         let mut placer = Placer {
@@ -215,7 +215,7 @@ fn inodes(scan: &Scan<'_>, options: &Options, blocks: u64, free: u64) -> u64 {
     let block_bytes = u64::from(options.block_size.bytes());
     match options.inodes {
         Inodes::Count(count) => used.max(u64::from(count)),
-        Inodes::PerBytes(bytes) => used.max(blocks * block_bytes / u64::from(bytes.max(1))),
+        Inodes::PerBytes(bytes) => used.max(blocks * block_bytes / u64::from(bytes)),
         Inodes::Auto => {
             let per_inode = if blocks * block_bytes < LARGE_BYTES {
                 SMALL_BYTES_PER_INODE
@@ -325,5 +325,99 @@ pub(crate) fn has_extents(node: &Node<'_>) -> bool {
         Kind::Directory(_) | Kind::File(_) => true,
         Kind::Symlink(_) => node.blocks > 0,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ext4::BlockSize;
+    use crate::tree::{Content, Entries, Inode, InodeId, Metadata, Timestamp, Tree};
+
+    fn directory() -> Inode {
+        Inode {
+            metadata: Metadata::default(),
+            kind: Kind::Directory(Entries::new()),
+        }
+    }
+
+    /// A tree of files with so many bytes each.
+    fn tree_of(files: u64, size: u64) -> Tree {
+        let mut tree = Tree::new(Metadata::default());
+        let blob = tree.add_blob(std::sync::Arc::new(Vec::new())).unwrap();
+        for at in 0..files {
+            let kind = Kind::File(Content::contiguous(blob, 0, size));
+            let metadata = Metadata::default();
+            let id = tree.add_inode(Inode { metadata, kind }).unwrap();
+            let name = format!("file {at}");
+            tree.link(InodeId::ROOT, name.as_bytes(), id).unwrap();
+        }
+        tree
+    }
+
+    fn options(block_size: BlockSize, size: Size) -> Options {
+        Options {
+            block_size,
+            size,
+            ..Options::new([1; 16], [2; 16], Timestamp::default())
+        }
+    }
+
+    #[test]
+    fn automatic_sizes_settle_near_the_smallest() {
+        let lost_found = directory();
+        for block_size in [BlockSize::Kib1, BlockSize::Kib2, BlockSize::Kib4] {
+            for (files, size) in [
+                (0, 0),
+                (3000, 10),
+                (300, 40_000),
+                (40, 5 << 20),
+                (3, 9 << 30),
+            ] {
+                let tree = tree_of(files, size);
+                let scan = Scan::new(&tree, &lost_found, block_size, &[0; 16]).unwrap();
+                for free_percent in [0, 1, 15, 50, 90] {
+                    let auto = options(block_size, Size::Auto { free_percent });
+                    let layout = Layout::plan(&scan, &auto).unwrap();
+                    let blocks = layout.geometry.blocks;
+                    let free = blocks - layout.used_blocks(0, blocks);
+                    let wanted = blocks * u64::from(free_percent) / 100;
+                    assert!(free >= wanted);
+                    // What is above the share makes the last group large enough.
+                    let slack = layout.geometry.super_blocks() + 2048 + 60;
+                    assert!(
+                        free <= wanted + slack,
+                        "{free} of {blocks} are free, not {wanted}"
+                    );
+                    let bytes = blocks * layout.geometry.block_bytes();
+                    let fixed = options(block_size, Size::Bytes(bytes));
+                    // Other numbers of inodes can make the last group too small.
+                    assert!(Layout::plan(&scan, &fixed).unwrap().geometry.blocks <= blocks);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn inode_policies() {
+        let lost_found = directory();
+        let tree = tree_of(3000, 10);
+        let scan = Scan::new(&tree, &lost_found, BlockSize::Kib4, &[0; 16]).unwrap();
+        let plan = |inodes, size| {
+            let options = Options {
+                inodes,
+                ..options(BlockSize::Kib4, size)
+            };
+            Layout::plan(&scan, &options).map(|layout| layout.geometry.inodes())
+        };
+        let auto = Size::Auto { free_percent: 5 };
+        assert!((3010..3200).contains(&plan(Inodes::Count(5), auto).unwrap()));
+        assert!((10_000_000..10_010_000).contains(&plan(Inodes::Count(10_000_000), auto).unwrap()));
+        let one_gib = Size::Bytes(1 << 30);
+        assert!((65_536..66_000).contains(&plan(Inodes::PerBytes(16_384), one_gib).unwrap()));
+        assert!(matches!(
+            plan(Inodes::Count(u32::MAX), auto),
+            Err(WriteError::TooLarge { .. })
+        ));
     }
 }

@@ -69,7 +69,7 @@ pub enum Inodes {
     /// What the tree needs, and one more for every 4 KiB (from 512 MiB on: 16 KiB) that stay free.
     #[default]
     Auto,
-    /// One for so many bytes of the image.
+    /// One for so many bytes of the image, at least 1024.
     PerBytes(u32),
     /// At least so many.
     Count(u32),

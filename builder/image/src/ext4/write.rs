@@ -16,12 +16,16 @@ use super::inode::{self, Fields, Map};
 use super::jbd2::{self, JournalHeader, JournalSuperBlock};
 use super::layout::{Area, Layout};
 use super::options::{
-    INODE_SIZE, INODE_SIZE_U64, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size, Summary,
+    INODE_SIZE, INODE_SIZE_U64, Inodes, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size,
+    Summary,
 };
 use super::scan::{Scan, number_of};
 use super::sink::Sink;
 use super::superblock::{self, Tables};
 use crate::tree::{Entries, Inode, Kind, Metadata, Times, Tree};
+
+/// More inodes than one for so many bytes would leave no room for content.
+const BYTES_PER_INODE_MIN: u32 = 1024;
 
 /// Writes `tree` as an ext4 image into `output`, whose former content is lost. Blocks that hold
 /// nothing are left as holes.
@@ -85,6 +89,11 @@ fn check_options(options: &Options) -> Result<(), WriteError> {
             "a journal of {blocks} blocks, fewer than {}",
             jbd2::JBD2_MIN_JOURNAL_BLOCKS
         ));
+    }
+    if let Inodes::PerBytes(bytes) = options.inodes
+        && bytes < BYTES_PER_INODE_MIN
+    {
+        return invalid(format!("an inode for every {bytes} bytes"));
     }
     if superblock::encode_time(options.time).is_none() {
         return invalid(format!(
