@@ -6,6 +6,8 @@ mod console;
 mod executable;
 mod memory_folder;
 mod processor;
+#[cfg(test)]
+mod tests;
 pub mod user;
 
 pub use console::{CONSOLE_TAIL_BYTES_MAX, ConsoleSink};

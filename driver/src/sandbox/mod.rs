@@ -7,6 +7,8 @@
 
 mod landlock;
 mod seccomp;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use landlock::ruleset;
 pub use landlock::{Access, LandlockState, PathRule};
