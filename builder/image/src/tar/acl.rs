@@ -55,6 +55,40 @@ pub(super) fn from_text(text: &[u8]) -> Result<Option<Box<[u8]>>, String> {
     Ok(Some(out.into()))
 }
 
+/// Converts a list as `getxattr` gives it to text with numeric ids; `None` where it is malformed.
+pub(super) fn to_text(value: &[u8]) -> Option<Vec<u8>> {
+    let (version, entries) = value.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*version) != VERSION || !entries.len().is_multiple_of(8) {
+        return None;
+    }
+    let mut lines = Vec::new();
+    for entry in entries.chunks_exact(8) {
+        let [t0, t1, p0, p1, id @ ..] = *entry.first_chunk::<8>()?;
+        let id = u32::from_le_bytes(id);
+        let who = match u16::from_le_bytes([t0, t1]) {
+            USER_OBJ => "user:".to_string(),
+            USER => format!("user:{id}"),
+            GROUP_OBJ => "group:".to_string(),
+            GROUP => format!("group:{id}"),
+            MASK => "mask:".to_string(),
+            OTHER => "other:".to_string(),
+            _ => return None,
+        };
+        let permissions = u16::from_le_bytes([p0, p1]);
+        if permissions > 7 {
+            return None;
+        }
+        let letter = |bit: u16, letter: char| if permissions & bit != 0 { letter } else { '-' };
+        lines.push(format!(
+            "{who}:{}{}{}",
+            letter(4, 'r'),
+            letter(2, 'w'),
+            letter(1, 'x')
+        ));
+    }
+    Some(lines.join(",").into_bytes())
+}
+
 fn entry(line: &[u8]) -> Option<(u16, u16, u32)> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
     let (kind, who, permissions, id) = match fields[..] {
@@ -116,6 +150,11 @@ mod tests {
         ] {
             assert_eq!(from_text(text).unwrap().as_deref(), Some(&expected[..]));
         }
+        assert_eq!(
+            to_text(&expected).as_deref(),
+            Some(&b"user::rwx,user:1000:rw-,group::r-x,mask::rwx,other::r--"[..])
+        );
+        assert_eq!(to_text(&expected[..13]), None);
         assert_eq!(from_text(b"user::rwx,group::r-x,other::r--"), Ok(None));
         assert_eq!(from_text(b""), Ok(None));
         assert!(from_text(b"user:joe:rw-").unwrap_err().contains("joe"));

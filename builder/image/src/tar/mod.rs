@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `format` | the 512-byte header: fields, numbers, checksum |
 //! | `pax` | extended headers: records and what they set |
-//! | `acl` | `SCHILY.acl.*` text to the kernel's xattr form |
+//! | `acl` | `SCHILY.acl.*` text and the kernel's xattr form |
 //! | `sparse` | the four ways in which GNU tar writes files with holes |
 //! | `entries` | [`Entries`]: one archive, entry by entry |
 //! | `content` | where the bytes of files stay: in the archive, or in a [`Spool`] |
 //! | `place` | [`Placer`]: GNU tar's rules for putting an entry into a tree |
+//! | `write` | [`write()`]: a tree as a tar stream |
 //!
 //! The header and the extended headers are read here and not by the `tar` crate: that crate gives
 //! holes as zeroes without saying where they are, reads no PAX sparse map, ignores global headers,
@@ -36,6 +37,7 @@ mod place;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,6 +48,7 @@ use std::sync::Arc;
 pub use content::{ContentSink, InPlace, Spool, SpoolSink};
 pub use entries::{Entries, Entry, EntryKind, Layout, SparseRun};
 pub use place::Placer;
+pub use write::{WriteError, write};
 
 use crate::compress;
 use crate::tree::{BlobId, Metadata, Tree, TreeError, display};
