@@ -43,7 +43,7 @@ fn given_sizes_around_group_boundaries() {
 
 #[test]
 fn content_around_group_boundaries() {
-    for mebibytes in [7, 8, 9, 24, 127, 128, 130] {
+    for mebibytes in [7, 8, 24, 127] {
         for free_percent in [0, 25] {
             let mut tree = Tree::new(metadata(0o755));
             add_endless(&mut tree, b"endless", mebibytes << 20);
@@ -149,7 +149,6 @@ fn a_hundred_and_twenty_thousand_names() {
         let name = format!("name {at}");
         add(&mut tree, folder, name.as_bytes(), 0o600, Kind::Fifo);
     }
-    fsck(&image(&tree, &options()));
     let block_size = BlockSize::Kib1;
     fsck(&image(
         &tree,
