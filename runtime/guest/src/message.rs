@@ -136,6 +136,13 @@ pub enum Request<'a> {
         /// How many bytes.
         bytes: u32,
     },
+    /// Nobody wants this output any more: the command finds it closed.
+    CloseOutput {
+        /// The command.
+        id: ExecId,
+        /// Which output.
+        output: Output,
+    },
     /// Send a signal to the command's process group.
     Signal {
         /// The command.
@@ -241,6 +248,7 @@ mod kind {
     pub(super) const RESIZE: u8 = 0x06;
     pub(super) const SHUTDOWN: u8 = 0x07;
     pub(super) const BYE: u8 = 0x08;
+    pub(super) const CLOSE_OUTPUT: u8 = 0x09;
 
     pub(super) const HELLO: u8 = 0x81;
     pub(super) const PHASE: u8 = 0x82;
@@ -401,6 +409,10 @@ impl<'a> Request<'a> {
                 output: Output::from_wire(r.u8()?)?,
                 bytes: r.u32()?,
             },
+            kind::CLOSE_OUTPUT => Self::CloseOutput {
+                id: id(r)?,
+                output: Output::from_wire(r.u8()?)?,
+            },
             kind::SIGNAL => Self::Signal {
                 id: id(r)?,
                 signal: r.u8()?,
@@ -439,6 +451,11 @@ impl<'a> Request<'a> {
                 body.u32(id.0);
                 body.u8(output.to_wire());
                 body.u32(*bytes);
+            }
+            Self::CloseOutput { id, output } => {
+                body.u8(kind::CLOSE_OUTPUT);
+                body.u32(id.0);
+                body.u8(output.to_wire());
             }
             Self::Signal { id, signal } => {
                 body.u8(kind::SIGNAL);

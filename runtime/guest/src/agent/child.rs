@@ -198,6 +198,17 @@ impl Child {
         }
     }
 
+    /// Nobody wants an output any more: the command's next write to it fails.
+    pub(crate) fn close_output(&mut self, output: Output) {
+        for source in self
+            .sources
+            .iter_mut()
+            .filter(|source| source.output == output)
+        {
+            source.fd = None;
+        }
+    }
+
     /// Sends a signal to the command's session.
     pub(crate) fn signal(&self, number: u8) {
         let Some(signal) = Signal::from_named_raw(number.into()) else {

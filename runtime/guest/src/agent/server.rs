@@ -232,6 +232,9 @@ impl Server {
                 Ok(Some(Request::Credit { id, output, bytes })) => {
                     self.tell(id, |child| child.credit(output, bytes));
                 }
+                Ok(Some(Request::CloseOutput { id, output })) => {
+                    self.tell(id, |child| child.close_output(output));
+                }
                 Ok(Some(Request::Signal { id, signal })) => {
                     self.tell(id, |child| child.signal(signal));
                 }

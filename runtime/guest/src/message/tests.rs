@@ -44,6 +44,10 @@ fn requests() -> Vec<Request<'static>> {
             output: Output::Stderr,
             bytes: 4096,
         },
+        Request::CloseOutput {
+            id,
+            output: Output::Stdout,
+        },
         Request::Signal { id, signal: 15 },
         Request::Resize { id, size },
         Request::Shutdown,
