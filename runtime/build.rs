@@ -57,7 +57,9 @@ fn build(guest: &Path, target: &str, folder: &Path) {
             cargo.env_remove(&name);
         }
     }
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    // By itself rustix wants a vDSO with getcpu, which User-Mode Linux does not have.
+    let flags = ["-Ctarget-feature=+crt-static", "--cfg=rustix_use_libc"];
+    let mut flags = flags.map(str::to_owned).to_vec();
     flags.extend(remappings(guest));
     let status = cargo
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))

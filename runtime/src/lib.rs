@@ -1,6 +1,38 @@
 //! The life of a machine: what it is made of, how it starts, what it says, how it ends.
-
-pub mod event;
-pub mod session;
+//!
+//! ```text
+//! MachineSpec ─Machine::check→ Machine ─start→ Running ⇄ guest ─wait→ Report
+//! ```
+//!
+//! A [`MachineSpec`] is plain data. [`Machine::check`] opens every file and finds every problem
+//! before anything runs. A [`Running`] machine has its devices' threads, the guest's process, a
+//! [`session`] with the guest's agent, and a supervisor that sees the end, whatever it is, and
+//! leaves nothing behind: no process, no socket, no folder.
+//!
+//! Nothing here prints or reads the environment: folders and times are in the spec, progress goes
+//! to an [`event::Observer`].
 
 mod agent_program;
+pub mod event;
+mod initramfs;
+mod instance;
+mod machine;
+mod report;
+mod running;
+pub mod session;
+mod spec;
+
+pub use coop_driver::device::cocon::Resizer;
+pub use coop_driver::engine::Pin;
+pub use coop_driver::transport::DeviceReport;
+pub use coop_guest::message::{Exit, Size, User};
+pub use machine::{CheckError, DISKS_MAX, Machine};
+pub use report::{Cause, Phase, Report};
+pub use running::{Console, Running, StartError, Watch};
+pub use session::{
+    ExecError, ExecHandle, ExecRequest, ExecStreams, Execution, SessionEnd, Stopped,
+};
+pub use spec::{
+    BOOT_TIMEOUT, ConsoleSpec, DiskSpec, DiskWrites, HostFolders, KernelSpec, MachineSpec,
+    NetworkSpec, Workload,
+};

@@ -68,6 +68,7 @@ pub struct Execution {
     session: Session,
     id: ExecId,
     outputs: Vec<OutputThread>,
+    on_exit: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Execution {
@@ -91,6 +92,7 @@ impl Execution {
             session: session.clone(),
             id,
             outputs: Vec::new(),
+            on_exit: None,
         };
         execution.ask(request, streams.stdin.is_some())?;
         for (output, writer) in [
@@ -131,6 +133,12 @@ impl Execution {
             return Err(ExecError::TooLong { bytes });
         }
         Ok(self.session.send(&request)?)
+    }
+
+    /// Calls this when [`Execution::wait`] sees the command's end.
+    pub(crate) fn on_exit(mut self, call: Box<dyn FnOnce() + Send>) -> Self {
+        self.on_exit = Some(call);
+        self
     }
 
     /// Sends a signal to the command's process group. One that has ended does not hear it.
@@ -175,6 +183,9 @@ impl Execution {
                 Some(exec) => exec.exit.clone(),
                 None => Some(Err("it was given up".to_owned())),
             });
+        if let Some(call) = self.on_exit.take() {
+            call();
+        }
         if let Some(failure) = failure {
             return Err(failure);
         }

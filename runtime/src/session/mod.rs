@@ -31,6 +31,10 @@ pub enum SessionEvent {
     Phase(BootPhase, Duration),
     /// The agent found something that is not as it should be.
     Warning(String),
+    /// The guest's file systems are unmounted; it is about to power off.
+    Stopped,
+    /// The session is over.
+    Ended(SessionEnd),
 }
 
 /// Told of [`SessionEvent`]s; must not block.

@@ -164,6 +164,7 @@ impl State {
                     clean: *clean,
                     why: (*text).to_owned(),
                 });
+                return Ok(Some(SessionEvent::Stopped));
             }
             _ => self.hear_of_command(reply)?,
         }

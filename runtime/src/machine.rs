@@ -1,0 +1,144 @@
+//! A machine that was checked: every file is open, nothing runs yet.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use coop_driver::device::cobd::{self, Disk, DiskMode};
+use coop_driver::engine;
+use coop_driver::engine::user::{COMMAND_LINE_BYTES_MAX, MEMORY_BYTES_MIN};
+use fs_err as fs;
+
+use crate::initramfs::MODULES_BYTES_MAX;
+use crate::spec::{DiskSpec, DiskWrites, MachineSpec};
+
+/// Disks that a machine has at most.
+pub const DISKS_MAX: usize = 16;
+
+/// Everything that keeps a machine from starting: one sentence each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct CheckError(pub Vec<String>);
+
+/// A machine that can be started.
+pub struct Machine {
+    pub(crate) spec: MachineSpec,
+    pub(crate) disks: Vec<Box<dyn Disk>>,
+    pub(crate) memory_folder: PathBuf,
+}
+
+impl Machine {
+    /// Opens and checks everything that the machine needs. Images that are written to are locked
+    /// from here on.
+    ///
+    /// # Errors
+    /// All problems that were found, not only the first.
+    pub fn check(spec: MachineSpec) -> Result<Self, CheckError> {
+        let mut problems = Vec::new();
+        check_numbers(&spec, &mut problems);
+        check_kernel(&spec, &mut problems);
+        let disks = open_disks(&spec, &mut problems);
+        let memory = engine::choose_memory_folder(&spec.memory_folders, spec.memory_bytes);
+        match memory {
+            Ok(memory_folder) if problems.is_empty() => Ok(Self {
+                spec,
+                disks,
+                memory_folder,
+            }),
+            Ok(_) => Err(CheckError(problems)),
+            Err(error) => {
+                problems.push(error.to_string());
+                Err(CheckError(problems))
+            }
+        }
+    }
+}
+
+fn check_numbers(spec: &MachineSpec, problems: &mut Vec<String>) {
+    if spec.memory_bytes < MEMORY_BYTES_MIN {
+        problems.push(format!(
+            "the guest would have {} bytes of memory, and a kernel needs {MEMORY_BYTES_MIN}",
+            spec.memory_bytes
+        ));
+    }
+    if spec.cpus != 1 {
+        problems.push(format!(
+            "the engine 'user' has one processor for a guest, not {}",
+            spec.cpus
+        ));
+    }
+    if spec.disks.is_empty() {
+        problems.push("the machine has no root disk".to_owned());
+    }
+    if spec.disks.len() > DISKS_MAX {
+        problems.push(format!(
+            "the machine has {} disks, more than {DISKS_MAX}",
+            spec.disks.len()
+        ));
+    }
+    let words: usize = spec.kernel.cmdline.iter().map(|word| word.len() + 1).sum();
+    if words > COMMAND_LINE_BYTES_MAX {
+        problems.push(format!(
+            "the kernel's command line has {words} bytes, and takes {COMMAND_LINE_BYTES_MAX}"
+        ));
+    }
+}
+
+fn check_kernel(spec: &MachineSpec, problems: &mut Vec<String>) {
+    let vmlinux = &spec.kernel.vmlinux;
+    match starts_with(vmlinux, b"\x7fELF") {
+        Ok(true) => {}
+        Ok(false) => problems.push(format!(
+            "kernel {} is not an ELF executable",
+            vmlinux.display()
+        )),
+        Err(error) => problems.push(error.to_string()),
+    }
+    if let Some(libraries) = &spec.kernel.libraries
+        && let Err(error) = fs::File::open(libraries.join("ld.so"))
+    {
+        problems.push(error.to_string());
+    }
+    let Some(modules) = &spec.kernel.modules else {
+        return;
+    };
+    match starts_with(modules, b"0707") {
+        Ok(true) => {}
+        Ok(false) => problems.push(format!("{} is not a cpio archive", modules.display())),
+        Err(error) => problems.push(error.to_string()),
+    }
+    let size = fs::metadata(modules).map_or(0, |metadata| metadata.len());
+    if size > MODULES_BYTES_MAX {
+        problems.push(format!(
+            "the kernel's modules in {} have {size} bytes, more than {MODULES_BYTES_MAX}",
+            modules.display()
+        ));
+    }
+}
+
+fn starts_with(path: &Path, magic: &[u8]) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    let length = u64::try_from(magic.len()).unwrap_or(u64::MAX);
+    fs::File::open(path)?.take(length).read_to_end(&mut start)?;
+    Ok(start == magic)
+}
+
+fn open_disks(spec: &MachineSpec, problems: &mut Vec<String>) -> Vec<Box<dyn Disk>> {
+    let mut disks = Vec::new();
+    for disk in &spec.disks {
+        match cobd::open(&disk.path, &mode(disk, &spec.scratch_folder)) {
+            Ok(open) => disks.push(open),
+            Err(error) => problems.push(format!("disk {}: {error}", disk.name)),
+        }
+    }
+    disks
+}
+
+fn mode(disk: &DiskSpec, scratch: &Path) -> DiskMode {
+    match disk.writes {
+        DiskWrites::Refused => DiskMode::ReadOnly,
+        DiskWrites::Kept { ignore_flush } => DiskMode::ReadWrite { ignore_flush },
+        DiskWrites::Dropped => DiskMode::Overlay {
+            folder: scratch.to_owned(),
+        },
+    }
+}

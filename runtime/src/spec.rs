@@ -1,0 +1,191 @@
+//! What a machine is made of, as it was asked for: plain data, nothing opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coop_appliance::{Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member};
+use coop_driver::engine::Pin;
+
+/// How long a guest may take until commands can be run, unless told otherwise.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The kernel and what it starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelSpec {
+    /// The executable.
+    pub vmlinux: PathBuf,
+    /// The folder with `ld.so` and the C library of a dynamic kernel.
+    pub libraries: Option<PathBuf>,
+    /// A cpio archive with the modules that boot needs.
+    pub modules: Option<PathBuf>,
+    /// Words for the kernel's command line.
+    pub cmdline: Vec<String>,
+}
+
+/// What becomes of what the guest writes to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskWrites {
+    /// Nothing can be written.
+    Refused,
+    /// It stays in the image, which is locked meanwhile.
+    Kept {
+        /// Does not wait for the host's disk when the guest flushes: for images that are thrown
+        /// away when the host crashes.
+        ignore_flush: bool,
+    },
+    /// It is gone when the machine ends; the image stays as it is.
+    Dropped,
+}
+
+/// A block device. The first is the root; the device's number is its place in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// The recipe's name for it, for messages.
+    pub name: String,
+    /// The image.
+    pub path: PathBuf,
+    /// What becomes of what the guest writes.
+    pub writes: DiskWrites,
+    /// What it holds.
+    pub filesystem: Filesystem,
+    /// Where it is mounted; for the root this means nothing.
+    pub mount: Option<String>,
+}
+
+/// The network: address translation in coop itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// Ports of the host's loopback that lead into the guest.
+    pub forwards: Vec<Forward>,
+    /// Whether the guest reaches the host's loopback and own addresses.
+    pub allow_host: bool,
+}
+
+/// A console that somebody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsoleSpec {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+/// What the machine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Commands of the host.
+    Commands,
+    /// The root's own init, or, where it has none, a root shell on the console.
+    Init,
+}
+
+/// A machine as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// The kernel.
+    pub kernel: KernelSpec,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// Processors.
+    pub cpus: u32,
+    /// Block devices, at least the root.
+    pub disks: Vec<DiskSpec>,
+    /// The network; without one the guest has only its loopback.
+    pub network: Option<NetworkSpec>,
+    /// The console, if somebody uses it; otherwise its output is thrown away.
+    pub console: Option<ConsoleSpec>,
+    /// What the machine is for.
+    pub workload: Workload,
+    /// The guest's name; the root's own if not given.
+    pub hostname: Option<String>,
+    /// Variables of every command.
+    pub environment: Vec<(String, String)>,
+    /// Which processor the guest runs on.
+    pub pin: Pin,
+    /// Folders where the guest's memory may lie, best first.
+    pub memory_folders: Vec<PathBuf>,
+    /// Where what the guest writes to [`DiskWrites::Dropped`] disks lies while it runs.
+    pub scratch_folder: PathBuf,
+    /// Where each running machine has a private folder of its own; it is made if it is missing.
+    /// Its path must be short: sockets lie in there.
+    pub instances_folder: PathBuf,
+    /// How long the machine may run; then it is killed.
+    pub timeout: Option<Duration>,
+    /// How long it may take until commands can be run.
+    pub boot_timeout: Duration,
+}
+
+/// Folders of the host that a machine needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFolders {
+    /// See [`MachineSpec::memory_folders`].
+    pub memory: Vec<PathBuf>,
+    /// See [`MachineSpec::scratch_folder`].
+    pub scratch: PathBuf,
+    /// See [`MachineSpec::instances_folder`].
+    pub instances: PathBuf,
+}
+
+impl MachineSpec {
+    /// The machine that an appliance describes: for commands, without a console, every disk that
+    /// can be written thrown away afterwards. Callers change what they want otherwise.
+    ///
+    /// # Errors
+    /// A path in the manifest is not plain.
+    pub fn of_appliance(
+        appliance: &Appliance,
+        folders: HostFolders,
+    ) -> Result<Self, ApplianceError> {
+        let manifest = &appliance.manifest;
+        let member = |member: &Member| appliance.path(member);
+        let libraries = manifest.kernel.libraries.first().map(member).transpose()?;
+        let disk = |cobd: &Cobd| {
+            let writes = match cobd.readonly {
+                true => DiskWrites::Refused,
+                false => DiskWrites::Dropped,
+            };
+            Ok(DiskSpec {
+                name: cobd.name.clone(),
+                path: member(&cobd.image)?,
+                writes,
+                filesystem: cobd.filesystem,
+                mount: cobd.mount.clone(),
+            })
+        };
+        let network = manifest.conet.first().map(|conet| match conet {
+            Conet::User {
+                forward,
+                allow_host,
+            } => NetworkSpec {
+                forwards: forward.clone(),
+                allow_host: *allow_host,
+            },
+        });
+        Ok(Self {
+            kernel: KernelSpec {
+                vmlinux: member(&manifest.kernel.vmlinux)?,
+                libraries: libraries.and_then(|file| file.parent().map(PathBuf::from)),
+                modules: manifest.kernel.modules.as_ref().map(member).transpose()?,
+                cmdline: manifest.kernel.cmdline.clone(),
+            },
+            memory_bytes: manifest.machine.memory_bytes,
+            cpus: manifest.machine.cpus,
+            disks: manifest
+                .cobd
+                .iter()
+                .map(disk)
+                .collect::<Result<_, ApplianceError>>()?,
+            network,
+            console: None,
+            workload: Workload::Commands,
+            hostname: None,
+            environment: Vec::new(),
+            pin: Pin::Automatic,
+            memory_folders: folders.memory,
+            scratch_folder: folders.scratch,
+            instances_folder: folders.instances,
+            timeout: None,
+            boot_timeout: BOOT_TIMEOUT,
+        })
+    }
+}
