@@ -1,4 +1,8 @@
 //! Copies the content of files from its blobs to its place in the image.
+//!
+//! Content is read into the buffer of a [`Sink`], where neighbours gather to large writes.
+//! `copy_file_range` was slower at every length tried, and a second thread no faster: writers of
+//! one file wait for each other in the kernel.
 
 use std::fs::File;
 use std::io;
@@ -10,9 +14,6 @@ use super::scan::Scan;
 use super::sink::Sink;
 use crate::tree::{Blob, Content, Kind, read_exact_at};
 
-/// From this length on content is copied inside the kernel where both sides are files.
-const KERNEL_COPY_MIN: u64 = 1 << 20;
-
 /// Copies the content of all files.
 ///
 /// # Errors
@@ -21,7 +22,6 @@ pub(crate) fn copy_all(scan: &Scan<'_>, layout: &Layout, output: &File) -> Resul
     let block_bytes = layout.geometry.block_bytes();
     let mut copier = Copier {
         sink: Sink::new(output, block_bytes - 1),
-        output,
         block_bytes,
     };
     for (position, (node, area)) in scan.nodes.iter().zip(&layout.areas).enumerate() {
@@ -56,7 +56,6 @@ impl Failure {
 
 struct Copier<'f> {
     sink: Sink<'f>,
-    output: &'f File,
     block_bytes: u64,
 }
 
@@ -98,14 +97,6 @@ impl Copier<'_> {
         mut to: u64,
         mut length: u64,
     ) -> Result<(), Failure> {
-        if length >= KERNEL_COPY_MIN
-            && let Some((file, base)) = blob.as_file()
-        {
-            let copied = copy_in_kernel(file, base + from, self.output, to, length);
-            from += copied;
-            to += copied;
-            length -= copied;
-        }
         while length > 0 {
             let piece_max = u64::try_from(Sink::PIECE_MAX).unwrap_or(u64::MAX);
             let piece = length.min(piece_max);
@@ -118,20 +109,4 @@ impl Copier<'_> {
         }
         Ok(())
     }
-}
-
-/// Copies as much as the kernel is willing to copy from file to file; the rest, and any error, is
-/// for the ordinary way.
-fn copy_in_kernel(from: &File, mut at: u64, to: &File, mut target: u64, length: u64) -> u64 {
-    let mut done = 0;
-    while done < length {
-        let rest = usize::try_from(length - done).unwrap_or(usize::MAX);
-        let copied = rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut target), rest);
-        match copied.map(u64::try_from) {
-            Ok(Ok(copied)) if copied > 0 => done += copied,
-            Err(rustix::io::Errno::INTR) => {}
-            _ => break,
-        }
-    }
-    done
 }

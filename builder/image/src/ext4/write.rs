@@ -44,8 +44,7 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
         Size::Auto { .. } => layout.geometry.blocks * layout.geometry.block_bytes(),
         Size::Bytes(bytes) => bytes,
     };
-    output.set_len(0).map_err(WriteError::Write)?;
-    output.set_len(size_bytes).map_err(WriteError::Write)?;
+    empty(output, size_bytes).map_err(WriteError::Write)?;
     let writer = Writer {
         scan: &scan,
         layout: &layout,
@@ -64,6 +63,15 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
         inodes: layout.geometry.inodes(),
         inodes_free: layout.geometry.inodes() - scan.inodes(),
     })
+}
+
+/// Makes `output` a single hole. A file that is empty already is not cut: ext4 on the host would
+/// take a cut for the replacement of a file and write all out when it is closed.
+fn empty(output: &File, size_bytes: u64) -> io::Result<()> {
+    if output.metadata()?.len() > 0 {
+        output.set_len(0)?;
+    }
+    output.set_len(size_bytes)
 }
 
 fn check_options(options: &Options) -> Result<(), WriteError> {
