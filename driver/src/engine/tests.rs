@@ -288,10 +288,7 @@ fn a_program_of_another_kind_does_not_take_its_kernel_down() {
     let Some((end, text)) = boot(&code, end) else {
         return;
     };
-    assert!(
-        text.contains("still here"),
-        "{end:?}: {text}"
-    );
+    assert!(text.contains("still here"), "{end:?}: {text}");
 }
 
 #[test]

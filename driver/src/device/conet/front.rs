@@ -49,6 +49,8 @@ const BATCHES_PER_TURN: usize = 16;
 pub struct Conet<B> {
     backend: B,
     waker: Option<Waker>,
+    /// Frames of the guest may be left from the last turn.
+    unfinished: bool,
     features: u64,
     /// The guest's frame that is being taken.
     frame: Vec<u8>,
@@ -66,6 +68,7 @@ impl<B: NetBackend> Conet<B> {
         Self {
             backend,
             waker: None,
+            unfinished: false,
             features: 0,
             frame: vec![0; FRAME_BYTES_MAX],
             held: Vec::new(),
@@ -100,6 +103,7 @@ impl<B: NetBackend> Conet<B> {
             }
             self.give(queues);
         }
+        self.unfinished = true;
         self.wake_again();
     }
 
@@ -232,7 +236,9 @@ impl<B: NetBackend> Device for Conet<B> {
 
     fn wake(&mut self, queues: &mut Queues) {
         self.give(queues);
-        self.take(queues);
+        if std::mem::take(&mut self.unfinished) {
+            self.take(queues);
+        }
     }
 
     fn stopped(&mut self, queue: usize) {

@@ -117,16 +117,20 @@ impl TcpTable {
             }
             return;
         }
-        let targets = if opens && self.flows.len() < TCP_FLOWS_MAX {
-            targets(stack.policy.judge(key.remote), resolvers)
-        } else {
-            VecDeque::new()
-        };
-        if opens && self.connect(stack, frame, key, targets) {
-            return;
+        if !opens {
+            return refuse(stack, frame);
         }
-        stack.refused += u64::from(opens);
-        refuse(stack, frame);
+        let targets = match stack.policy.judge(key.remote) {
+            _ if self.flows.len() >= TCP_FLOWS_MAX => VecDeque::new(),
+            Verdict::Open(address) => VecDeque::from([address]),
+            Verdict::NameServer => resolvers.iter().copied().collect(),
+            Verdict::Refused => VecDeque::new(),
+            Verdict::Silent => return,
+        };
+        if !self.connect(stack, frame, key, targets) {
+            stack.refused += 1;
+            refuse(stack, frame);
+        }
     }
 
     /// Begins to connect to the first of `targets` that can be tried. False: none can.
@@ -448,15 +452,6 @@ impl TcpFlow {
         let next = stack.next_turn(&self.sockets);
         stack.reactor.reschedule(token, self.timer, next);
         self.timer = next;
-    }
-}
-
-/// The addresses to try for a verdict; none where it is refused.
-fn targets(verdict: Verdict, resolvers: &[SocketAddr]) -> VecDeque<SocketAddr> {
-    match verdict {
-        Verdict::Open(address) => VecDeque::from([address]),
-        Verdict::NameServer => resolvers.iter().copied().collect(),
-        Verdict::Refused | Verdict::Silent => VecDeque::new(),
     }
 }
 

@@ -71,6 +71,8 @@ pub struct UserNetwork {
     mtu: u16,
     /// The guest sends segments as long as a packet can be.
     large_sends: bool,
+    /// The guest has sent a frame since it started: connections to it can be tried.
+    guest_seen: bool,
     ready: Vec<Ready>,
     counters: UserCounters,
 }
@@ -118,6 +120,7 @@ impl UserNetwork {
             mac,
             mtu: options.mtu,
             large_sends: false,
+            guest_seen: false,
             ready: Vec::new(),
             counters: UserCounters::default(),
         };
@@ -205,6 +208,10 @@ impl UserNetwork {
             return false;
         }
         self.stack.sender.to = from;
+        if !std::mem::replace(&mut self.guest_seen, true) {
+            self.ready
+                .extend(self.forwards.keys().copied().map(may_accept));
+        }
         to == self.stack.sender.from || to.is_broadcast() || to.is_multicast()
     }
 
@@ -268,7 +275,8 @@ impl UserNetwork {
     }
 
     fn accept(&mut self, number: u64) {
-        let Some(forward) = self.forwards.get(&number) else {
+        // Until the guest shows itself, whoever connects waits with the kernel.
+        let Some(forward) = self.forwards.get(&number).filter(|_| self.guest_seen) else {
             return;
         };
         for _ in 0..ACCEPTS_PER_TURN {
@@ -280,12 +288,7 @@ impl UserNetwork {
             }
         }
         // More may wait, and this edge is used up: the next service takes them.
-        self.ready.push(Ready {
-            token: Token::TcpForward(number),
-            readable: true,
-            writable: false,
-            failed: false,
-        });
+        self.ready.push(may_accept(number));
     }
 
     fn handle(&mut self, ready: Ready) {
@@ -405,6 +408,17 @@ impl NetBackend for UserNetwork {
         self.stack.reset(offloads);
         self.stack.sender.to = self.mac;
         self.large_sends = offloads.guest_sends_large_segments;
+        self.guest_seen = false;
+    }
+}
+
+/// A note that connections may wait at a forwarded port.
+fn may_accept(number: u64) -> Ready {
+    Ready {
+        token: Token::TcpForward(number),
+        readable: true,
+        writable: false,
+        failed: false,
     }
 }
 

@@ -362,6 +362,7 @@ fn a_forward_leads_into_the_guest() {
         ..options()
     });
     let port = bench.bound[0].host_port;
+    bench.raw(&super::small::arp(GATEWAY));
     let handle = bench.listen(22);
     let client = thread::spawn(move || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -380,12 +381,30 @@ fn a_forward_leads_into_the_guest() {
 }
 
 #[test]
+fn whoever_connects_before_the_guest_is_there_waits() {
+    let mut bench = Bench::new(UserOptions {
+        forwards: vec![forward(Transport::Tcp, 22)],
+        ..options()
+    });
+    let port = bench.bound[0].host_port;
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    client.write_all(b"early").unwrap();
+    bench.linger(Duration::from_millis(50));
+    // The guest's driver starts, then the guest listens and is first heard of by a ping.
+    bench.net.reset(Offloads::default());
+    let handle = bench.listen(22);
+    bench.net.transmit(&super::small::ping(GATEWAY));
+    bench.until("connection", |bench| bench.tcp(handle).recv_queue() == 5);
+}
+
+#[test]
 fn a_forward_to_a_closed_port_is_reset() {
     let mut bench = Bench::new(UserOptions {
         forwards: vec![forward(Transport::Tcp, 22)],
         ..options()
     });
     let port = bench.bound[0].host_port;
+    bench.raw(&super::small::arp(GATEWAY));
     let client = thread::spawn(move || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         stream.read(&mut [0; 8]).unwrap_err().kind()
@@ -393,6 +412,15 @@ fn a_forward_to_a_closed_port_is_reset() {
     bench.until("refusal", |_| client.is_finished());
     assert_eq!(client.join().unwrap(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(bench.net.counters().tcp_flows, 0);
+}
+
+#[test]
+fn groups_get_no_answer() {
+    let mut bench = Bench::new(allowed());
+    bench.raw(&super::small::arp(GATEWAY));
+    for address in [Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST] {
+        assert!(bench.raw(&super::hostile::syn(address, 80)).is_empty());
+    }
 }
 
 #[test]
