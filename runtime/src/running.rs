@@ -121,7 +121,7 @@ impl Shared {
 pub struct Running {
     shared: Arc<Shared>,
     session: Session,
-    console: Option<Console>,
+    console: Mutex<Option<Console>>,
     boot_deadline: Instant,
     supervisor: Option<std::thread::JoinHandle<()>>,
 }
@@ -206,7 +206,7 @@ impl Machine {
             boot_deadline: shared.start + spec.boot_timeout,
             shared,
             session,
-            console,
+            console: Mutex::new(console),
             supervisor: None,
         };
         running.supervisor = Some(supervisor?);
@@ -370,8 +370,8 @@ impl Running {
     }
 
     /// The console, if the machine was asked for one; it can be taken once.
-    pub fn take_console(&mut self) -> Option<Console> {
-        self.console.take()
+    pub fn take_console(&self) -> Option<Console> {
+        lock(&self.console).take()
     }
 
     /// Asks the guest to end everything and power off; [`Running::wait`] sees it happen. A guest
