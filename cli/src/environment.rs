@@ -17,6 +17,8 @@ pub(crate) struct Environment {
     pub(crate) dumb_terminal: bool,
     /// TMPDIR.
     pub(crate) temporary: Option<PathBuf>,
+    /// XDG_RUNTIME_DIR.
+    pub(crate) runtime: Option<PathBuf>,
 }
 
 impl Environment {
@@ -43,6 +45,7 @@ impl Environment {
             no_color: get("NO_COLOR").is_some(),
             dumb_terminal: get("TERM").is_none_or(|term| term == "dumb"),
             temporary: get("TMPDIR").map(PathBuf::from),
+            runtime: absolute("XDG_RUNTIME_DIR"),
         }
     }
 }

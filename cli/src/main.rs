@@ -1,15 +1,13 @@
 //! The `coop` program: reads arguments and environment, calls the libraries, renders what they
 //! say. It alone prints, reads the environment and sets the exit code.
 
-#![expect(
-    dead_code,
-    reason = "the verbs that use it come with the rooms that they call"
-)]
+#![expect(dead_code, reason = "what building needs comes with building")]
 
 mod arguments;
 mod command;
 mod environment;
 mod failure;
+mod host;
 mod render;
 mod signals;
 mod terminal;

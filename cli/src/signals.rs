@@ -31,13 +31,19 @@ impl Signal {
     }
 
     /// The number, as in `kill -l`.
-    pub(crate) fn number(self) -> i32 {
-        match self {
+    pub(crate) fn number(self) -> u8 {
+        let number = match self {
             Self::Interrupt => SIGINT,
             Self::Terminate => SIGTERM,
             Self::Hangup => SIGHUP,
             Self::Resized => SIGWINCH,
-        }
+        };
+        u8::try_from(number).unwrap_or(u8::MAX)
+    }
+
+    /// The code that a shell would report for a process that the signal ended.
+    pub(crate) fn shell_code(self) -> u8 {
+        self.number().saturating_add(128)
     }
 }
 

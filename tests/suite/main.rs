@@ -1,4 +1,5 @@
 //! The integration suite: one binary, one module for each room or promise.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
+mod cli;
 mod tidy;

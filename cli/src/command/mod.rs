@@ -1,5 +1,6 @@
 //! One file for each verb.
 
+mod attend;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod inspect;

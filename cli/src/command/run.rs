@@ -1,12 +1,190 @@
-//! `coop run`: boots an appliance.
+//! `coop run`: boots an appliance, or what a recipe builds.
 
-use super::Ended;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use coop_appliance::{Appliance, Filesystem, MANIFEST_NAME};
+use coop_runtime::{
+    Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
+    Workload,
+};
+
+use super::{Ended, attend};
 use crate::arguments::RunOptions;
 use crate::environment::Environment;
-use crate::failure::Failure;
-use crate::render::Output;
+use crate::failure::{COOP_FAILED, FAILED, Failure, TIMED_OUT};
+use crate::render::{Output, json, line, progress};
+use crate::signals::Signal;
+use crate::{host, terminal};
 
-/// Boots.
-pub(crate) fn run(_options: &RunOptions, _environment: &Environment, _output: &Output) -> Ended {
-    Err(Failure::usage("running is not supported yet"))
+/// Boots, and ends with the command's code if there is one.
+pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Output) -> Ended {
+    let code = if options.command.is_empty() {
+        FAILED
+    } else {
+        COOP_FAILED
+    };
+    boot(options, environment, output).map_err(|failure| failure.with_work_code(code))
 }
+
+fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Ended {
+    let begin = Instant::now();
+    if !options.shares.is_empty() {
+        return Err(Failure::usage("--share is not supported yet"));
+    }
+    if options.tty && !terminal::is_interactive() {
+        let message = "--tty needs a terminal on stdin and stdout";
+        return Err(Failure::usage(message));
+    }
+    let folder = match target(&options.target)? {
+        Target::Appliance(folder) => folder,
+        Target::Recipe(_) if options.persist => {
+            let failure = Failure::usage("--persist keeps changes in an appliance, not a recipe");
+            let hint = "build it with coop build, then run its folder";
+            return Err(failure.with_hint(hint));
+        }
+        Target::Recipe(file) => {
+            super::build::for_run(&file, &options.recipe_options, environment, output)?
+        }
+    };
+    // The guest's process has a working folder of its own.
+    let folder = std::path::absolute(&folder).map_err(|error| Failure::work(&error))?;
+    let appliance = Appliance::open(&folder).map_err(|error| Failure::work(&error))?;
+    let spec = specification(&appliance, options, environment)?;
+    let machine = Machine::check(spec).map_err(|error| Failure::work(&error))?;
+    let watch = Watch {
+        observer: Arc::from(progress::quiet_observer(options.recipe_options.progress)),
+        kernel_log: None,
+    };
+    let running = machine
+        .start(watch)
+        .map_err(|error| Failure::work(&error))?;
+    let end = attend::attend(running, options)?;
+    let code = exit_code(&end);
+    if options.json {
+        let wall = begin.elapsed();
+        json::value(&json::report(
+            &end.report,
+            code.as_ref().ok().copied(),
+            wall,
+        ));
+    }
+    code
+}
+
+enum Target {
+    Appliance(PathBuf),
+    Recipe(PathBuf),
+}
+
+/// A folder with a manifest is an appliance, a file is a recipe.
+fn target(path: &Path) -> Result<Target, Failure> {
+    if path.is_file() {
+        return Ok(Target::Recipe(path.to_owned()));
+    }
+    let shown = path.display();
+    if !path.is_dir() {
+        let message = format!("there is neither a recipe nor an appliance at {shown}");
+        return Err(Failure::usage(message));
+    }
+    if path.join(MANIFEST_NAME).is_file() {
+        return Ok(Target::Appliance(path.to_owned()));
+    }
+    let message = format!("{shown} is no appliance: it has no {MANIFEST_NAME}");
+    Err(Failure::usage(message))
+}
+
+/// The appliance's machine with what the command line changes.
+fn specification(
+    appliance: &Appliance,
+    options: &RunOptions,
+    environment: &Environment,
+) -> Result<MachineSpec, Failure> {
+    let folders = host::folders(environment);
+    let spec = MachineSpec::of_appliance(appliance, folders);
+    let mut spec = spec.map_err(|error| Failure::work(&error))?;
+    if let Some(memory) = options.memory {
+        spec.memory_bytes = memory.0;
+    }
+    if let Some(cpus) = options.cpus {
+        spec.cpus = cpus;
+    }
+    if !options.forwards.is_empty() || options.allow_host {
+        let network = spec.network.get_or_insert_with(NetworkSpec::default);
+        network.forwards.extend_from_slice(&options.forwards);
+        network.allow_host |= options.allow_host;
+    }
+    for (index, path) in options.disks.iter().enumerate() {
+        spec.disks.push(DiskSpec {
+            name: format!("disk{index}"),
+            path: path.clone(),
+            writes: DiskWrites::Dropped,
+            filesystem: Filesystem::Unknown,
+            mount: None,
+        });
+    }
+    if options.persist {
+        for disk in &mut spec.disks {
+            if disk.writes == DiskWrites::Dropped {
+                disk.writes = DiskWrites::Kept {
+                    ignore_flush: false,
+                };
+            }
+        }
+    }
+    if options.command.is_empty() {
+        let cocon = &appliance.manifest.cocon;
+        let (columns, rows) = terminal::size().unwrap_or((cocon.columns, cocon.rows));
+        spec.console = Some(ConsoleSpec { columns, rows });
+        spec.workload = Workload::Init;
+    }
+    spec.timeout = options.timeout;
+    Ok(spec)
+}
+
+/// What is known at the end.
+pub(super) struct End {
+    /// What the runtime says.
+    pub(super) report: Report,
+    /// The command's own code.
+    pub(super) code: Option<u8>,
+    /// The signal that asked coop to end.
+    pub(super) signal: Option<Signal>,
+    /// A person ended the guest from the console.
+    pub(super) escaped: bool,
+}
+
+/// The code of a process that SIGKILL ended, as a shell reports it.
+const KILLED: u8 = 137;
+
+fn exit_code(end: &End) -> Ended {
+    if end.report.clean == Some(false) {
+        line("warning: the guest left a file system unclean");
+    }
+    match (&end.report.cause, end.code, end.signal) {
+        (_, Some(code), _) => Ok(code),
+        (Cause::TimedOut, ..) => Err(Failure::sentence(TIMED_OUT, end.report.cause.to_string())),
+        (Cause::PoweredOff, ..) => Ok(0),
+        (Cause::Exited(exit), ..) => Ok(exit.shell_code()),
+        (Cause::Stopped, _, Some(signal)) => Ok(signal.shell_code()),
+        (Cause::Stopped, ..) if end.escaped => Ok(KILLED),
+        (cause, ..) => {
+            let mut message = cause.to_string();
+            let log = end.report.kernel_log.trim_end();
+            if !log.is_empty() {
+                message.push_str("\nthe guest's kernel said last:");
+                let lines: Vec<&str> = log.lines().collect();
+                let from = lines.len().saturating_sub(KERNEL_LINES_SHOWN);
+                for text in lines.get(from..).unwrap_or_default() {
+                    message.push_str("\n  ");
+                    message.push_str(text.trim_end());
+                }
+            }
+            Err(Failure::sentence(FAILED, message))
+        }
+    }
+}
+
+/// How many of the kernel's last lines an error shows.
+const KERNEL_LINES_SHOWN: usize = 20;

@@ -1,7 +1,10 @@
 //! Data for programs: one JSON value on stdout.
 
+use std::time::Duration;
+
 use coop_builder::recipe::{Diagnostic, Place, Warning};
-use serde_json::{Value, json};
+use coop_runtime::{Cause, DeviceReport, Report};
+use serde_json::{Map, Value, json};
 
 /// Writes one value, indented.
 pub(crate) fn value(value: &Value) {
@@ -36,4 +39,55 @@ fn place(place: Option<&Place>) -> Value {
             "text": place.text,
         })
     })
+}
+
+/// How a run went: why it ended, and when it came to each phase, in microseconds from the start
+/// of the machine. `wall_us` is coop's own time, from the command line to the machine's end.
+pub(crate) fn report(report: &Report, exit_code: Option<u8>, wall: Duration) -> Value {
+    let phase = |(phase, time): &(coop_runtime::Phase, Duration)| json!({ "phase": phase.name(), "at_us": microseconds(*time) });
+    let phases: Vec<Value> = report.phases.iter().map(phase).collect();
+    let mut devices = Map::new();
+    for (name, counted) in &report.devices {
+        devices.insert(name.clone(), device(counted));
+    }
+    json!({
+        "cause": cause(&report.cause),
+        "message": report.cause.to_string(),
+        "exit_code": exit_code,
+        "clean": report.clean,
+        "wall_us": microseconds(wall),
+        "phases": phases,
+        "devices": devices,
+        "kernel_log": report.kernel_log,
+    })
+}
+
+fn device(counted: &DeviceReport) -> Value {
+    json!({
+        "requests": counted.requests,
+        "malformed": counted.malformed,
+        "failed": counted.failed,
+        "interrupts": counted.interrupts,
+        "broken_rings": counted.broken_rings,
+        "refused_messages": counted.refused_messages,
+    })
+}
+
+fn cause(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Exited(_) => "exited",
+        Cause::PoweredOff => "powered_off",
+        Cause::Panic(_) => "panic",
+        Cause::Stopped => "stopped",
+        Cause::Killed(_) => "killed",
+        Cause::TimedOut => "timed_out",
+        Cause::DeviceFailed { .. } => "device_failed",
+        Cause::AgentFailed(_) => "agent_failed",
+        Cause::BootFailed(_) => "boot_failed",
+    }
+}
+
+/// A time as a whole number of microseconds.
+pub(crate) fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

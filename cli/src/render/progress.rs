@@ -24,6 +24,15 @@ pub(crate) fn observer(how: Progress, output: &Output) -> Box<dyn Observer> {
     }
 }
 
+/// The observer of a run: what is automatic is quiet, for the streams are the guest's.
+pub(crate) fn quiet_observer(how: Progress) -> Box<dyn Observer> {
+    match how {
+        Progress::Auto | Progress::None => Box::new(Warnings),
+        Progress::Plain => Box::new(Lines),
+        Progress::Json => Box::new(JsonLines),
+    }
+}
+
 /// Bars that are redrawn; finished tasks leave a line.
 #[derive(Default)]
 struct Bars {

@@ -1,0 +1,139 @@
+//! The program from outside: exit codes, and what goes to which stream.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use fs_err as fs;
+use tempfile::TempDir;
+
+const GOOD: &str = "name: a\nrootfs:\n  source:\n    debian: {suite: trixie}\n";
+
+/// Runs `coop` in a folder with nothing of this process's environment.
+fn coop(folder: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_coop"))
+        .args(words)
+        .current_dir(folder)
+        .env_clear()
+        .env("COOP_CACHE", folder.join("cache"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn with_recipe(text: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("r.yaml"), text).unwrap();
+    folder
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_right_recipe_is_right() {
+    let folder = with_recipe(GOOD);
+    let output = coop(folder.path(), &["check", "r.yaml"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), "r.yaml: the recipe is right\n");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_wrong_recipe_shows_its_line_on_stderr() {
+    let folder = with_recipe(&format!("{GOOD}  hostnam: web\n"));
+    for verb in [
+        &["check", "r.yaml"][..],
+        &["build", "r.yaml"],
+        &["run", "r.yaml"],
+    ] {
+        let output = coop(folder.path(), verb);
+        assert_eq!(output.status.code(), Some(2), "{verb:?}");
+        assert_eq!(text(&output.stdout), "");
+        let error = text(&output.stderr);
+        assert!(
+            error.contains("error: unknown key 'hostnam' in rootfs"),
+            "{error}"
+        );
+        assert!(error.contains("r.yaml:5:3"), "{error}");
+        assert!(error.contains("5 |   hostnam: web"), "{error}");
+        assert!(error.contains("hint: did you mean 'hostname'?"), "{error}");
+        assert!(
+            !error.contains('\u{1b}'),
+            "colours without a terminal: {error}"
+        );
+    }
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn errors_are_data_with_json() {
+    let folder = with_recipe(&format!("{GOOD}  readonly: {{}}\n"));
+    let output = coop(folder.path(), &["check", "r.yaml", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = &value["errors"][0];
+    assert_eq!(error["message"], "rootfs.readonly is not supported yet");
+    assert_eq!(error["place"]["line"], 5);
+    assert_eq!(error["place"]["column"], 3);
+    let folder = with_recipe(GOOD);
+    let output = coop(folder.path(), &["check", "r.yaml", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["recipe"]["rootfs"]["hostname"], "a");
+}
+
+#[test]
+fn an_alias_bomb_is_refused_at_once() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let before = format!("*a{}", level - 1);
+        let list = [before.as_str(); 9].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+    }
+    let folder = with_recipe(&bomb);
+    let output = coop(folder.path(), &["check", "r.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("too many"));
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let folder = with_recipe(GOOD);
+    for (words, part) in [
+        (&["buld"][..], "unrecognized subcommand"),
+        (&["lock", "r.yaml"], "coop lock is not supported yet"),
+        (&["check"], "required"),
+        (&["check", "r.yaml", "--set", "x"], "write NAME=VALUE"),
+        (&["check", "r.yaml", "--set", "x=1"], "no variable 'x'"),
+        (&["check", "none.yaml"], "no such file"),
+        (&["run", "r.yaml", "--memory", "1MB"], "write 1MiB"),
+        (&["run", "r.yaml", "-p", "tcp:1"], "is not a forward"),
+        (&["run", "r.yaml", "--cpus", "2"], "not supported yet"),
+        (&["run", "r.yaml", "--share", "a:b"], "not supported yet"),
+        (&["run", "none"], "there is neither"),
+    ] {
+        let output = coop(folder.path(), words);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {error}");
+        assert!(error.contains(part), "{words:?}: {error}");
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn help_goes_to_stdout() {
+    let folder = with_recipe(GOOD);
+    let output = coop(folder.path(), &["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("Usage: coop"));
+    let output = coop(folder.path(), &["--version"]);
+    assert!(text(&output.stdout).starts_with("coop "));
+}
+
+#[test]
+fn a_folder_without_a_manifest_is_no_appliance() {
+    let folder = with_recipe(GOOD);
+    let output = coop(folder.path(), &["inspect", "."]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("appliance.json"));
+}
