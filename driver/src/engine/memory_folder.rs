@@ -4,11 +4,12 @@
 //! A folder mounted `noexec`, or one too small, makes it die without a word; so the folder is
 //! tried before.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statvfs;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, statvfs};
 
 /// Bytes of the file with which a folder is tried.
 const TRIAL_BYTES: usize = 4096;
@@ -84,6 +85,74 @@ fn check(folder: &Path, bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// What the names of private folders begin with.
+const PREFIX: &str = "coop-";
+/// How often a private folder is made anew that a neighbour took for a stale one.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// A folder for one guest's memory. It is empty all the time, for the memory has no name.
+///
+/// Its lock says that it is in use: one that a killed program left behind is removed by the next.
+#[derive(Debug)]
+pub(super) struct PrivateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(folder)
+}
+
+impl PrivateFolder {
+    /// Makes a folder beneath `parent`, after removing what others left there.
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        sweep(parent);
+        for _ in 0..ATTEMPTS_MAX {
+            let path = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempdir_in(parent)?
+                .keep();
+            // A neighbour may have looked between the two lines, and removed it.
+            if let Ok(lock) = lock(&path)
+                && path.exists()
+            {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        // An empty folder that stays behind harms nobody, and the next guest removes it.
+        let _ = fs_err::remove_dir(&self.path);
+    }
+}
+
+/// Removes empty folders that nobody holds locked; whatever cannot be looked at is left alone.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs_err::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let named = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(PREFIX));
+        if named && let Ok(_held) = lock(&entry.path()) {
+            let _ = fs_err::remove_dir(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +182,23 @@ mod tests {
                 .to_string()
                 .contains("no folder was given")
         );
+    }
+
+    #[test]
+    fn what_a_killed_program_left_is_removed_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = parent.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (stale, full, foreign) = (make("coop-stale"), make("coop-full"), make("other"));
+        std::fs::write(full.join("file"), "kept").unwrap();
+        let first = PrivateFolder::new(parent.path()).unwrap();
+        let second = PrivateFolder::new(parent.path()).unwrap();
+        assert!(first.path().exists() && full.exists() && foreign.exists() && !stale.exists());
+        let path = second.path().to_owned();
+        drop(second);
+        assert!(!path.exists());
     }
 }

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use super::GuestEnd;
 use super::console::{ConsoleSink, Tail, panic_message};
 use super::executable::image_base;
+use super::memory_folder::PrivateFolder;
 use super::processor::{self, Pin, ProcessorError};
 use crate::sandbox::{self, Access, LandlockState, PathRule, SandboxError};
 use crate::transport::{GuestImage, GuestProcess};
@@ -211,7 +212,7 @@ struct Folders {
     /// For the kernel's own files, in the instance's folder.
     kernel: PathBuf,
     /// For the guest's memory; gone when the guest ends.
-    memory: tempfile::TempDir,
+    memory: PrivateFolder,
 }
 
 impl Folders {
@@ -221,9 +222,7 @@ impl Folders {
             .recursive(true)
             .mode(0o700)
             .create(&kernel)?;
-        let memory = tempfile::Builder::new()
-            .prefix("coop-")
-            .tempdir_in(&options.memory_folder)?;
+        let memory = PrivateFolder::new(&options.memory_folder)?;
         Ok(Self { kernel, memory })
     }
 }
@@ -417,7 +416,6 @@ impl Keeper {
         if let Some(console) = console {
             let _ = console.recv_timeout(CONSOLE_TIMEOUT);
         }
-        // An empty folder that stays behind harms nobody.
         drop(self.folders);
         let mut state = self.shared.state();
         let end = end_of(status, state.killed, &self.shared.tail.text());

@@ -300,6 +300,15 @@ fn accept(listener: &UnixListener, shared: &Shared) -> io::Result<Option<UnixStr
 
 /// The control thread: one guest, from its connection to its end.
 fn serve(listener: &UnixListener, control: Control, shared: &Shared) -> Result<(), String> {
+    let result = converse(listener, control, shared);
+    if let Some(stream) = shared.connection().take() {
+        // The guest may wait for an answer that does not come; it fails where it has gone.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+    result
+}
+
+fn converse(listener: &UnixListener, control: Control, shared: &Shared) -> Result<(), String> {
     let Some(stream) = accept(listener, shared).map_err(|error| error.to_string())? else {
         return Ok(());
     };
@@ -314,13 +323,18 @@ fn serve(listener: &UnixListener, control: Control, shared: &Shared) -> Result<(
             ) => {
                 return Ok(());
             }
+            // Refused, and the guest was told so.
+            Err(
+                VhostError::InvalidParam
+                | VhostError::InvalidOperation(_)
+                | VhostError::ReqHandlerError(_)
+                | VhostError::BackendInternalError,
+            ) if refused < REFUSED_MESSAGES_MAX => refused += 1,
+            // Anything else got no answer, and the guest would wait for ever.
             Err(error) => {
-                refused += 1;
-                if refused > REFUSED_MESSAGES_MAX {
-                    return Err(format!(
-                        "the guest's control messages make no sense: {error}"
-                    ));
-                }
+                return Err(format!(
+                    "the guest's control messages make no sense: {error}"
+                ));
             }
         }
     }

@@ -316,3 +316,125 @@ fn a_server_stops_without_a_guest() {
     server.stop(Duration::from_secs(5)).unwrap();
     assert!(!socket.exists());
 }
+
+/// A server without a guest, and its socket.
+fn server() -> (tempfile::TempDir, super::DeviceServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = super::ServeOptions {
+        name: "hostile".to_owned(),
+        process: super::GuestProcess::default(),
+        on_failure: None,
+    };
+    let socket = folder.path().join("s");
+    let server = super::DeviceServer::start(&socket, Box::new(Echo::default()), options).unwrap();
+    (folder, server)
+}
+
+/// A control message: request, flags, size and body.
+fn message(request: u32, body: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(body.len()).unwrap();
+    [
+        &request.to_le_bytes(),
+        &1u32.to_le_bytes(),
+        &size.to_le_bytes(),
+        body,
+    ]
+    .concat()
+}
+
+#[test]
+fn senseless_control_messages_do_no_harm() {
+    use std::io::Write;
+    let mut messages: Vec<Vec<u8>> = vec![
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 4096],
+        vec![0; 12],
+        message(1, &[])[..5].to_vec(),
+    ];
+    // Every request with no body, with zeroes, and with ones.
+    for request in 0..50 {
+        for body in [
+            vec![],
+            vec![0; 8],
+            vec![0xff; 8],
+            vec![0; 40],
+            vec![0xff; 40],
+            vec![1; 300],
+        ] {
+            messages.push(message(request, &body));
+        }
+    }
+    for chunk in messages.chunks(16) {
+        let (_folder, server) = server();
+        let mut stream = std::os::unix::net::UnixStream::connect(server.socket()).unwrap();
+        for bytes in chunk {
+            // The server may have given the connection up.
+            let _ = stream.write_all(bytes);
+        }
+        server.stop(super::mock::PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn memory_that_is_not_there_is_refused() {
+    use std::os::fd::AsRawFd;
+    use vhost::vhost_user::{Frontend, VhostUserFrontend};
+    use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+    let (_folder, server) = server();
+    let mut frontend = Frontend::connect(server.socket(), 2).unwrap();
+    let features = frontend.get_features().unwrap();
+    frontend.set_owner().unwrap();
+    frontend.set_features(features).unwrap();
+    let protocol = frontend.get_protocol_features().unwrap();
+    frontend.set_protocol_features(protocol).unwrap();
+    frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let region = |start: u64, size: u64, offset: u64| VhostUserMemoryRegionInfo {
+        guest_phys_addr: start,
+        memory_size: size,
+        userspace_addr: start,
+        mmap_offset: offset,
+        mmap_handle: file.as_raw_fd(),
+    };
+    let (page, all) = (4096, 1 << 20);
+    for regions in [vec![region(0, all + page, 0)], vec![region(0, all, page)]] {
+        assert!(frontend.set_mem_table(&regions).is_err());
+    }
+    frontend.set_mem_table(&[region(all, all, 0)]).unwrap();
+    let rings = |descriptors, available, used| VringConfigData {
+        queue_max_size: 256,
+        queue_size: 256,
+        flags: 0,
+        desc_table_addr: descriptors,
+        avail_ring_addr: available,
+        used_ring_addr: used,
+        log_addr: None,
+    };
+    assert!(frontend.set_vring_addr(0, &rings(0, all, all)).is_err());
+    assert!(
+        frontend
+            .set_vring_addr(0, &rings(all, 3 * all, all))
+            .is_err()
+    );
+    for size in [0, 3, 512, u16::MAX] {
+        assert!(frontend.set_vring_num(0, size).is_err(), "{size}");
+    }
+    // Rings that begin inside and end outside are never served.
+    let kick = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
+    let last = 2 * all - 16;
+    frontend
+        .set_vring_addr(0, &rings(last, last, last))
+        .unwrap();
+    // It is refused here, or when the ring is looked at.
+    let _ = frontend.set_vring_kick(0, &kick);
+    let _ = frontend.set_vring_enable(0, true);
+    kick.write(1).unwrap();
+    frontend.set_vring_enable(0, false).unwrap();
+    assert!(frontend.get_features().is_ok());
+    // What is no message at all ends the connection instead of leaving the guest waiting.
+    let unaligned = rings(all + 1, all + 1, all + 1);
+    assert!(frontend.set_vring_addr(0, &unaligned).is_err());
+    assert!(frontend.get_features().is_err());
+    assert_eq!(server.stop(super::mock::PATIENCE).unwrap().requests, 0);
+}
