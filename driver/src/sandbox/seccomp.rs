@@ -57,7 +57,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_pipe,
     libc::SYS_pipe2,
-    libc::SYS_memfd_create,
     // Waiting.
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -158,6 +157,9 @@ const PR_SET_VMA: u64 = 0x5356_4d41;
 /// Bits of `open`'s flags that are looked at: a file must not be cut short, for the guest's
 /// memory is mapped by its devices, and to read beyond a file's end is a fatal signal there.
 const OPEN_TRUNCATE: u64 = 0o1000;
+/// The bit of `memfd_create`'s flags for huge pages: where none is left, touching such memory is
+/// a fatal signal too.
+const HUGE_PAGES: u64 = 4;
 /// `fallocate` without a change of size: the guest gives memory back.
 const PUNCH_HOLE_KEEP_SIZE: u64 = 3;
 /// A filter's answer: fail with `ENOSYS`.
@@ -219,6 +221,7 @@ fn restricted() -> Result<Vec<(libc::c_long, Vec<SeccompRule>)>, SandboxError> {
     Ok(vec![
         (libc::SYS_open, without(1, OPEN_TRUNCATE)?),
         (libc::SYS_openat, without(2, OPEN_TRUNCATE)?),
+        (libc::SYS_memfd_create, without(1, HUGE_PAGES)?),
         (libc::SYS_clone, without(0, NEW_NAMESPACES)?),
         (libc::SYS_fallocate, any(1, &[PUNCH_HOLE_KEEP_SIZE])?),
         (libc::SYS_socket, any(0, &unix)?),
