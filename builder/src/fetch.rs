@@ -125,6 +125,9 @@ pub enum FetchError {
     /// The host's certificates or network stack cannot be used.
     #[error("the HTTP client cannot be set up: {0}")]
     Client(String),
+    /// Whoever watches called it off, or another download of the same work failed.
+    #[error("the download of '{0}' was called off")]
+    Cancelled(String),
     /// The cache folder fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -272,16 +275,23 @@ impl Fetcher {
         let stop = AtomicBool::new(false);
         let fetched = Mutex::new(Vec::new());
         let failed = Mutex::new(None);
+        let report = |count| {
+            progress.add(count);
+            if progress.observer.is_cancelled() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
         let work = || {
             while !stop.load(Ordering::Relaxed) {
                 let Some(&index) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else {
                     break;
                 };
-                match self.download(&downloads[index], &|count| progress.add(count), &stop) {
+                match self.download(&downloads[index], &report, &stop) {
                     Ok(file) => lock(&fetched).push((index, file)),
                     Err(error) => {
-                        stop.store(true, Ordering::Relaxed);
+                        // First the reason, then the stop, which makes others fail.
                         lock(&failed).get_or_insert(error);
+                        stop.store(true, Ordering::Relaxed);
                     }
                 }
             }
@@ -293,6 +303,10 @@ impl Fetcher {
         });
         match lock(&failed).take() {
             Some(error) => Err(error),
+            None if stop.load(Ordering::Relaxed) => {
+                let url = missing.first().map(|index| downloads[*index].url.clone());
+                Err(FetchError::Cancelled(url.unwrap_or_default()))
+            }
             None => Ok(std::mem::take(&mut *lock(&fetched))),
         }
     }
@@ -305,13 +319,13 @@ impl Fetcher {
     ) -> Result<fs::File, FetchError> {
         let mut partial = Partial::new(self.store.temp_file()?);
         self.again(stop, || {
-            self.continue_download(download, &mut partial, progress)
+            self.continue_download(download, &mut partial, progress, stop)
         })?;
         if partial.digest() != download.digest && partial.resumed {
             // Two versions of the file may have been joined: once more, in one piece.
             progress(-signed(partial.length));
             partial.reset().map_err(|error| self.store.explain(error))?;
-            self.continue_download(download, &mut partial, progress)?;
+            self.continue_download(download, &mut partial, progress, stop)?;
         }
         let actual = partial.digest();
         if actual != download.digest {
@@ -330,6 +344,7 @@ impl Fetcher {
         download: &Download,
         partial: &mut Partial,
         progress: &dyn Fn(i64),
+        stop: &AtomicBool,
     ) -> Result<(), FetchError> {
         let url = &download.url;
         if partial.length > 0 && Some(partial.length) == download.size_bytes {
@@ -345,6 +360,9 @@ impl Fetcher {
         let limit_bytes = download.size_bytes.unwrap_or(DOWNLOAD_BYTES_MAX);
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(FetchError::Cancelled(url.clone()));
+            }
             let count = match body.reader.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,

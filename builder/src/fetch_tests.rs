@@ -202,3 +202,26 @@ fn many_downloads_keep_their_order() {
     files[33].read_to_string(&mut text).unwrap();
     assert_eq!(text, "/33");
 }
+
+/// Calls the work off at once.
+struct Impatient;
+
+impl Observer for Impatient {
+    fn event(&self, _event: &Event<'_>) {}
+
+    fn is_cancelled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_download_can_be_called_off() {
+    let server = Server::start(|_| response("200 OK", "", TEXT));
+    let (_folder, fetcher) = fetcher(false);
+    let download = text_at(format!("{}/text", server.url));
+    let result = fetcher.fetch(&[download.clone(), download], "download", &Impatient);
+    assert!(
+        matches!(result, Err(FetchError::Cancelled(_))),
+        "{result:?}"
+    );
+}

@@ -58,6 +58,12 @@ pub enum Event<'a> {
 pub trait Observer: Send + Sync {
     /// Takes one event.
     fn event(&self, event: &Event<'_>);
+
+    /// Whether whoever watches has called the work off. Long work looks now and then, and then
+    /// ends with an error, cleaned up as after any other. Once true it stays true.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// An observer that watches nothing.

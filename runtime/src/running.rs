@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use coop_driver::device::cobd::Cobd;
 use coop_driver::device::cocon::{Cocon, CoconOptions, CoconStreams, Resizer};
 use coop_driver::device::rng::Rng;
-use coop_driver::engine::{ConsoleSink, GuestEnd};
 use coop_driver::engine::user::{self, DeviceSocket, EngineError, Guest, UserOptions};
+use coop_driver::engine::{ConsoleSink, GuestEnd};
 use coop_driver::transport::{
     Device, DeviceServer, FailureHandler, GuestProcess, ServeOptions, TransportError,
 };
@@ -262,10 +262,7 @@ fn socket(server: &DeviceServer) -> DeviceSocket {
 }
 
 /// Passes the kernel's words on, and notes the first.
-fn kernel_sink(
-    shared: &Arc<Shared>,
-    mut log: Option<Box<dyn Write + Send>>,
-) -> ConsoleSink {
+fn kernel_sink(shared: &Arc<Shared>, mut log: Option<Box<dyn Write + Send>>) -> ConsoleSink {
     let weak = Arc::downgrade(shared);
     let mut silent = true;
     Box::new(move |bytes| {
