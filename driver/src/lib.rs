@@ -5,9 +5,17 @@
 //! - [`engine`] runs the guest's kernel.
 //! - [`sandbox`] confines it.
 //!
-//! A machine's life: make the devices, start a [`transport::DeviceServer`] for each, start the
-//! engine with their sockets, tell the [`transport::GuestProcess`], wait for the guest, stop the
-//! servers.
+//! A machine's life:
+//!
+//! 1. [`engine::choose_memory_folder`] finds a place for the guest's memory, and
+//!    [`device::cobd::open`] opens and locks the images: what can go wrong goes wrong here.
+//! 2. A [`transport::DeviceServer`] for each device binds its socket in the instance's private
+//!    folder; all share one [`transport::GuestProcess`].
+//! 3. [`engine::user::start`] starts the kernel, confined, with those sockets and the same
+//!    `GuestProcess`. The guest dies with this program, however it ends.
+//! 4. [`engine::user::Guest::wait`] names the end ([`engine::GuestEnd`]); timeouts are the caller's,
+//!    with [`engine::user::Guest::wait_timeout`] and [`engine::user::Guest::kill`].
+//! 5. [`transport::DeviceServer::stop`] ends each device's threads and tells what it counted.
 
 pub mod device;
 pub mod engine;
