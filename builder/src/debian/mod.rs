@@ -1,6 +1,9 @@
 //! Debian archives: choosing a mirror, verifying its index, resolving and unpacking packages.
 
+mod configure;
+mod database;
 pub mod date;
+pub mod deb;
 pub mod deb822;
 pub mod keys;
 pub mod mirror;
@@ -9,6 +12,8 @@ pub mod relations;
 pub mod release;
 pub mod resolve;
 pub mod suite;
+pub mod system;
+pub mod unpack;
 pub mod version;
 
 #[cfg(test)]

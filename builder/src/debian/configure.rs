@@ -1,0 +1,222 @@
+//! The shell script that finishes, in the guest, what was unpacked natively.
+//!
+//! dpkg runs a package's `preinst` before it unpacks the package, with what it Pre-Depends on
+//! configured. Here the files are there already, and the scripts follow: first those of the
+//! essential packages and all that these need, which are then configured; then the others', each
+//! after the configuration of what it Pre-Depends on; then everything that is left.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+
+use crate::debian::deb::Deb;
+use crate::debian::relations;
+
+/// Where the .deb files lie that the guest's own dpkg has to unpack.
+pub(super) const DEFERRED_FOLDER: &str = "/var/cache/coop-deferred";
+/// Denies starting services while packages are configured.
+const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
+
+const HEAD: &str = r#"#!/bin/sh
+set -e
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root LC_ALL=C TERM=dumb
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DEBCONF_NOWARNINGS=yes
+umask 022
+cd /
+
+preinst() {
+	rm -rf /var/lib/dpkg/tmp.ci
+	mkdir /var/lib/dpkg/tmp.ci
+	for file in /var/lib/dpkg/info/"$1".*; do
+		kind=${file#/var/lib/dpkg/info/"$1".}
+		# The files of python3.13 are not python3's.
+		case $kind in *.*) continue ;; esac
+		ln -s "$file" /var/lib/dpkg/tmp.ci/"$kind"
+	done
+	DPKG_MAINTSCRIPT_PACKAGE="${1%%:*}" DPKG_MAINTSCRIPT_ARCH="$2" \
+	DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \
+	DPKG_ROOT= DPKG_ADMINDIR=/var/lib/dpkg DPKG_RUNNING_VERSION="$dpkg_version" \
+	/var/lib/dpkg/tmp.ci/preinst install
+	rm -rf /var/lib/dpkg/tmp.ci
+}
+"#;
+
+/// Whether a package has to be unpacked by the guest's dpkg: its `preinst` moves another package's
+/// files out of the way of its own.
+pub(super) fn must_be_deferred(deb: &Deb) -> bool {
+    let script = deb.control_text("preinst").unwrap_or_default();
+    script.contains("dpkg-divert")
+        && script
+            .split_ascii_whitespace()
+            .any(|word| word == "--rename")
+}
+
+/// Writes the script for packages in their order; `deferred` are those that are only in
+/// [`DEFERRED_FOLDER`], by file name.
+pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)]) -> String {
+    let mut text = HEAD.to_owned();
+    let mut line = |words: &str| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{words}");
+    };
+    let dpkg = debs.iter().find(|deb| deb.package.name == "dpkg");
+    let version = dpkg.map_or("", |deb| &deb.package.version);
+    line(&format!("dpkg_version={}", quote(version)));
+    line(&format!(
+        "if [ -e {POLICY_PATH} ]; then echo '{POLICY_PATH} is there already' >&2; exit 1; fi"
+    ));
+    line(&format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY_PATH}"));
+    line(&format!("chmod 755 {POLICY_PATH}"));
+    let plan = Plan::new(debs);
+    let base = plan.closure(|deb| deb.field("Essential") == Some("yes"));
+    let mut configured: BTreeSet<usize> = BTreeSet::new();
+    for &index in plan
+        .base_first(&base)
+        .iter()
+        .filter(|index| plan.has_preinst(**index))
+    {
+        line(&preinst_line(&debs[index]));
+    }
+    let others = || (0..debs.len()).filter(|index| !base.contains(index));
+    if !deferred.is_empty() || others().any(|index| plan.has_preinst(index)) {
+        line(&configure_line(debs, &base));
+        configured.extend(&base);
+    }
+    for index in others().filter(|index| plan.has_preinst(*index)) {
+        let name = &debs[index].package.name;
+        let mut needed = plan.closure_of(plan.needs(index, &["Pre-Depends"]));
+        needed.retain(|needed| *needed != index && !configured.contains(needed));
+        let has_own_preinst = needed
+            .iter()
+            .any(|needed| *needed > index && plan.has_preinst(*needed));
+        if !needed.is_empty() && !has_own_preinst {
+            line(&format!("# {name} needs these to be configured before"));
+            line(&configure_line(debs, &needed));
+            configured.extend(&needed);
+        }
+        line(&preinst_line(&debs[index]));
+    }
+    for (file, _) in deferred {
+        let path = quote(&format!("{DEFERRED_FOLDER}/{file}"));
+        line(&format!("dpkg --force-depends --unpack {path}"));
+    }
+    line(&format!("rm -rf {DEFERRED_FOLDER}"));
+    line("dpkg --configure -a");
+    line("dpkg --audit");
+    line(&format!("rm -f {POLICY_PATH}"));
+    text
+}
+
+fn preinst_line(deb: &Deb) -> String {
+    format!(
+        "preinst {} {}",
+        quote(&deb.database_name()),
+        quote(&deb.package.architecture)
+    )
+}
+
+/// `--force-depends`: what is configured early may need something by an alternative that dpkg has
+/// not seen configured.
+fn configure_line(debs: &[Deb], indexes: &BTreeSet<usize>) -> String {
+    let names = indexes
+        .iter()
+        .map(|index| quote(&debs[*index].database_name()));
+    format!(
+        "dpkg --force-depends --configure {}",
+        names.collect::<Vec<_>>().join(" ")
+    )
+}
+
+/// What needs what, by position.
+struct Plan<'d> {
+    debs: &'d [Deb],
+    providers: HashMap<&'d str, Vec<usize>>,
+}
+
+impl<'d> Plan<'d> {
+    fn new(debs: &'d [Deb]) -> Self {
+        let mut providers: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, deb) in debs.iter().enumerate() {
+            providers.entry(&deb.package.name).or_default().push(index);
+            let field = deb.field("Provides").unwrap_or_default();
+            for relation in relations::parse(field)
+                .unwrap_or_default()
+                .into_iter()
+                .flatten()
+            {
+                providers.entry(relation.name).or_default().push(index);
+            }
+        }
+        Self { debs, providers }
+    }
+
+    /// The packages that satisfy a package's relations, by name alone: the resolver has seen to
+    /// the versions.
+    fn needs(&self, index: usize, fields: &[&str]) -> Vec<usize> {
+        let mut needed = Vec::new();
+        for field in fields {
+            let text = self.debs[index].field(field).unwrap_or_default();
+            for alternatives in relations::parse(text).unwrap_or_default() {
+                let mut found = alternatives
+                    .iter()
+                    .filter_map(|a| self.providers.get(a.name));
+                needed.extend(found.next().into_iter().flatten());
+            }
+        }
+        needed
+    }
+
+    fn closure_of(&self, start: Vec<usize>) -> BTreeSet<usize> {
+        let mut pending = start;
+        let mut closure = BTreeSet::new();
+        while let Some(index) = pending.pop() {
+            if closure.insert(index) {
+                pending.extend(self.needs(index, &["Pre-Depends", "Depends"]));
+            }
+        }
+        closure
+    }
+
+    fn closure(&self, is_start: impl Fn(&Deb) -> bool) -> BTreeSet<usize> {
+        let starts = (0..self.debs.len()).filter(|index| is_start(&self.debs[*index]));
+        self.closure_of(starts.collect())
+    }
+
+    /// The scripts of base-passwd and base-files come first: they make the accounts and folders
+    /// that other scripts take for granted.
+    fn base_first(&self, indexes: &BTreeSet<usize>) -> Vec<usize> {
+        let rank = |index: &usize| match self.debs[*index].package.name.as_str() {
+            "base-passwd" => 0,
+            "base-files" => 1,
+            _ => 2,
+        };
+        let mut ordered: Vec<usize> = indexes.iter().copied().collect();
+        ordered.sort_by_key(rank);
+        ordered
+    }
+
+    /// Whether the package has a `preinst` that does something on a first installation.
+    fn has_preinst(&self, index: usize) -> bool {
+        let script = self.debs[index].control_text("preinst");
+        script.is_some_and(|script| !is_idle(&script))
+    }
+}
+
+/// A script of nothing but `dpkg-maintscript-helper` lines acts on upgrades only.
+fn is_idle(script: &str) -> bool {
+    let mut lines = script.lines().map(str::trim);
+    lines.all(|line| {
+        let is_helper = line.starts_with("dpkg-maintscript-helper ");
+        let is_plain = is_helper && !line.contains([';', '&', '|', '`']) && !line.contains("$(");
+        line.is_empty() || line.starts_with('#') || matches!(line, "set -e" | "exit 0") || is_plain
+    })
+}
+
+/// A word for the shell.
+fn quote(word: &str) -> String {
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-+._:/~=".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_safe) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

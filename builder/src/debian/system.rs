@@ -1,0 +1,131 @@
+//! A system from packages: the tree with everything unpacked, and the script that configures it.
+
+use std::sync::Arc;
+
+use coop_image::tree::{Inode, Kind, Metadata, Times, Timestamp, Tree, TreeError};
+
+use crate::debian::configure;
+use crate::debian::database::{self, Maker};
+use crate::debian::deb::Deb;
+use crate::debian::unpack::{UnpackError, Unpacked, unpack_all};
+
+/// Where apt finds its archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AptSource {
+    /// The archive's base URL; a `file:` URL is not written, as it means nothing in the guest.
+    pub url: String,
+    /// The suites.
+    pub suites: Vec<String>,
+    /// The components.
+    pub components: Vec<String>,
+    /// A keyring other than Debian's, binary or armoured.
+    pub keyring: Option<Vec<u8>>,
+    /// Whether apt refuses an index past its Valid-Until.
+    pub check_valid_until: bool,
+}
+
+/// How to make a system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemOptions {
+    /// Debian's name of the architecture.
+    pub architecture: String,
+    /// The time of every file that is not a package's: an input, as the clock must not show.
+    pub time: Timestamp,
+    /// What goes into `/etc/apt/sources.list.d/debian.sources`, if anything.
+    pub apt: Option<AptSource>,
+}
+
+/// A system that was unpacked and not yet configured.
+#[derive(Debug)]
+pub struct System {
+    /// Its files.
+    pub tree: Tree,
+    /// What the guest's root has to run, with `/bin/sh`, without arguments; it ends with 0 when
+    /// every package is configured. It needs `/proc` and `/dev`.
+    pub script: String,
+}
+
+/// Unpacks packages, which are in the order of their dependencies, into a system.
+///
+/// # Errors
+/// [`UnpackError`].
+pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<System, UnpackError> {
+    // The folders of base-files have the modes that count.
+    debs.sort_by_key(|deb| deb.package.name != "base-files");
+    let (deferred, native): (Vec<Deb>, Vec<Deb>) =
+        debs.into_iter().partition(configure::must_be_deferred);
+    let Unpacked { mut tree, lists } = unpack_all(&native)?;
+    let mut maker = Maker {
+        tree: &mut tree,
+        time: options.time,
+    };
+    database::write(&mut maker, &options.architecture, &native, &lists)?;
+    if let Some(source) = &options.apt {
+        write_apt_source(&mut maker, source)?;
+    }
+    let names = deferred.iter().enumerate();
+    let names: Vec<(String, &Deb)> = names
+        .map(|(number, deb)| (format!("{number:04}-{}.deb", deb.package.name), deb))
+        .collect();
+    for (name, deb) in &names {
+        keep_for_later(&mut maker, name, deb)?;
+    }
+    let script = configure::script(&native, &names);
+    Ok(System { tree, script })
+}
+
+/// Puts the .deb itself into the tree.
+fn keep_for_later(maker: &mut Maker<'_>, name: &str, deb: &Deb) -> Result<(), TreeError> {
+    let folder = maker.folder(configure::DEFERRED_FOLDER)?;
+    let blob = maker.tree.add_blob(Arc::clone(&deb.file) as _)?;
+    let size = deb.package.download.size_bytes.unwrap_or_default();
+    let id = maker.tree.add_inode(Inode {
+        metadata: Metadata {
+            mode: 0o644,
+            times: Times::all(maker.time),
+            ..Metadata::default()
+        },
+        kind: Kind::File(coop_image::tree::Content::contiguous(blob, 0, size)),
+    })?;
+    maker.tree.replace(folder, name.as_bytes(), id)?;
+    Ok(())
+}
+
+fn write_apt_source(maker: &mut Maker<'_>, source: &AptSource) -> Result<(), TreeError> {
+    let is_remote = source.url.starts_with("http://") || source.url.starts_with("https://");
+    if !is_remote || maker.tree.resolve(b"/etc/apt").is_err() {
+        return Ok(());
+    }
+    let signed_by = match &source.keyring {
+        Some(bytes) => {
+            let is_armoured = bytes.starts_with(b"-----BEGIN");
+            let name = if is_armoured { "coop.asc" } else { "coop.pgp" };
+            let folder = maker.folder("/etc/apt/keyrings")?;
+            maker.file(folder, name, 0o644, bytes.clone())?;
+            Some(format!("/etc/apt/keyrings/{name}"))
+        }
+        None => ["pgp", "gpg"]
+            .map(|end| format!("/usr/share/keyrings/debian-archive-keyring.{end}"))
+            .into_iter()
+            .find(|path| maker.tree.resolve(path.as_bytes()).is_ok()),
+    };
+    let folder = maker.folder("/etc/apt/sources.list.d")?;
+    let text = apt_stanza(source, signed_by.as_deref());
+    maker.file(folder, "debian.sources", 0o644, text.into_bytes())
+}
+
+fn apt_stanza(source: &AptSource, signed_by: Option<&str>) -> String {
+    let mut text = format!(
+        "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
+        source.url,
+        source.suites.join(" "),
+        source.components.join(" ")
+    );
+    if let Some(path) = signed_by {
+        text.push_str(&format!("Signed-By: {path}\n"));
+    }
+    if !source.check_valid_until {
+        text.push_str("Check-Valid-Until: no\n");
+    }
+    text
+}
