@@ -7,7 +7,7 @@ use crate::tree::Blob;
 
 /// A blob is read through a window of this size, so that the headers and contents of small files
 /// come many at a time.
-const WINDOW_BYTES: usize = 64 << 10;
+const WINDOW_BYTES: usize = 16 << 10;
 /// A stream is skipped in pieces of this size.
 const SKIP_BYTES: usize = 64 << 10;
 

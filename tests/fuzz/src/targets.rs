@@ -1,0 +1,109 @@
+//! What each fuzz target does with its input. The ordinary tests replay the corpus through the
+//! same functions, so this file knows neither.
+
+use std::sync::Arc;
+
+use coop_image::tree::{Kind, Metadata, Tree};
+use coop_image::{cpio, ext4, tar};
+
+/// Inputs and outputs stay below this.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Images have at least so many bytes.
+const IMAGE_BYTES: usize = 60 << 10;
+
+/// A target by the name of its corpus.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+#[allow(dead_code, reason = "each fuzz binary runs one of them")]
+pub const TARGETS: [Target; 3] = [("tar", tar), ("cpio", cpio), ("ext4_reader", ext4_reader)];
+
+/// Reads an archive; what reads must survive writing and reading again.
+pub fn tar(data: &[u8]) {
+    let Some(tree) = read_tar(&resealed(data)) else {
+        return;
+    };
+    touch_content(&tree);
+    let total: u64 = tree.inodes().iter().map(size_of_file).sum();
+    if total > BYTES_MAX {
+        return;
+    }
+    let mut written = Vec::new();
+    if tar::write(&tree, &mut written).is_err() {
+        return;
+    }
+    let again = read_tar(&written).expect("what was written reads back");
+    for (path, id) in tree.paths() {
+        let found = again.lookup(&path).expect("every path is there again");
+        assert_eq!(again.inode(found).metadata, tree.inode(id).metadata);
+    }
+}
+
+/// Blocks that look like headers get the checksum that they would need: nearly every mutation
+/// would stop there otherwise.
+fn resealed(data: &[u8]) -> Vec<u8> {
+    let mut bytes = data.to_vec();
+    for block in bytes.chunks_exact_mut(512) {
+        if block[257..262] == *b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+    bytes
+}
+
+fn read_tar(data: &[u8]) -> Option<Tree> {
+    let mut tree = Tree::new(Metadata::default());
+    let blob = tree.add_blob(Arc::new(data.to_vec())).ok()?;
+    let options = tar::Options {
+        limits: tar::Limits {
+            entries: 1000,
+            sparse_runs: 1000,
+            ..tar::Limits::default()
+        },
+        ..tar::Options::default()
+    };
+    tar::read_blob(&mut tree, blob, &options).ok()?;
+    Some(tree)
+}
+
+/// Reads an initramfs; what the writer then takes must read back.
+pub fn cpio(data: &[u8]) {
+    let Ok(entries) = cpio::read(data, BYTES_MAX) else {
+        return;
+    };
+    let mut written = Vec::new();
+    if cpio::write(&entries, &mut written).is_ok() {
+        let again = cpio::read(&written[..], u64::MAX).expect("what was written reads back");
+        assert_eq!(again, entries);
+    }
+}
+
+/// Reads an image that a guest may have made.
+pub fn ext4_reader(data: &[u8]) {
+    // An image that became too short is refused at once; behind it may be zeroes.
+    let mut image = data.to_vec();
+    image.resize(image.len().max(IMAGE_BYTES), 0);
+    if let Ok(tree) = ext4::read(Arc::new(image)) {
+        touch_content(&tree);
+    }
+}
+
+/// Content must be where the tree says that it is.
+fn touch_content(tree: &Tree) {
+    for (_, id) in tree.paths() {
+        if size_of_file(tree.inode(id)) <= BYTES_MAX && matches!(tree.inode(id).kind, Kind::File(_))
+        {
+            tree.read_file(id, BYTES_MAX).expect("content is there");
+        }
+    }
+}
+
+fn size_of_file(inode: &coop_image::tree::Inode) -> u64 {
+    match &inode.kind {
+        Kind::File(content) => content.size,
+        _ => 0,
+    }
+}
