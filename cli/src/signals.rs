@@ -1,10 +1,13 @@
 //! Signals, taken off their usual course: a thread hears them and tells whoever asked.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::emulate_default_handler;
 
 /// A signal that coop acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,5 +87,50 @@ impl Drop for Watch {
             // A panic there was reported there.
             let _ = thread.join();
         }
+    }
+}
+
+/// Signals for work that looks whether it was called off. The first one calls it off, so that it
+/// cleans up; a second one ends the program at once.
+pub(crate) struct Interruption {
+    /// The number of the first signal, 0 before.
+    heard: Arc<AtomicU8>,
+    _watch: Watch,
+}
+
+impl Interruption {
+    /// Starts to hear signals; `first` is called at the first one.
+    ///
+    /// # Errors
+    /// The host gives no thread or no pipe.
+    pub(crate) fn start(first: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let heard = Arc::new(AtomicU8::new(0));
+        let shared = Arc::clone(&heard);
+        let watch = Watch::start(move |signal| {
+            if signal == Signal::Resized {
+                return;
+            }
+            let number = signal.number();
+            let before = shared.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
+            match before {
+                Ok(_) => first(),
+                // It only returns if the host knows no such signal.
+                Err(_) => drop(emulate_default_handler(number.into())),
+            }
+        })?;
+        Ok(Self {
+            heard,
+            _watch: watch,
+        })
+    }
+
+    /// What tells of the first signal, for other threads.
+    pub(crate) fn flag(&self) -> Arc<AtomicU8> {
+        Arc::clone(&self.heard)
+    }
+
+    /// The first signal that was heard.
+    pub(crate) fn signal(&self) -> Option<Signal> {
+        Signal::from_number(self.heard.load(Ordering::SeqCst).into())
     }
 }

@@ -31,6 +31,8 @@ const BOOT_TASK: &str = "boot";
 const POWERED_OFF: &str = "reboot: Power down";
 /// How long each device may take to stop once the guest is gone.
 const DEVICE_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a running machine looks whether its work was called off.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(500);
 /// The console of a machine whose console nobody uses.
 const CONSOLE_UNUSED: ConsoleSpec = ConsoleSpec {
     columns: 80,
@@ -503,13 +505,26 @@ impl Supervisor {
         let Some(guest) = self.shared.guest.get() else {
             return GuestEnd::Killed;
         };
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(end) = guest.wait_timeout(left) {
+        loop {
+            let now = Instant::now();
+            let left = self
+                .deadline
+                .map(|deadline| deadline.saturating_duration_since(now));
+            let patience = left.unwrap_or(CANCEL_INTERVAL).min(CANCEL_INTERVAL);
+            if let Some(end) = guest.wait_timeout(patience) {
                 return end;
             }
-            self.shared.end(Cause::TimedOut);
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
+                self.shared.end(Cause::TimedOut);
+                return guest.wait();
+            }
+            if self.shared.observer.is_cancelled() {
+                self.shared.end(Cause::Stopped);
+                return guest.wait();
+            }
         }
-        guest.wait()
     }
 }

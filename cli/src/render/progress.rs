@@ -1,7 +1,8 @@
 //! Progress: bars on a terminal, lines or JSON lines elsewhere. All of it goes to stderr.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coop_runtime::event::{Event, Observer, Unit};
@@ -30,6 +31,24 @@ pub(crate) fn quiet_observer(how: Progress) -> Box<dyn Observer> {
         Progress::Auto | Progress::None => Box::new(Warnings),
         Progress::Plain => Box::new(Lines),
         Progress::Json => Box::new(JsonLines),
+    }
+}
+
+/// Another observer, and whether a signal has called the work off.
+pub(crate) struct Interruptible {
+    /// Who sees the events.
+    pub(crate) inner: Box<dyn Observer>,
+    /// Not 0 once a signal was heard.
+    pub(crate) heard: Arc<AtomicU8>,
+}
+
+impl Observer for Interruptible {
+    fn event(&self, event: &Event<'_>) {
+        self.inner.event(event);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.heard.load(Ordering::SeqCst) != 0
     }
 }
 
