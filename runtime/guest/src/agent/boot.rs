@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::failure::{Doing, Failure};
 use crate::network::{self, Resolver};
 use crate::server::{self, Role, Server};
-use crate::{devices, log, mounts, stop};
+use crate::{devices, log, mounts, stop, units};
 
 /// Where a root's own init may lie.
 const INITS: [&str; 3] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init"];
@@ -48,7 +48,7 @@ fn serve(channel: Channel, config: &BootConfig, role: Role) -> ! {
 }
 
 /// Microseconds since the kernel's start.
-fn boot_us() -> u64 {
+pub(crate) fn boot_us() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
@@ -142,8 +142,13 @@ fn start(
     };
     if let Workload::Init { console } = &config.workload {
         if let Some(init) = INITS.map(Path::new).into_iter().find(|path| path.exists()) {
-            announce(channel, Phase::Ready);
-            server::leave_beside(channel, config)?;
+            if server::is_systemd(init)
+                && let Err(failure) = units::install(console)
+            {
+                warn(channel, &failure);
+                channel.flush();
+            }
+            server::leave_beside(channel, config, init)?;
             return Err(become_init(init));
         }
         let shell = start_console(channel, console)?;

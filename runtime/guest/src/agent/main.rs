@@ -19,6 +19,7 @@ mod reaper;
 mod server;
 mod session;
 mod stop;
+mod units;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         (Some("poweroff" | "halt" | "reboot" | "shutdown"), _) => control::ask_to_stop(),
         (_, Some("--session")) => session::run(rest),
         (_, Some("--console")) => session::console(rest),
-        (_, Some("--serve")) => server::beside_init(),
+        (_, Some("--serve")) => server::beside_init(rest),
         _ if std::process::id() == 1 => boot::run(),
         _ => {
             log::line("this program is the first process of a coop guest, not a command");

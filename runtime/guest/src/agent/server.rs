@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use coop_guest::boot::BootConfig;
 use coop_guest::frame::DATA_MAX;
-use coop_guest::message::{Exec, ExecId, Reply, Request};
+use coop_guest::message::{Exec, ExecId, Phase, Reply, Request};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 use rustix::time::Timespec;
 
+use crate::boot::boot_us;
 use crate::channel::{Channel, Host};
 use crate::child::{Child, Got};
 use crate::control::Control;
@@ -23,6 +26,11 @@ use crate::{log, stop};
 
 /// How long the host has to hear the last words.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the root's init may take until it can be talked to.
+const INIT_TIMEOUT: Duration = Duration::from_secs(60);
+const INIT_PAUSE: Duration = Duration::from_millis(10);
+/// Where systemd listens to its own tools.
+const SYSTEMD_SOCKET: &str = "/run/systemd/private";
 /// What every command finds in its environment unless the host says otherwise.
 const ENVIRONMENT: [(&str, &str); 3] = [
     (
@@ -107,6 +115,7 @@ impl Server {
                 }
                 (Role::Beside, End::Stop) => {
                     ask_init_to_stop();
+                    self.reaper.child_started();
                     self.role = Role::Beside;
                 }
                 (Role::Beside, End::HostGone) => return ExitCode::SUCCESS,
@@ -369,7 +378,11 @@ fn ask_init_to_stop() {
 const HANDOVER: &str = "/run/coop/agent.json";
 
 /// Starts a server beside the init that is about to become process 1.
-pub(crate) fn leave_beside(channel: &Channel, config: &BootConfig) -> Result<(), Failure> {
+pub(crate) fn leave_beside(
+    channel: &Channel,
+    config: &BootConfig,
+    init: &Path,
+) -> Result<(), Failure> {
     let what = || "leave a server beside the init".to_owned();
     let text = config.to_json().doing(what)?;
     std::fs::write(HANDOVER, text).doing(what)?;
@@ -379,6 +392,7 @@ pub(crate) fn leave_beside(channel: &Channel, config: &BootConfig) -> Result<(),
         // systemd spares processes whose names start so when it ends all others.
         .arg0("@coop-agent")
         .arg("--serve")
+        .arg(init)
         .stdin(Stdio::from(port))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -388,9 +402,10 @@ pub(crate) fn leave_beside(channel: &Channel, config: &BootConfig) -> Result<(),
         .doing(what)
 }
 
-/// The server beside the real init: its channel is its standard input.
-pub(crate) fn beside_init() -> ExitCode {
-    match serve_beside() {
+/// The server beside the real init, whose path it is told: its channel is its standard input.
+pub(crate) fn beside_init(words: &[OsString]) -> ExitCode {
+    let init = words.first().map(Path::new).unwrap_or(Path::new(""));
+    match serve_beside(init) {
         Ok(server) => server.run(),
         Err(failure) => {
             log::line(&failure.to_string());
@@ -399,10 +414,36 @@ pub(crate) fn beside_init() -> ExitCode {
     }
 }
 
-fn serve_beside() -> Result<Server, Failure> {
+fn serve_beside(init: &Path) -> Result<Server, Failure> {
+    // Otherwise it would be "exe", after the link by which it was started.
+    let _ = rustix::thread::set_name(c"coop-agent");
     let what = || format!("read {HANDOVER}");
     let text = std::fs::read(HANDOVER).doing(what)?;
     let config = BootConfig::from_json(&text).doing(what)?;
     let port = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).doing(what)?;
-    Server::new(Channel::on(port), &config, Role::Beside)
+    await_init(init);
+    let mut channel = Channel::on(port);
+    channel.send(&Reply::Phase {
+        phase: Phase::Ready,
+        boot_us: boot_us(),
+    });
+    Server::new(channel, &config, Role::Beside)
+}
+
+/// Waits until the root's init can be talked to, so that commands that do so find it. An init that
+/// is not known here is not waited for.
+fn await_init(init: &Path) {
+    if !is_systemd(init) {
+        return;
+    }
+    let deadline = Instant::now() + INIT_TIMEOUT;
+    while !Path::new(SYSTEMD_SOCKET).exists() && Instant::now() < deadline {
+        sleep(INIT_PAUSE);
+    }
+}
+
+/// Whether a path leads to systemd.
+pub(crate) fn is_systemd(init: &Path) -> bool {
+    let program = init.canonicalize().unwrap_or_default();
+    program.file_name().is_some_and(|name| name == "systemd")
 }
