@@ -247,7 +247,7 @@ pub(crate) fn make_source(folder: &Path) {
         echo hello > usr/bin/hello; chmod 4755 usr/bin/hello
         ln usr/bin/hello usr/bin/hallo
         ln -s usr/bin bin; ln -s /absolute/target abs; ln -s "$(printf 'x%.0s' $(seq 1 300))" long-link
-        : > nothing; chmod 0 nothing
+        : > nothing; chmod 400 nothing
         head -c 100000 /dev/urandom > usr/lib/blob
         head -c 512 /dev/zero > usr/lib/one-block
         printf 'deep' > deep/$(printf 'long-directory-name-%03d/' $(seq 1 12))file
@@ -266,6 +266,7 @@ pub(crate) fn make_source(folder: &Path) {
         sh(
             &src,
             r"
+            chmod 0 nothing
             mknod null c 1 3; mknod loop7 b 7 300
             echo a > owned; chown 1234:5678 owned
             echo b > big-owner; chown 3000000:4000000000 big-owner

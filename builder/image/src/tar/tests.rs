@@ -204,7 +204,9 @@ fn entry(flag: u8, path: &str, target: &str, content: &[u8]) -> Vec<u8> {
     header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
     header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
     header.set_size(content.len() as u64);
-    header.set_mode(0o644);
+    // Folders, also those by their old names, are entered by tar.
+    let is_folder = flag == b'5' || path.ends_with('/');
+    header.set_mode(if is_folder { 0o755 } else { 0o644 });
     header.set_mtime(1000);
     header.set_uid(0);
     header.set_gid(0);
@@ -489,7 +491,7 @@ fn implied_folders_are_root_s() {
 #[test]
 fn root_metadata_comes_from_the_archive() {
     let (tree, _) = read(&archive(&[entry(b'5', "./", "", b"")])).unwrap();
-    assert_eq!(tree.inode(InodeId::ROOT).metadata.mode, 0o644);
+    assert_eq!(tree.inode(InodeId::ROOT).metadata.mode, 0o755);
 }
 
 #[test]

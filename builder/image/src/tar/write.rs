@@ -411,7 +411,9 @@ fn runs(content: &Content) -> Vec<(u64, u64)> {
 
 /// The map of form 1.0, padded; an empty run at the end says where a last hole ends.
 fn sparse_map(runs: &[(u64, u64)], size: u64) -> Vec<u8> {
-    let end = runs.last().map_or(0, |(offset, length)| offset + length);
+    let end = runs
+        .last()
+        .map_or(0, |(offset, length)| offset.saturating_add(*length));
     let last = (end < size).then_some((size, 0));
     let count = runs.len().saturating_add(usize::from(last.is_some()));
     let mut map = format!("{count}\n").into_bytes();

@@ -183,7 +183,7 @@ impl<'v> Journal<'v> {
         u32::try_from((position % ring.max(1)).saturating_add(first)).unwrap_or(0)
     }
 
-    /// Reads complete transactions; whatever ends the log, the rest never happened.
+    /// Reads complete transactions; what follows the last one never happened.
     fn scan(&self) -> Result<Log, ReadError> {
         let mut log = Log::default();
         let mut pending = Log::default();
@@ -191,53 +191,87 @@ impl<'v> Journal<'v> {
         let mut position = self.superblock.s_start;
         // Each block of the ring can be looked at once.
         let mut left = self.superblock.s_maxlen;
-        loop {
+        while left > 0 {
             let block = self.volume.block(self.place_of(position)?)?;
-            let Some(header) = JournalHeader::decode(&block) else {
-                return Ok(log);
-            };
-            if header.h_magic != JBD2_MAGIC_NUMBER || header.h_sequence != sequence {
-                return Ok(log);
-            }
+            let header = JournalHeader::decode(&block).filter(|header| {
+                header.h_magic == JBD2_MAGIC_NUMBER && header.h_sequence == sequence
+            });
             let mut used = 1_u32;
-            match header.h_blocktype {
-                block_type::DESCRIPTOR if self.tail_matches(&block) => {
-                    for tag in self.tags(&block)? {
-                        let at = self.advance(position, used);
-                        used = used.saturating_add(1);
-                        if used > left {
-                            return Ok(log);
-                        }
-                        pending.blocks.push(Logged {
-                            target: tag.target,
-                            sequence,
-                            replacement: Replacement {
-                                block: self.place_of(at)?,
-                                escaped: tag.flags & tag_flags::ESCAPE != 0,
-                            },
-                            checksum: tag.checksum,
-                        });
+            match header.map(|header| header.h_blocktype) {
+                Some(block_type::DESCRIPTOR) if self.tail_matches(&block) => {
+                    let tags = self.tags(&block)?;
+                    used =
+                        u32::try_from(tags.len()).map_or(u32::MAX, |count| count.saturating_add(1));
+                    if used > left {
+                        break;
                     }
+                    self.log_blocks(&tags, position, sequence, &mut pending)?;
                 }
-                block_type::REVOKE if self.tail_matches(&block) => {
+                Some(block_type::REVOKE) if self.tail_matches(&block) => {
                     for target in self.revoked(&block)? {
                         pending.revoked.insert(target, sequence);
                     }
                 }
-                block_type::COMMIT if self.commit_matches(&block) => {
+                Some(block_type::COMMIT) if self.commit_matches(&block) => {
                     log.blocks.append(&mut pending.blocks);
                     // A later transaction's revocation covers an earlier one's.
                     log.revoked.append(&mut pending.revoked);
                     sequence = sequence.wrapping_add(1);
                 }
-                _ => return Ok(log),
+                _ => break,
             }
-            match left.checked_sub(used) {
-                Some(more) if more > 0 => left = more,
-                _ => return Ok(log),
-            }
+            left = left.saturating_sub(used);
             position = self.advance(position, used);
         }
+        self.check_end(sequence)?;
+        Ok(log)
+    }
+
+    /// The blocks of one descriptor at `position`, which follow it.
+    fn log_blocks(
+        &self,
+        tags: &[Tag],
+        position: u32,
+        sequence: u32,
+        log: &mut Log,
+    ) -> Result<(), ReadError> {
+        let mut at = position;
+        for tag in tags {
+            at = self.advance(at, 1);
+            log.blocks.push(Logged {
+                target: tag.target,
+                sequence,
+                replacement: Replacement {
+                    block: self.place_of(at)?,
+                    escaped: tag.flags & tag_flags::ESCAPE != 0,
+                },
+                checksum: tag.checksum,
+            });
+        }
+        Ok(())
+    }
+
+    /// The log ended before transaction `sequence`. Where that was committed all the same, the log
+    /// is damaged, and going on would lose what the guest was told to be safe. Without checksums
+    /// a commit block cannot be told from content that looks like one.
+    fn check_end(&self, sequence: u32) -> Result<(), ReadError> {
+        if self.seed.is_none() {
+            return Ok(());
+        }
+        for position in self.superblock.s_first..self.superblock.s_maxlen {
+            let block = self.volume.block(self.place_of(position)?)?;
+            let header = JournalHeader::decode(&block).filter(|header| {
+                header.h_magic == JBD2_MAGIC_NUMBER
+                    && header.h_sequence == sequence
+                    && header.h_blocktype == block_type::COMMIT
+            });
+            if header.is_some() {
+                return Err(ReadError::checksum(format!(
+                    "journal, transaction {sequence}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The checksum at the end of a descriptor or revoke block.
