@@ -61,8 +61,8 @@ pub struct Parts<'a> {
     pub recipe: &'a Recipe,
     /// The finished root file system.
     pub root: &'a Tree,
-    /// The kernel.
-    pub kernel: &'a Prebuilt,
+    /// The kernel, whose files [`write_kernel`] has written already.
+    pub kernel: Kernel,
     /// The digest of the recipe and its files, for the manifest.
     pub inputs: Digest,
     /// The digest of everything that the recipe resolved to; UUIDs come from it.
@@ -71,7 +71,7 @@ pub struct Parts<'a> {
     pub epoch: Timestamp,
 }
 
-/// Writes every file of the appliance into `folder`, the manifest last.
+/// Writes images and manifest into `folder`, which has the kernel's files.
 ///
 /// # Errors
 /// See [`AssembleError`].
@@ -86,7 +86,7 @@ pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleEr
         description: parts.recipe.description.clone(),
         architecture: parts.recipe.architecture.debian_name().to_owned(),
         inputs: parts.inputs.to_string(),
-        kernel: write_kernel(parts, folder)?,
+        kernel: parts.kernel.clone(),
         machine: Machine {
             memory_bytes: parts.recipe.devices.memory.0,
             cpus: parts.recipe.devices.cpus,
@@ -195,8 +195,16 @@ fn write_ext4(
     Ok(())
 }
 
-fn write_kernel(parts: &Parts<'_>, folder: &Path) -> Result<Kernel, AssembleError> {
-    let kernel = parts.kernel;
+/// Writes the kernel's files into `folder`: they come first, because guests that build start from
+/// there.
+///
+/// # Errors
+/// The files cannot be written.
+pub fn write_kernel(
+    kernel: &Prebuilt,
+    cmdline: &[String],
+    folder: &Path,
+) -> Result<Kernel, AssembleError> {
     write_program(&folder.join(VMLINUX), &kernel.vmlinux)?;
     fs::write(folder.join(CONFIG), &kernel.config)?;
     let modules = if kernel.modules.is_empty() {
@@ -218,7 +226,7 @@ fn write_kernel(parts: &Parts<'_>, folder: &Path) -> Result<Kernel, AssembleErro
         config: Member::of(folder, CONFIG)?,
         modules,
         libraries,
-        cmdline: parts.recipe.kernel.cmdline.clone(),
+        cmdline: cmdline.to_vec(),
     })
 }
 
@@ -229,10 +237,7 @@ fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes the archive of modules that follows the agent's in the initramfs.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_modules(modules: &[(String, Vec<u8>)], path: &Path) -> Result<(), AssembleError> {
+fn write_modules(modules: &[(String, Vec<u8>)], path: &Path) -> Result<(), AssembleError> {
     let mut entries = vec![cpio::Entry::directory("modules", 0o755)];
     for (name, bytes) in modules {
         entries.push(cpio::Entry::file(

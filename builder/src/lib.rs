@@ -4,9 +4,11 @@
 //! the environment or exits.
 
 pub mod assemble;
+pub mod build;
 pub mod debian;
 pub mod digest;
 pub mod fetch;
+pub mod guest;
 pub mod inputs;
 pub mod kernel;
 pub mod publish;

@@ -1,8 +1,8 @@
-//! Which folders of the host a machine may use.
+//! What of the host a machine may use.
 
 use std::path::{Path, PathBuf};
 
-use coop_runtime::HostFolders;
+use coop_runtime::{Host, parse_resolv_conf};
 use rustix::fs::{Access, access};
 
 use crate::environment::Environment;
@@ -13,11 +13,13 @@ const SOCKET_FOLDER_BYTES_MAX: usize = 60;
 const SHARED_MEMORY: &str = "/dev/shm";
 /// Where temporary files lie that may be large.
 const LARGE_TEMPORARY: &str = "/var/tmp";
+/// The host's name servers, resolv.conf(5).
+const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where temporary files lie if nobody says otherwise.
 const TEMPORARY: &str = "/tmp";
 
-/// Chooses the folders: TMPDIR wherever it is given and can be used, else the host's own.
-pub(crate) fn folders(environment: &Environment) -> HostFolders {
+/// Chooses folders and name servers: TMPDIR wherever it is given and can be used, else the host's own.
+pub(crate) fn host(environment: &Environment) -> Host {
     let given = environment
         .temporary
         .as_deref()
@@ -34,10 +36,13 @@ pub(crate) fn folders(environment: &Environment) -> HostFolders {
         .chain([SHARED_MEMORY, TEMPORARY, LARGE_TEMPORARY].map(Path::new))
         .map(Path::to_owned)
         .collect();
-    HostFolders {
+    // Without the file the guest's questions for names are answered with a failure.
+    let resolvers = fs_err::read_to_string(RESOLVERS).unwrap_or_default();
+    Host {
         memory,
         scratch: first(&[LARGE_TEMPORARY, TEMPORARY]),
         instances: instances(environment, given),
+        resolvers: parse_resolv_conf(&resolvers),
     }
 }
 
@@ -73,12 +78,12 @@ mod tests {
             temporary: Some(folder.path().to_owned()),
             ..Environment::default()
         };
-        let chosen = folders(&environment);
+        let chosen = host(&environment);
         assert_eq!(chosen.memory[0], folder.path());
         assert_eq!(chosen.scratch, folder.path());
         assert!(chosen.instances.starts_with(folder.path()));
         environment.temporary = Some(folder.path().join("missing"));
-        assert_eq!(folders(&environment).memory[0], Path::new(SHARED_MEMORY));
+        assert_eq!(host(&environment).memory[0], Path::new(SHARED_MEMORY));
     }
 
     #[test]
@@ -91,6 +96,6 @@ mod tests {
             temporary: Some(long),
             ..Environment::default()
         };
-        assert!(folders(&environment).instances.starts_with(TEMPORARY));
+        assert!(host(&environment).instances.starts_with(TEMPORARY));
     }
 }

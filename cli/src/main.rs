@@ -1,8 +1,6 @@
 //! The `coop` program: reads arguments and environment, calls the libraries, renders what they
 //! say. It alone prints, reads the environment and sets the exit code.
 
-#![expect(dead_code, reason = "what building needs comes with building")]
-
 mod arguments;
 mod command;
 mod environment;

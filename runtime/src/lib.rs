@@ -23,6 +23,7 @@ pub mod session;
 mod spec;
 
 pub use coop_driver::device::cocon::Resizer;
+pub use coop_driver::device::conet::{BoundPort, parse_resolv_conf};
 pub use coop_driver::engine::Pin;
 pub use coop_driver::transport::DeviceReport;
 pub use coop_guest::message::{Exit, Size, User};
@@ -33,6 +34,6 @@ pub use session::{
     ExecError, ExecHandle, ExecRequest, ExecStreams, Execution, SessionEnd, Stopped,
 };
 pub use spec::{
-    BOOT_TIMEOUT, ConsoleSpec, DiskSpec, DiskWrites, HostFolders, KernelSpec, MachineSpec,
-    NetworkSpec, Workload,
+    BOOT_TIMEOUT, ConsoleSpec, DiskSpec, DiskWrites, Host, KernelSpec, MachineSpec, NetworkSpec,
+    Workload,
 };

@@ -3,7 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use coop_appliance::Protocol;
 use coop_driver::device::cobd::{self, Disk, DiskMode};
+use coop_driver::device::conet::{
+    self, BoundPort, Transport, UserNetwork, UserOptions, stable_mac,
+};
 use coop_driver::engine;
 use coop_driver::engine::user::{COMMAND_LINE_BYTES_MAX, MEMORY_BYTES_MIN};
 use fs_err as fs;
@@ -23,12 +27,14 @@ pub struct CheckError(pub Vec<String>);
 pub struct Machine {
     pub(crate) spec: MachineSpec,
     pub(crate) disks: Vec<Box<dyn Disk>>,
+    pub(crate) network: Option<UserNetwork>,
+    pub(crate) ports: Vec<BoundPort>,
     pub(crate) memory_folder: PathBuf,
 }
 
 impl Machine {
     /// Opens and checks everything that the machine needs. Images that are written to are locked
-    /// from here on.
+    /// from here on, and ports of the host that lead into the guest are taken.
     ///
     /// # Errors
     /// All problems that were found, not only the first.
@@ -37,11 +43,14 @@ impl Machine {
         check_numbers(&spec, &mut problems);
         check_kernel(&spec, &mut problems);
         let disks = open_disks(&spec, &mut problems);
+        let (network, ports) = bind_network(&spec, &mut problems);
         let memory = engine::choose_memory_folder(&spec.memory_folders, spec.memory_bytes);
         match memory {
             Ok(memory_folder) if problems.is_empty() => Ok(Self {
                 spec,
                 disks,
+                network,
+                ports,
                 memory_folder,
             }),
             Ok(_) => Err(CheckError(problems)),
@@ -131,6 +140,42 @@ fn open_disks(spec: &MachineSpec, problems: &mut Vec<String>) -> Vec<Box<dyn Dis
         }
     }
     disks
+}
+
+fn bind_network(
+    spec: &MachineSpec,
+    problems: &mut Vec<String>,
+) -> (Option<UserNetwork>, Vec<BoundPort>) {
+    let Some(network) = &spec.network else {
+        return (None, Vec::new());
+    };
+    // The address must stay the same from boot to boot; no two guests share a link.
+    let mac = stable_mac(spec.hostname.as_deref().unwrap_or("coop"), 0);
+    let options = UserOptions {
+        forwards: network.forwards.iter().map(forward).collect(),
+        allow_host: network.allow_host,
+        resolvers: network.resolvers.clone(),
+        ..UserOptions::new(mac)
+    };
+    match UserNetwork::bind(options) {
+        Ok((network, ports)) => (Some(network), ports),
+        Err(error) => {
+            problems.push(error.to_string());
+            (None, Vec::new())
+        }
+    }
+}
+
+fn forward(forward: &coop_appliance::Forward) -> conet::Forward {
+    conet::Forward {
+        transport: match forward.protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+        },
+        host_port: forward.host_port,
+        guest_port: forward.guest_port,
+        count: forward.count,
+    }
 }
 
 fn mode(disk: &DiskSpec, scratch: &Path) -> DiskMode {

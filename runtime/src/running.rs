@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use coop_driver::device::cobd::Cobd;
 use coop_driver::device::cocon::{Cocon, CoconOptions, CoconStreams, Resizer};
+use coop_driver::device::conet::{BoundPort, Conet};
 use coop_driver::device::rng::Rng;
 use coop_driver::engine::user::{self, DeviceSocket, EngineError, Guest, UserOptions};
 use coop_driver::engine::{ConsoleSink, GuestEnd};
@@ -125,6 +126,7 @@ pub struct Running {
     session: Session,
     console: Mutex<Option<Console>>,
     boot_deadline: Instant,
+    ports: Vec<BoundPort>,
     supervisor: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -137,6 +139,8 @@ impl Machine {
         let Self {
             spec,
             disks,
+            network,
+            ports,
             memory_folder,
         } = self;
         let instance = Instance::create(&spec.instances_folder)?;
@@ -159,6 +163,9 @@ impl Machine {
             bus.add(serial, Box::new(device))?;
         }
         bus.add("rng".to_owned(), Box::new(Rng))?;
+        if let Some(network) = network {
+            bus.add("conet0".to_owned(), Box::new(Conet::new(network)))?;
+        }
         let size = spec.console.unwrap_or(CONSOLE_UNUSED);
         let (cocon, streams) = Cocon::new(CoconOptions {
             columns: size.columns,
@@ -209,6 +216,7 @@ impl Machine {
             shared,
             session,
             console: Mutex::new(console),
+            ports,
             supervisor: None,
         };
         running.supervisor = Some(supervisor?);
@@ -346,6 +354,12 @@ impl Running {
             self.shared.end(Cause::BootFailed(why));
         }
         ready
+    }
+
+    /// The host's ports that lead into the guest.
+    #[must_use]
+    pub fn ports(&self) -> &[BoundPort] {
+        &self.ports
     }
 
     /// Runs a command, as soon as commands can be run.

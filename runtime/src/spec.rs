@@ -1,5 +1,6 @@
 //! What a machine is made of, as it was asked for: plain data, nothing opened.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct NetworkSpec {
     pub forwards: Vec<Forward>,
     /// Whether the guest reaches the host's loopback and own addresses.
     pub allow_host: bool,
+    /// The host's name servers, best first; they may lie on its loopback.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// A console that somebody uses.
@@ -115,15 +118,17 @@ pub struct MachineSpec {
     pub boot_timeout: Duration,
 }
 
-/// Folders of the host that a machine needs.
+/// What a machine takes from its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostFolders {
+pub struct Host {
     /// See [`MachineSpec::memory_folders`].
     pub memory: Vec<PathBuf>,
     /// See [`MachineSpec::scratch_folder`].
     pub scratch: PathBuf,
     /// See [`MachineSpec::instances_folder`].
     pub instances: PathBuf,
+    /// See [`NetworkSpec::resolvers`].
+    pub resolvers: Vec<SocketAddr>,
 }
 
 impl MachineSpec {
@@ -132,10 +137,7 @@ impl MachineSpec {
     ///
     /// # Errors
     /// A path in the manifest is not plain.
-    pub fn of_appliance(
-        appliance: &Appliance,
-        folders: HostFolders,
-    ) -> Result<Self, ApplianceError> {
+    pub fn of_appliance(appliance: &Appliance, host: Host) -> Result<Self, ApplianceError> {
         let manifest = &appliance.manifest;
         let member = |member: &Member| appliance.path(member);
         let libraries = manifest.kernel.libraries.first().map(member).transpose()?;
@@ -159,6 +161,7 @@ impl MachineSpec {
             } => NetworkSpec {
                 forwards: forward.clone(),
                 allow_host: *allow_host,
+                resolvers: host.resolvers.clone(),
             },
         });
         Ok(Self {
@@ -181,9 +184,9 @@ impl MachineSpec {
             hostname: None,
             environment: Vec::new(),
             pin: Pin::Automatic,
-            memory_folders: folders.memory,
-            scratch_folder: folders.scratch,
-            instances_folder: folders.instances,
+            memory_folders: host.memory,
+            scratch_folder: host.scratch,
+            instances_folder: host.instances,
             timeout: None,
             boot_timeout: BOOT_TIMEOUT,
         })

@@ -2,6 +2,7 @@
 
 use fs_err as fs;
 
+#[allow(unreachable_pub)]
 #[path = "../fuzz/src/targets.rs"]
 mod targets;
 

@@ -84,6 +84,17 @@ pub struct SelectedPackage {
     pub download: Download,
 }
 
+impl SelectedPackage {
+    /// The package as one line that pins it: `libc6 2.41-12 amd64 sha256:…`.
+    #[must_use]
+    pub fn pin(&self) -> String {
+        format!(
+            "{} {} {} sha256:{}",
+            self.name, self.version, self.architecture, self.download.digest
+        )
+    }
+}
+
 /// A suite whose index was verified and whose lists are at hand.
 #[derive(Debug)]
 pub struct Suite {

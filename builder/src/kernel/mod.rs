@@ -1,9 +1,11 @@
 //! The guest's kernel: where it comes from and what of it an appliance carries.
 
 mod elf;
+mod fetch;
 mod modules;
 mod prebuilt;
 
+pub use fetch::{FetchedKernel, KernelSourceError, fetch};
 pub use prebuilt::{Library, Prebuilt, prebuilt};
 
 /// Why a kernel cannot be used.

@@ -38,11 +38,12 @@ pub struct Prebuilt {
     pub libraries: Vec<Library>,
 }
 
-/// Takes the kernel out of its package, and the loader and C library out of the same suite's libc.
+/// Takes the kernel out of its package, and the loader and libraries out of `suite`: packages of
+/// the same suite.
 ///
 /// # Errors
 /// A file is missing or damaged, or the kernel is older than [`OLDEST_RELEASE`].
-pub fn prebuilt(package: &Tree, libc: &Tree) -> Result<Prebuilt, KernelError> {
+pub fn prebuilt(package: &Tree, suite: &[Tree]) -> Result<Prebuilt, KernelError> {
     let release = release(package)?;
     if version_of(&release) < version_of(OLDEST_RELEASE) {
         return Err(KernelError::TooOld { release });
@@ -51,7 +52,7 @@ pub fn prebuilt(package: &Tree, libc: &Tree) -> Result<Prebuilt, KernelError> {
     let dynamic =
         elf::use_relative_interpreter(&mut vmlinux).map_err(|problem| invalid(PROGRAM, problem))?;
     let libraries = if dynamic {
-        libraries(libc)?
+        libraries(suite)?
     } else {
         Vec::new()
     };
@@ -129,25 +130,31 @@ fn boot_modules(package: &Tree, release: &str) -> Result<Vec<(String, Vec<u8>)>,
     Ok(modules)
 }
 
-fn libraries(libc: &Tree) -> Result<Vec<Library>, KernelError> {
-    let find = |file: &[u8]| -> Option<InodeId> {
-        let folders: [&[u8]; 2] = [b"/usr/lib/x86_64-linux-gnu/", b"/lib/x86_64-linux-gnu/"];
-        folders
-            .iter()
-            .filter_map(|folder| libc.resolve(&[*folder, file].concat()).ok())
-            .find(|id| matches!(libc.inode(*id).kind, Kind::File(_)))
-    };
+fn libraries(suite: &[Tree]) -> Result<Vec<Library>, KernelError> {
     let take = |file: &'static str, name: &str| -> Result<Library, KernelError> {
-        let id = find(file.as_bytes()).ok_or(KernelError::Missing(file))?;
+        let bytes = suite
+            .iter()
+            .find_map(|tree| Some((tree, find_library(tree, file)?)))
+            .map(|(tree, id)| tree.read_file(id, FILE_SIZE_MAX))
+            .ok_or(KernelError::Missing(file))?;
         Ok(Library {
             name: name.to_owned(),
-            bytes: libc.read_file(id, FILE_SIZE_MAX)?,
+            bytes: bytes?,
         })
     };
     Ok(vec![
         take("ld-linux-x86-64.so.2", "ld.so")?,
         take("libc.so.6", "libc.so.6")?,
+        // The C library opens it when a thread is cancelled, as at power-off.
+        take("libgcc_s.so.1", "libgcc_s.so.1")?,
     ])
+}
+
+fn find_library(tree: &Tree, file: &str) -> Option<InodeId> {
+    ["/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu"]
+        .iter()
+        .filter_map(|folder| tree.resolve(format!("{folder}/{file}").as_bytes()).ok())
+        .find(|id| matches!(tree.inode(*id).kind, Kind::File(_)))
 }
 
 #[cfg(test)]

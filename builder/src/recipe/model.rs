@@ -108,10 +108,9 @@ pub struct Debian {
 pub enum Variant {
     /// The essential ones and what they depend on.
     Essential,
-    /// The essential ones and apt: the default.
+    /// The essential ones, those of priority `required`, and apt: the default, and what other
+    /// tools call `minbase`.
     Minimal,
-    /// All of priority required, and apt.
-    Required,
 }
 
 /// Where packages come from.

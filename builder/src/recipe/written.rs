@@ -286,9 +286,8 @@ fn variant(text: &str) -> Result<Variant, String> {
     match text {
         "essential" => Ok(Variant::Essential),
         "minimal" => Ok(Variant::Minimal),
-        "required" => Ok(Variant::Required),
         other => Err(format!(
-            "unknown variant '{}'; known are essential, minimal and required",
+            "unknown variant '{}'; known are essential and minimal",
             shorten(other)
         )),
     }

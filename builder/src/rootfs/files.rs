@@ -93,7 +93,10 @@ fn number(tree: &Tree, owner: &Owner, table: &str, what: &'static str) -> Result
 
 /// Puts a file at a path. A link to a file is replaced by the file, as `install` does; links on
 /// the way are followed.
-pub(super) fn put(
+///
+/// # Errors
+/// A folder stands there, or something on the way is no folder.
+pub fn put(
     tree: &mut Tree,
     path: &[u8],
     content: Content,

@@ -9,6 +9,7 @@ use coop_image::tree::{Timestamp, Tree, TreeError};
 
 use crate::recipe::Rootfs;
 
+pub use files::put as put_file;
 pub use normalise::normalise;
 
 /// Why a root file system cannot be what the recipe says.

@@ -1,9 +1,13 @@
 //! Where a root file system comes from: the recipe's `rootfs.source`.
 
+mod archive;
+mod debian;
 mod tarball;
 
 use coop_image::tree::{Timestamp, Tree};
 
+pub use archive::Archive;
+pub use debian::{DebianSourceError, debian};
 pub use tarball::{TarballError, tarball};
 
 /// A root file system as its source gives it.

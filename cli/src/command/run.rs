@@ -101,8 +101,9 @@ fn specification(
     options: &RunOptions,
     environment: &Environment,
 ) -> Result<MachineSpec, Failure> {
-    let folders = host::folders(environment);
-    let spec = MachineSpec::of_appliance(appliance, folders);
+    let host = host::host(environment);
+    let resolvers = host.resolvers.clone();
+    let spec = MachineSpec::of_appliance(appliance, host);
     let mut spec = spec.map_err(|error| Failure::work(&error))?;
     if let Some(memory) = options.memory {
         spec.memory_bytes = memory.0;
@@ -111,7 +112,10 @@ fn specification(
         spec.cpus = cpus;
     }
     if !options.forwards.is_empty() || options.allow_host {
-        let network = spec.network.get_or_insert_with(NetworkSpec::default);
+        let network = spec.network.get_or_insert_with(|| NetworkSpec {
+            resolvers,
+            ..NetworkSpec::default()
+        });
         network.forwards.extend_from_slice(&options.forwards);
         network.allow_host |= options.allow_host;
     }

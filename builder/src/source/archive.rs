@@ -1,0 +1,41 @@
+//! The Debian archive that a build uses where the recipe names none, and the present time.
+
+use crate::debian::mirror::{self, AptSources, Mirror, MirrorError};
+use crate::debian::suite::SuiteRequest;
+
+/// What a build knows of Debian archives beyond its recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Archive<'a> {
+    /// The environment's mirror.
+    pub environment: Option<&'a str>,
+    /// The host's apt sources.
+    pub apt: &'a AptSources,
+    /// Debian's name of the architecture.
+    pub architecture: &'a str,
+    /// The present, in seconds since 1970: for expiry.
+    pub now_seconds: i64,
+}
+
+impl Archive<'_> {
+    /// The recipe's mirror, or the archive at hand.
+    ///
+    /// # Errors
+    /// Nobody names one, or its name is no URL.
+    pub fn mirror(&self, recipe: Option<&str>) -> Result<Mirror, MirrorError> {
+        mirror::choose(recipe, self.environment, self.apt)
+    }
+
+    /// A request for `main` of a suite whose name is still to be filled in, signed by Debian.
+    #[must_use]
+    pub fn request(&self, mirror: Mirror) -> SuiteRequest {
+        SuiteRequest {
+            mirror,
+            suite: String::new(),
+            components: Vec::new(),
+            architecture: self.architecture.to_owned(),
+            keyring: None,
+            now_seconds: self.now_seconds,
+            pinned: None,
+        }
+    }
+}
