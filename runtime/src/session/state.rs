@@ -9,6 +9,9 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::SessionEvent;
 
+/// Warnings that an agent has at most; the honest one has a handful.
+const WARNINGS_MAX: usize = 100;
+
 /// How far a guest's boot has come, as its agent tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BootPhase {
@@ -120,6 +123,13 @@ pub(super) struct State {
     pub(super) ended: Option<SessionEnd>,
     pub(super) last_exit: Option<Exit>,
     greeted: bool,
+    phase: Option<BootPhase>,
+    warnings: usize,
+}
+
+/// A guest's sentence as a terminal may show it.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 impl State {
@@ -151,18 +161,25 @@ impl State {
                     Phase::Root => BootPhase::Root,
                     Phase::Ready => BootPhase::Ready,
                 };
-                self.ready |= phase == BootPhase::Ready;
+                if self.phase.replace(phase) >= Some(phase) {
+                    return broken("its boot goes backwards");
+                }
+                self.ready = phase == BootPhase::Ready;
                 let time = Duration::from_micros(*boot_us);
                 return Ok(Some(SessionEvent::Phase(phase, time)));
             }
-            Reply::Failed { text } => self.end(SessionEnd::BootFailed((*text).to_owned())),
+            Reply::Failed { text } => self.end(SessionEnd::BootFailed(printable(text))),
             Reply::Warning { text } => {
-                return Ok(Some(SessionEvent::Warning((*text).to_owned())));
+                self.warnings += 1;
+                if self.warnings > WARNINGS_MAX {
+                    return broken("it warns without end");
+                }
+                return Ok(Some(SessionEvent::Warning(printable(text))));
             }
             Reply::Stopped { clean, text } => {
                 self.stopped = Some(Stopped {
                     clean: *clean,
-                    why: (*text).to_owned(),
+                    why: printable(text),
                 });
                 return Ok(Some(SessionEvent::Stopped));
             }
@@ -186,7 +203,7 @@ impl State {
             return Ok(());
         };
         match reply {
-            Reply::Refused { text, .. } => exec.finish(Err((*text).to_owned())),
+            Reply::Refused { text, .. } => exec.finish(Err(printable(text))),
             Reply::Output { output, data, .. } => {
                 let stream = exec.output(*output);
                 let length = u32::try_from(data.len()).unwrap_or(u32::MAX);

@@ -300,6 +300,35 @@ fn a_failed_boot_and_a_stop_are_answered() {
 }
 
 #[test]
+fn a_guests_sentences_are_bounded_and_printable() {
+    let (session, mut guest, events) = start();
+    guest.boot();
+    for _ in 0..100 {
+        guest.say(&Reply::Warning {
+            text: "a\x1b[2Jb\n",
+        });
+    }
+    let warnings = events.iter().skip(2).take(100);
+    let plain = SessionEvent::Warning("a[2Jb".to_owned());
+    assert!(warnings.into_iter().all(|event| event == plain));
+    guest.say(&Reply::Warning { text: "more" });
+    let end = session.board.wait(None, |state| state.ended.clone());
+    assert!(matches!(end, Some(SessionEnd::Protocol(_))));
+}
+
+#[test]
+fn a_boot_does_not_go_backwards() {
+    let (session, mut guest, _events) = start();
+    guest.boot();
+    guest.say(&Reply::Phase {
+        phase: Phase::Ready,
+        boot_us: 10,
+    });
+    let end = session.board.wait(None, |state| state.ended.clone());
+    assert!(matches!(end, Some(SessionEnd::Protocol(_))));
+}
+
+#[test]
 fn nonsense_ends_the_session_and_nothing_else() {
     for bytes in [
         &[0xff; 64][..],

@@ -110,7 +110,7 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
     if let Err(failure) = devices::swap_on(&config.cobd) {
         warn(channel, &failure);
     }
-    if let Some(name) = &config.hostname {
+    if let Some(name) = config.hostname.clone().or_else(own_hostname) {
         rustix::system::sethostname(name.as_bytes()).doing(|| format!("set the name {name}"))?;
     }
     if let Err(failure) = network::loopback() {
@@ -127,6 +127,16 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
             Ok(None)
         }
     }
+}
+
+/// The name that the root gives itself.
+fn own_hostname() -> Option<String> {
+    let text = fs::read_to_string("/etc/hostname").ok()?;
+    let name = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with('#'));
+    name.map(str::to_owned)
 }
 
 /// Finds out who is process 1 from now on: the agent, or the root's init, which then replaces it.
