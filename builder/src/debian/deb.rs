@@ -176,6 +176,9 @@ pub fn fetch_debs(
     });
     let done = AtomicU64::new(0);
     let open = |(package, file): (&SelectedPackage, fs_err::File)| {
+        if observer.is_cancelled() {
+            return Err(FetchError::Cancelled(package.download.url.clone()).into());
+        }
         let deb = open_deb(fetcher.store(), package, file.into_file());
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         observer.event(&Event::TaskProgress { task: TASK, done });

@@ -17,6 +17,8 @@ pub mod unpack;
 pub mod version;
 
 #[cfg(test)]
+mod system_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

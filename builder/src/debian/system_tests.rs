@@ -1,0 +1,520 @@
+//! Packages that the tests make, opened, unpacked, and compared with what dpkg does.
+
+use std::process::Command;
+
+use coop_image::tree::{Kind, Timestamp, Tree};
+use fs_err as fs;
+use tempfile::TempDir;
+
+use crate::debian::deb::DebError;
+use crate::debian::system::{AptSource, System, SystemOptions, build_system};
+use crate::debian::testing::{NOW, Recipe, open};
+use crate::debian::unpack::{UnpackError, unpack_files};
+use crate::store::Store;
+
+const EMPTY: Recipe<'_> = Recipe {
+    name: "empty",
+    version: "1",
+    fields: "",
+    control: &[],
+    files: &[],
+};
+
+fn store() -> (TempDir, Store) {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    (folder, store)
+}
+
+fn options() -> SystemOptions {
+    SystemOptions {
+        architecture: "amd64".to_owned(),
+        time: Timestamp::from_seconds(NOW),
+        apt: None,
+    }
+}
+
+fn build(recipes: &[Recipe<'_>]) -> Result<System, UnpackError> {
+    let (_folder, store) = store();
+    let debs = recipes.iter().map(|recipe| recipe.deb(&store)).collect();
+    build_system(debs, &options())
+}
+
+fn text(tree: &Tree, path: &str) -> String {
+    let id = tree
+        .resolve(path.as_bytes())
+        .unwrap_or_else(|error| panic!("{error}"));
+    String::from_utf8(tree.read_file(id, 1 << 20).unwrap()).unwrap()
+}
+
+fn names(tree: &Tree, path: &str) -> Vec<String> {
+    let entries = tree
+        .entries(tree.resolve(path.as_bytes()).unwrap())
+        .unwrap();
+    entries
+        .keys()
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
+}
+
+fn oracle_is_missing(program: &str) -> bool {
+    let missing = Command::new(program).arg("--version").output().is_err();
+    if missing {
+        let required = std::env::var_os("COOP_REQUIRE_ORACLES").is_some_and(|value| value == "1");
+        assert!(!required, "{program} is missing");
+        eprintln!("skipped: {program} is missing");
+    }
+    missing
+}
+
+/// A library, its configuration, and somebody who waits for it.
+const SAMPLES: [Recipe<'_>; 3] = [
+    Recipe {
+        name: "base-files",
+        version: "13",
+        fields: "Essential: yes\nSection: admin\nPriority: required\n",
+        control: &[("conffiles", "/etc/issue\n")],
+        files: &[
+            ("bin", "->usr/bin"),
+            ("lib", "->usr/lib"),
+            ("usr/bin/", ""),
+            ("usr/lib/", ""),
+            ("etc/issue", "hello\n"),
+            ("var/lib/dpkg/", ""),
+        ],
+    },
+    Recipe {
+        name: "libx1",
+        version: "1:2.0-1",
+        fields: "Multi-Arch: same\nSource: x\nDepends: base-files (>= 2)\nHomepage: http://x.invalid\n",
+        control: &[
+            ("conffiles", "/etc/x.conf\n/etc/x.d/y\n"),
+            ("triggers", "# comment\nactivate-noawait ldconfig\n"),
+            ("md5sums", "0 usr/lib/libx.so.1\n"),
+        ],
+        files: &[
+            ("etc/x.conf", "x\n"),
+            ("etc/x.d/y", "y\n"),
+            ("lib/libx.so.1", "library"),
+            ("usr/share/doc/libx1/copyright", "free\n"),
+        ],
+    },
+    Recipe {
+        name: "waiter",
+        version: "1",
+        fields: "Architecture: all\n",
+        control: &[(
+            "triggers",
+            "interest-noawait /usr/lib\ninterest ldconfig\ninterest /etc\n",
+        )],
+        files: &[("usr/bin/wait", "#!/bin/sh\n")],
+    },
+];
+
+#[test]
+fn packages_lie_as_dpkg_leaves_them() {
+    let tree = build(&SAMPLES).unwrap().tree;
+    assert_eq!(
+        text(&tree, "/usr/lib/libx.so.1"),
+        "library",
+        "through the link /lib"
+    );
+    assert_eq!(
+        names(&tree, "/etc"),
+        ["issue.dpkg-new", "x.conf.dpkg-new", "x.d"]
+    );
+    assert_eq!(
+        text(&tree, "/var/lib/dpkg/info/libx1:amd64.list"),
+        "/.\n/etc\n/etc/x.conf\n/etc/x.d\n/etc/x.d/y\n/lib\n/lib/libx.so.1\n/usr\n/usr/share\n\
+         /usr/share/doc\n/usr/share/doc/libx1\n/usr/share/doc/libx1/copyright\n"
+    );
+    assert_eq!(
+        text(&tree, "/var/lib/dpkg/triggers/File"),
+        "/usr/lib waiter/noawait\n/etc waiter\n"
+    );
+    assert_eq!(text(&tree, "/var/lib/dpkg/triggers/ldconfig"), "waiter\n");
+    let id = tree.resolve(b"/usr/bin/wait").unwrap();
+    assert_eq!(tree.inode(id).metadata.mode, 0o755);
+    let made = tree.resolve(b"/var/lib/dpkg/status").unwrap();
+    assert_eq!(
+        tree.inode(made).metadata.times.modified,
+        Timestamp::from_seconds(NOW)
+    );
+}
+
+#[test]
+fn dpkg_itself_leaves_the_same() {
+    let is_root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|out| out.stdout == b"0\n");
+    if oracle_is_missing("dpkg") || !is_root {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("root");
+    for path in ["info", "updates", "triggers"] {
+        fs::create_dir_all(root.join("var/lib/dpkg").join(path)).unwrap();
+    }
+    fs::write(root.join("var/lib/dpkg/status"), "").unwrap();
+    for recipe in &SAMPLES {
+        let path = folder.path().join(format!("{}.deb", recipe.name));
+        fs::write(&path, recipe.bytes()).unwrap();
+        let mut command = Command::new("dpkg");
+        command.arg(format!("--root={}", root.display()));
+        // A host that is not amd64 is as good.
+        command.args([
+            "--force-depends",
+            "--force-architecture",
+            "--force-bad-path",
+            "--unpack",
+        ]);
+        let output = command.arg(&path).env("LC_ALL", "C").output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let tree = build(&SAMPLES).unwrap().tree;
+    let theirs = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    // dpkg puts symbolic links last, as dpkg-deb does and this test's archives do not.
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    for path in [
+        "var/lib/dpkg/status",
+        "var/lib/dpkg/triggers/File",
+        "var/lib/dpkg/triggers/ldconfig",
+        "var/lib/dpkg/info/format",
+        "var/lib/dpkg/info/base-files.list",
+        "var/lib/dpkg/info/libx1:amd64.list",
+        "var/lib/dpkg/info/libx1:amd64.triggers",
+        "var/lib/dpkg/info/waiter.list",
+        "etc/issue.dpkg-new",
+    ] {
+        let (ours, theirs) = (text(&tree, &format!("/{path}")), theirs(path));
+        match path.ends_with(".list") {
+            true => assert_eq!(sorted(ours), sorted(theirs), "{path}"),
+            false => assert_eq!(ours, theirs, "{path}"),
+        }
+    }
+    let info = fs::read_dir(root.join("var/lib/dpkg/info")).unwrap();
+    let mut listed: Vec<String> = info
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    listed.sort();
+    // dpkg makes up missing checksums from the files.
+    listed.retain(|name| !["base-files.md5sums", "waiter.md5sums"].contains(&name.as_str()));
+    assert_eq!(names(&tree, "/var/lib/dpkg/info"), listed);
+}
+
+#[test]
+fn every_compression_is_read() {
+    if oracle_is_missing("dpkg-deb") {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("source");
+    fs::create_dir_all(source.join("DEBIAN")).unwrap();
+    fs::write(source.join("file"), "text").unwrap();
+    let control =
+        "Package: empty\nVersion: 1\nArchitecture: amd64\nMaintainer: t\nDescription: t\n";
+    fs::write(source.join("DEBIAN/control"), control).unwrap();
+    for kind in ["none", "gzip", "xz", "zstd"] {
+        let path = folder.path().join(format!("{kind}.deb"));
+        let mut command = Command::new("dpkg-deb");
+        command.args(["--root-owner-group", "--build", &format!("-Z{kind}")]);
+        assert!(
+            command
+                .arg(&source)
+                .arg(&path)
+                .output()
+                .unwrap()
+                .status
+                .success(),
+            "{kind}"
+        );
+        let bytes = fs::read(&path).unwrap();
+        let (_folder, store) = store();
+        let selected = EMPTY.selected(&bytes);
+        for _ in ["cold", "warm"] {
+            let deb = open(&store, &selected, &bytes).unwrap();
+            assert_eq!(
+                text(&unpack_files(&deb).unwrap(), "/file"),
+                "text",
+                "{kind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_package_is_taken_apart_without_a_database() {
+    let (_folder, store) = store();
+    let tree = unpack_files(&SAMPLES[1].deb(&store)).unwrap();
+    assert_eq!(names(&tree, "/"), ["etc", "lib", "usr"]);
+    assert_eq!(text(&tree, "/etc/x.conf"), "x\n");
+}
+
+#[test]
+fn the_same_file_twice_needs_a_replaces() {
+    let with = |fields| Recipe {
+        name: "second",
+        fields,
+        files: &[("usr/x", "second"), ("usr/y", "")],
+        ..EMPTY
+    };
+    let first = |fields| Recipe {
+        name: "first",
+        fields,
+        files: &[("usr/x", "first")],
+        ..EMPTY
+    };
+    let error = build(&[first(""), with("")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "package 'second' has the file '/usr/x', which is also in package 'first'"
+    );
+    let error = build(&[first(""), with("Replaces: first (<< 1)\n")]).unwrap_err();
+    assert!(matches!(error, UnpackError::Conflict { .. }));
+    let list = |tree: &Tree, name| text(tree, &format!("/var/lib/dpkg/info/{name}.list"));
+    let tree = build(&[first(""), with("Replaces: first (<= 1)\n")])
+        .unwrap()
+        .tree;
+    assert_eq!(text(&tree, "/usr/x"), "second");
+    assert_eq!(list(&tree, "first"), "/.\n/usr\n");
+    let tree = build(&[first("Replaces: second\n"), with("")])
+        .unwrap()
+        .tree;
+    assert_eq!(text(&tree, "/usr/x"), "first");
+    assert_eq!(list(&tree, "second"), "/.\n/usr\n/usr/y\n");
+}
+
+#[test]
+fn folders_links_and_files_in_each_others_way() {
+    let package = |name, files| Recipe {
+        name,
+        files,
+        ..EMPTY
+    };
+    let build = |first, second| build(&[package("first", first), package("second", second)]);
+    let tree = build(&[("a/b", "")], &[("a", "->/tmp")]).unwrap().tree;
+    assert!(
+        tree.entries(tree.lookup(b"/a").unwrap()).is_some(),
+        "the folder stays"
+    );
+    let tree = build(&[("real/x", ""), ("link", "->real")], &[("link/y", "")])
+        .unwrap()
+        .tree;
+    assert_eq!(names(&tree, "/real"), ["x", "y"]);
+    for (first, second) in [
+        (&[("a", "")], &[("a/b", "")]),
+        (&[("a/b", "")], &[("a", "")]),
+        (&[("a", "->nowhere")], &[("a/b", "")]),
+        (&[("a", "->a")], &[("a/b", "")]),
+    ] {
+        let error = build(first, second).unwrap_err();
+        assert!(matches!(error, UnpackError::Path { .. }), "{error}");
+    }
+}
+
+#[test]
+fn older_suites_get_a_merged_usr() {
+    let base = Recipe {
+        name: "base-files",
+        files: &[("etc/x", "")],
+        ..EMPTY
+    };
+    let shell = Recipe {
+        name: "dash",
+        files: &[("bin/sh", "#!"), ("lib/x", "")],
+        ..EMPTY
+    };
+    let tree = build(&[shell, base]).unwrap().tree;
+    assert_eq!(text(&tree, "/usr/bin/sh"), "#!");
+    assert!(matches!(
+        tree.inode(tree.lookup(b"/bin").unwrap()).kind,
+        Kind::Symlink(_)
+    ));
+}
+
+#[test]
+fn scripts_run_in_the_order_of_need() {
+    let package = |name, fields, control| Recipe {
+        name,
+        fields,
+        control,
+        ..EMPTY
+    };
+    let preinst: &[(&str, &str)] = &[("preinst", "#!/bin/sh\nset -e\ntouch /x\n")];
+    let idle: &[(&str, &str)] = &[(
+        "preinst",
+        "#!/bin/sh\nset -e\n# x\ndpkg-maintscript-helper a -- \"$@\"\nexit 0\n",
+    )];
+    let divert: &[(&str, &str)] = &[("preinst", "#!/bin/sh\ndpkg-divert --add --rename /x\n")];
+    let recipes = [
+        package("libc6", "Multi-Arch: same\n", preinst),
+        package("dpkg", "Essential: yes\nDepends: libc6\n", idle),
+        package("base-passwd", "Essential: yes\n", preinst),
+        package("helper", "Provides: virtual\n", &[]),
+        package("plain", "Depends: helper\n", &[]),
+        package("needy", "Pre-Depends: dpkg, virtual\n", preinst),
+        package("mover", "", divert),
+    ];
+    let system = build(&recipes).unwrap();
+    let from = system.script.find("chmod 755 /usr/sbin").unwrap();
+    let lines: Vec<&str> = system.script[from..].lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "preinst base-passwd amd64",
+            "preinst libc6:amd64 amd64",
+            "dpkg --force-depends --configure libc6:amd64 dpkg base-passwd",
+            "# needy needs these to be configured before",
+            "dpkg --force-depends --configure helper",
+            "preinst needy amd64",
+            "dpkg --force-depends --unpack /var/cache/coop-deferred/0000-mover.deb",
+            "rm -rf /var/cache/coop-deferred",
+            "dpkg --configure -a",
+            "dpkg --audit",
+            "rm -f /usr/sbin/policy-rc.d",
+        ]
+    );
+    assert!(!text(&system.tree, "/var/lib/dpkg/status").contains("mover"));
+    let (_folder, store) = store();
+    let id = system
+        .tree
+        .resolve(b"/var/cache/coop-deferred/0000-mover.deb")
+        .unwrap();
+    let bytes = system.tree.read_file(id, 1 << 20).unwrap();
+    assert!(open(&store, &recipes[6].selected(&bytes), &bytes).is_ok());
+}
+
+#[test]
+fn the_shell_takes_the_script() {
+    let system = build(&SAMPLES).unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("script");
+    fs::write(&path, &system.script).unwrap();
+    let status = Command::new("sh").arg("-n").arg(&path).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn apt_learns_the_mirror() {
+    let (_folder, store) = store();
+    let apt = Recipe {
+        name: "apt",
+        files: &[
+            ("etc/apt/apt.conf.d/", ""),
+            ("usr/share/keyrings/debian-archive-keyring.pgp", ""),
+        ],
+        ..EMPTY
+    };
+    let stanza = |url: &str, keyring: Option<&[u8]>| {
+        let source = AptSource {
+            url: url.to_owned(),
+            suites: vec!["trixie".to_owned()],
+            components: vec!["main".to_owned(), "contrib".to_owned()],
+            keyring: keyring.map(<[u8]>::to_vec),
+            check_valid_until: keyring.is_none(),
+        };
+        let options = SystemOptions {
+            apt: Some(source),
+            ..options()
+        };
+        build_system(vec![apt.deb(&store)], &options).unwrap().tree
+    };
+    let path = "/etc/apt/sources.list.d/debian.sources";
+    assert_eq!(
+        text(&stanza("http://m.invalid/debian", None), path),
+        "Types: deb\nURIs: http://m.invalid/debian\nSuites: trixie\nComponents: main contrib\n\
+         Signed-By: /usr/share/keyrings/debian-archive-keyring.pgp\n"
+    );
+    let own = stanza("http://m.invalid/debian", Some(b"-----BEGIN PGP"));
+    assert!(text(&own, path).ends_with("/etc/apt/keyrings/coop.asc\nCheck-Valid-Until: no\n"));
+    assert_eq!(text(&own, "/etc/apt/keyrings/coop.asc"), "-----BEGIN PGP");
+    assert!(
+        stanza("file:/srv/debian", None)
+            .resolve(path.as_bytes())
+            .is_err()
+    );
+}
+
+#[test]
+fn another_package_than_the_index_names_is_refused() {
+    let (_folder, store) = store();
+    let bytes = EMPTY.bytes();
+    let mut selected = EMPTY.selected(&bytes);
+    selected.version = "2".to_owned();
+    let error = open(&store, &selected, &bytes).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "package 'empty' says in its control file that its Version is '1', not '2'"
+    );
+}
+
+#[test]
+fn damaged_packages_are_refused() {
+    let (_folder, store) = store();
+    let bytes = SAMPLES[1].bytes();
+    let open_changed = |bytes: &[u8]| open(&store, &SAMPLES[1].selected(bytes), bytes);
+    for length in (0..bytes.len() - 600).step_by(97) {
+        assert!(open_changed(&bytes[..length]).is_err(), "{length}");
+    }
+    for index in (0..bytes.len().min(1500)).chain((1500..bytes.len()).step_by(61)) {
+        let mut bad = bytes.clone();
+        bad[index] ^= 0x15;
+        // What changes the text of a file only is none of our business here.
+        if let Ok(deb) = open_changed(&bad) {
+            let _ = unpack_files(&deb);
+            let _ = build_system(vec![deb], &options());
+        }
+    }
+    let other = |old: &[u8], new: &[u8]| {
+        let mut bad = bytes.clone();
+        let at = bad
+            .windows(old.len())
+            .position(|window| window == old)
+            .unwrap();
+        bad[at..at + old.len()].copy_from_slice(new);
+        open_changed(&bad).unwrap_err()
+    };
+    assert!(matches!(other(b"2.0\n", b"3.0\n"), DebError::Format { .. }));
+    assert!(matches!(
+        other(b"data.tar", b"nope.tar"),
+        DebError::Format { .. }
+    ));
+    assert!(matches!(other(b"ustar", b"uster"), DebError::Tar { .. }));
+}
+
+#[test]
+fn paths_do_not_leave_the_package() {
+    let (_folder, store) = store();
+    let recipe = Recipe {
+        files: &[("aa/bb", "evil")],
+        ..EMPTY
+    };
+    let mut bytes = recipe.bytes();
+    let at = bytes
+        .windows(7)
+        .rposition(|window| window == b"./aa/bb")
+        .unwrap();
+    bytes[at..at + 7].copy_from_slice(b"./../bb");
+    let field = at + 148..at + 156;
+    bytes[field.clone()].fill(b' ');
+    let sum: u32 = bytes[at..at + 512]
+        .iter()
+        .map(|byte| u32::from(*byte))
+        .sum();
+    bytes[field].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let deb = open(&store, &recipe.selected(&bytes), &bytes).unwrap();
+    let error = unpack_files(&deb).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "package 'empty' has the path './../bb', which leads out of the package"
+    );
+}
