@@ -1,6 +1,9 @@
 //! The integration suite: one binary, one module for each room or promise.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod cli;
 mod corpus;
+#[allow(dead_code, clippy::print_stderr)]
+mod support;
+mod terminal;
 mod tidy;

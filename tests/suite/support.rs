@@ -122,11 +122,19 @@ pub fn coop() -> Command {
 pub fn plain_environment(command: &mut Command) {
     command
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
         .env("HOME", "/nonexistent")
         .env("COOP_CACHE", cache())
         .current_dir(home());
-    for name in ["COOP_DEBIAN_MIRROR", "SSL_CERT_FILE", "http_proxy", "https_proxy"] {
+    for name in [
+        "COOP_DEBIAN_MIRROR",
+        "SSL_CERT_FILE",
+        "http_proxy",
+        "https_proxy",
+    ] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
