@@ -27,14 +27,25 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(refuse(&error, &output)),
     };
-    let result = match &arguments.command {
-        Command::Build(options) => command::build::run(options, &environment, &output),
-        Command::Run(options) => command::run::run(options, &environment, &output),
-        Command::Check(options) => command::check::run(options, &output),
-        Command::Inspect(options) => command::inspect::run(options, &output),
+    let (result, json) = match &arguments.command {
+        Command::Build(options) => (
+            command::build::run(options, &environment, &output),
+            options.json,
+        ),
+        Command::Run(options) => (
+            command::run::run(options, &environment, &output),
+            // A run has a report of its own, also of its failure.
+            false,
+        ),
+        Command::Check(options) => (command::check::run(options, &output), options.json),
+        Command::Inspect(options) => (command::inspect::run(options, &output), options.json),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {
-        render::error::failure(&output, &failure);
+        if json {
+            render::json::value(&render::json::failure(&failure));
+        } else {
+            render::error::failure(&output, &failure);
+        }
         failure.code
     }))
 }

@@ -5,20 +5,13 @@ use serde_json::json;
 
 use super::Ended;
 use crate::arguments::CheckOptions;
-use crate::failure::{Failure, USAGE};
+use crate::failure::Failure;
 use crate::render::{Output, data, error, json};
 
 /// Reads the recipe and says so if it is right.
 pub(crate) fn run(options: &CheckOptions, output: &Output) -> Ended {
-    let (recipe, warnings) = match recipe::read(&options.recipe, &options.sets()) {
-        Ok(read) => read,
-        Err(diagnostics) if options.json => {
-            let errors: Vec<_> = diagnostics.iter().map(json::diagnostic).collect();
-            json::value(&json!({ "errors": errors }));
-            return Ok(USAGE);
-        }
-        Err(diagnostics) => return Err(Failure::recipe(diagnostics)),
-    };
+    let read = recipe::read(&options.recipe, &options.sets());
+    let (recipe, warnings) = read.map_err(Failure::recipe)?;
     if options.json {
         let warnings: Vec<_> = warnings.iter().map(json::warning).collect();
         let resolved = serde_json::to_value(&recipe).map_err(|error| Failure::work(&error))?;

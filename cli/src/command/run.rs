@@ -25,11 +25,28 @@ pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Outp
     } else {
         COOP_FAILED
     };
-    boot(options, environment, output).map_err(|failure| failure.with_work_code(code))
+    let begin = Instant::now();
+    let booted = boot(options, environment, output);
+    let end = match booted.map_err(|failure| failure.with_work_code(code)) {
+        Ok(end) => end,
+        Err(failure) if options.json => {
+            json::value(&json::failure(&failure));
+            return Ok(failure.code);
+        }
+        Err(failure) => return Err(failure),
+    };
+    let ended = exit_code(&end).map_err(|failure| failure.with_work_code(code));
+    if options.json {
+        let code = match &ended {
+            Ok(code) => *code,
+            Err(failure) => failure.code,
+        };
+        json::value(&json::report(&end.report, code, begin.elapsed()));
+    }
+    ended
 }
 
-fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Ended {
-    let begin = Instant::now();
+fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Result<End, Failure> {
     if !options.shares.is_empty() {
         return Err(Failure::usage("--share is not supported yet"));
     }
@@ -60,17 +77,7 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> End
     let running = machine
         .start(watch)
         .map_err(|error| Failure::work(&error))?;
-    let end = attend::attend(running, options)?;
-    let code = exit_code(&end);
-    if options.json {
-        let wall = begin.elapsed();
-        json::value(&json::report(
-            &end.report,
-            code.as_ref().ok().copied(),
-            wall,
-        ));
-    }
-    code
+    attend::attend(running, options)
 }
 
 enum Target {

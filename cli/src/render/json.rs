@@ -6,13 +6,28 @@ use coop_builder::recipe::{Diagnostic, Place, Warning};
 use coop_runtime::{Cause, DeviceReport, Report};
 use serde_json::{Map, Value, json};
 
+use crate::failure::{Failure, Reason};
+
 /// Writes one value, indented.
 pub(crate) fn value(value: &Value) {
     super::data(&format!("{value:#}\n"));
 }
 
+/// What went wrong: a list, for a recipe may have several errors.
+pub(crate) fn failure(failure: &Failure) -> Value {
+    let errors = match &failure.reason {
+        Reason::Recipe(diagnostics) => diagnostics.iter().map(diagnostic).collect(),
+        Reason::Sentence {
+            message,
+            causes,
+            hint,
+        } => vec![json!({ "message": message, "causes": causes, "hint": hint })],
+    };
+    json!({ "errors": errors, "exit_code": failure.code })
+}
+
 /// An error in a recipe.
-pub(crate) fn diagnostic(diagnostic: &Diagnostic) -> Value {
+fn diagnostic(diagnostic: &Diagnostic) -> Value {
     json!({
         "file": diagnostic.file.display().to_string(),
         "place": place(diagnostic.place.as_ref()),
@@ -43,7 +58,7 @@ fn place(place: Option<&Place>) -> Value {
 
 /// How a run went: why it ended, and when it came to each phase, in microseconds from the start
 /// of the machine. `wall_us` is coop's own time, from the command line to the machine's end.
-pub(crate) fn report(report: &Report, exit_code: Option<u8>, wall: Duration) -> Value {
+pub(crate) fn report(report: &Report, exit_code: u8, wall: Duration) -> Value {
     let phase = |(phase, time): &(coop_runtime::Phase, Duration)| json!({ "phase": phase.name(), "at_us": microseconds(*time) });
     let phases: Vec<Value> = report.phases.iter().map(phase).collect();
     let mut devices = Map::new();
