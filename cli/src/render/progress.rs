@@ -66,7 +66,7 @@ impl Bars {
             None => ProgressBar::new_spinner(),
         };
         let template = match (total, unit) {
-            (None, _) => "{spinner} {msg} {elapsed}",
+            (None, _) => "{spinner} {elapsed} {wide_msg}",
             (Some(_), Unit::Bytes) => {
                 "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"
             }
@@ -85,9 +85,15 @@ impl Bars {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Shows a line above the bars that there are.
     fn say(&self, text: &str) {
-        // Failing means that stderr is gone.
-        let _ = self.all.println(text);
+        // Either fails only if stderr is gone.
+        if self.lock().is_empty() {
+            let _ = self.all.clear();
+            line(text);
+        } else {
+            let _ = self.all.println(text);
+        }
     }
 }
 
@@ -109,7 +115,13 @@ impl Observer for Bars {
                     self.say(&text);
                 }
             }
-            _ => {
+            // A step that fails says its last lines again; until then one is enough.
+            Event::GuestLine { line } => {
+                if let Some((task, bar)) = self.lock().last_key_value() {
+                    bar.set_message(format!("{}: {}", plain(task), plain(line)));
+                }
+            }
+            Event::Warning { .. } | Event::Note { .. } => {
                 if let Some(text) = sentence(event) {
                     self.say(&text);
                 }
