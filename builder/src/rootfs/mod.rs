@@ -2,6 +2,7 @@
 
 mod database;
 mod files;
+mod identity;
 mod normalise;
 mod users;
 
@@ -53,13 +54,14 @@ pub enum RootfsError {
     },
 }
 
-/// Applies host name, files and users, in this order; they need no guest.
+/// Applies host name, users and files, in this order; they need no guest.
 ///
 /// # Errors
 /// See [`RootfsError`].
 pub fn customise(tree: &mut Tree, rootfs: &Rootfs, epoch: Timestamp) -> Result<(), RootfsError> {
     files::set_hostname(tree, &rootfs.hostname, epoch)?;
     users::apply(tree, &rootfs.users, epoch)?;
-    // After the users, so that a file may belong to one of them.
+    identity::make_host_keys_at_boot(tree, epoch)?;
+    // After the users, so that a file may belong to one of them, and last, so that the recipe wins.
     files::apply(tree, &rootfs.files, epoch)
 }
