@@ -155,7 +155,8 @@ pub(crate) struct RunOptions {
     /// Processors; only 1 so far
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
     pub(crate) cpus: Option<u32>,
-    /// Lead ports of the host's loopback into the guest: tcp|udp:HOST:GUEST[:COUNT]
+    /// Lead ports of the host's loopback into the guest: tcp|udp:HOST:GUEST[:COUNT]; takes the
+    /// place of the appliance's forward to the same ports
     #[arg(short = 'p', long = "forward", value_name = "FORWARD", value_parser = parse_forward)]
     pub(crate) forwards: Vec<Forward>,
     /// Let the guest reach the host's loopback and own addresses

@@ -35,7 +35,7 @@ pub use model::{
     User, UserId, Variant, canonical,
 };
 pub use resolve::check_memory;
-pub use units::{ByteCount, Percent, parse_duration, parse_forward};
+pub use units::{ByteCount, Percent, forwards_overlap, parse_duration, parse_forward};
 
 use decode::Decoder;
 

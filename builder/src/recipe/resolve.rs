@@ -16,7 +16,7 @@ use super::model::{
     RootSize, Rootfs, RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep,
     User, UserId, Variant,
 };
-use super::units::{ByteCount, Percent, overlap, shorten};
+use super::units::{ByteCount, Percent, forwards_overlap, shorten};
 use super::written::{self, ConfigEntry, Size, Written};
 use super::{kernel_config, names};
 
@@ -767,7 +767,7 @@ impl Resolver<'_, '_> {
                 ports += u32::from(forward.value.count);
                 if taken
                     .iter()
-                    .any(|other| overlap(&other.value, &forward.value))
+                    .any(|other| forwards_overlap(&other.value, &forward.value))
                 {
                     let reason = "a port of the host is forwarded twice";
                     self.d.reject(forward.at, &path, reason);

@@ -185,7 +185,8 @@ fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 /// Whether two forwards want the same port of the host.
-pub(super) fn overlap(a: &Forward, b: &Forward) -> bool {
+#[must_use]
+pub fn forwards_overlap(a: &Forward, b: &Forward) -> bool {
     let range = |forward: &Forward| {
         let first = u32::from(forward.host_port);
         first..first + u32::from(forward.count)
@@ -284,8 +285,8 @@ mod tests {
             assert!(parse_forward(text).is_err(), "{text}");
         }
         let a = parse_forward("tcp:80:1:10").unwrap();
-        assert!(overlap(&a, &parse_forward("tcp:89:5").unwrap()));
-        assert!(!overlap(&a, &parse_forward("tcp:90:5").unwrap()));
-        assert!(!overlap(&a, &parse_forward("udp:80:5").unwrap()));
+        assert!(forwards_overlap(&a, &parse_forward("tcp:89:5").unwrap()));
+        assert!(!forwards_overlap(&a, &parse_forward("tcp:90:5").unwrap()));
+        assert!(!forwards_overlap(&a, &parse_forward("udp:80:5").unwrap()));
     }
 }

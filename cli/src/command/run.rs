@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use coop_appliance::{Appliance, Filesystem, MANIFEST_NAME};
+use coop_appliance::{Appliance, Filesystem, Forward, MANIFEST_NAME};
+use coop_builder::recipe::forwards_overlap;
 use coop_runtime::{
     Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
     Workload,
@@ -123,7 +124,7 @@ fn specification(
             resolvers,
             ..NetworkSpec::default()
         });
-        network.forwards.extend_from_slice(&options.forwards);
+        network.forwards = merge_forwards(&network.forwards, &options.forwards)?;
         network.allow_host |= options.allow_host;
     }
     for (index, path) in options.disks.iter().enumerate() {
@@ -152,6 +153,27 @@ fn specification(
     }
     spec.timeout = options.timeout;
     Ok(spec)
+}
+
+/// The command line's forwards and those of the appliance that lead elsewhere in the guest: so a
+/// second machine of an appliance can be reached through ports of its own.
+fn merge_forwards(appliance: &[Forward], given: &[Forward]) -> Result<Vec<Forward>, Failure> {
+    let same_goal = |a: &Forward, b: &Forward| {
+        a.protocol == b.protocol && a.guest_port == b.guest_port && a.count == b.count
+    };
+    let kept = appliance
+        .iter()
+        .filter(|old| !given.iter().any(|new| same_goal(old, new)));
+    let mut merged: Vec<Forward> = Vec::new();
+    for forward in kept.chain(given) {
+        if merged.iter().any(|other| forwards_overlap(other, forward)) {
+            let port = forward.host_port;
+            let message = format!("port {port} of the host would be forwarded twice");
+            return Err(Failure::usage(message));
+        }
+        merged.push(forward.clone());
+    }
+    Ok(merged)
 }
 
 /// What is known at the end.
@@ -199,3 +221,23 @@ fn exit_code(end: &End) -> Ended {
 
 /// How many of the kernel's last lines an error shows.
 const KERNEL_LINES_SHOWN: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coop_builder::recipe::parse_forward;
+
+    fn forwards(texts: &[&str]) -> Vec<Forward> {
+        let parsed = texts.iter().map(|text| parse_forward(text));
+        parsed.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_given_forward_replaces_the_one_to_its_goal() {
+        let own = forwards(&["tcp:2222:22", "tcp:8080:80"]);
+        let merged = merge_forwards(&own, &forwards(&["tcp:2300:22"])).unwrap();
+        assert_eq!(merged, forwards(&["tcp:8080:80", "tcp:2300:22"]));
+        assert!(merge_forwards(&own, &forwards(&["tcp:8080:81"])).is_err());
+        assert!(merge_forwards(&own, &forwards(&["udp:8080:81"])).is_ok());
+    }
+}
