@@ -275,7 +275,8 @@ impl PackageId {
     }
 }
 
-/// One package of a list.
+/// One package of a list. Only what every package is asked for has been read; the rest waits until
+/// the package is chosen, as few are.
 #[derive(Clone, Debug)]
 pub struct Package<'a> {
     /// Its name.
@@ -288,14 +289,6 @@ pub struct Package<'a> {
     pub essential: bool,
     /// `required`, `important`, `standard`, `optional`, `extra`.
     pub priority: &'a str,
-    /// What `Multi-Arch` says.
-    pub multi_arch: MultiArch,
-    /// The .deb relative to the mirror.
-    pub filename: &'a str,
-    /// Size of the .deb in bytes.
-    pub size_bytes: u64,
-    /// SHA-256 of the .deb.
-    pub digest: Digest,
     /// Position of the list it is from.
     pub list: usize,
     stanza: Stanza<'a>,
@@ -306,6 +299,31 @@ impl<'a> Package<'a> {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {
         self.stanza.get(name)
+    }
+
+    /// What `Multi-Arch` says.
+    #[must_use]
+    pub fn multi_arch(&self) -> MultiArch {
+        match self.field("Multi-Arch") {
+            Some("same") => MultiArch::Same,
+            Some("foreign") => MultiArch::Foreign,
+            Some("allowed") => MultiArch::Allowed,
+            _ => MultiArch::No,
+        }
+    }
+
+    /// The .deb: its path relative to the mirror, its size and its digest; or the field that is
+    /// wrong.
+    fn file(&self) -> Result<(&'a str, u64, Digest), &'static str> {
+        let filename = self.field("Filename").unwrap_or_default();
+        let size = self.field("Size").and_then(|text| text.parse().ok());
+        let digest = self.field("SHA256").and_then(|text| text.parse().ok());
+        match (size, digest) {
+            _ if !is_plain_path(filename.trim_start_matches("./")) => Err("Filename"),
+            (Some(size), Some(digest)) if size > 0 => Ok((filename, size, digest)),
+            (Some(size), None) if size > 0 => Err("SHA256"),
+            _ => Err("Size"),
+        }
     }
 }
 
@@ -401,74 +419,44 @@ impl<'a> Universe<'a> {
     }
 
     /// Where to get the .deb of a package, and how to know it.
-    #[must_use]
-    pub fn download(&self, id: PackageId) -> Download {
+    ///
+    /// # Errors
+    /// [`PackagesError::Field`] where the stanza does not say.
+    pub fn download(&self, id: PackageId) -> Result<Download, PackagesError> {
         let package = self.package(id);
-        Download {
-            url: join_url(&self.lists[package.list].mirror, package.filename),
-            digest: package.digest,
-            size_bytes: Some(package.size_bytes),
-        }
+        let list = &self.lists[package.list];
+        let (filename, size, digest) = package.file().map_err(|field| PackagesError::Field {
+            url: list.url.clone(),
+            package: package.name.to_owned(),
+            field,
+        })?;
+        Ok(Download {
+            url: join_url(&list.mirror, filename),
+            digest,
+            size_bytes: Some(size),
+        })
     }
 }
 
 /// Names the field that is wrong.
 fn read_package(stanza: Stanza<'_>, list: usize) -> Result<Package<'_>, &'static str> {
-    let mut package = Package {
-        name: "",
-        version: Version::new(""),
-        architecture: "",
-        essential: false,
-        priority: "",
-        multi_arch: MultiArch::No,
-        filename: "",
-        size_bytes: 0,
-        digest: Digest::from([0; 32]),
+    let text_of = |name| stanza.get(name).unwrap_or_default();
+    let package = Package {
+        name: text_of("Package"),
+        version: Version::new(text_of("Version")),
+        architecture: text_of("Architecture"),
+        essential: text_of("Essential") == "yes",
+        priority: text_of("Priority"),
         list,
         stanza: Stanza::default(),
     };
-    let mut has_digest = false;
-    for field in &stanza.fields {
-        let value = field.value;
-        match field.name {
-            "Package" => package.name = value,
-            "Version" => package.version = Version::new(value),
-            "Architecture" => package.architecture = value,
-            "Essential" => package.essential = value == "yes",
-            "Priority" => package.priority = value,
-            "Multi-Arch" => package.multi_arch = multi_arch(value).ok_or("Multi-Arch")?,
-            "Filename" => package.filename = value,
-            "Size" => package.size_bytes = value.parse().map_err(|_| "Size")?,
-            "SHA256" => {
-                package.digest = value.parse().map_err(|_| "SHA256")?;
-                has_digest = true;
-            }
-            _ => {}
-        }
-    }
     let checks = [
         (is_package_name(package.name), "Package"),
         (is_version(package.version.as_str()), "Version"),
         (is_package_name(package.architecture), "Architecture"),
-        (
-            is_plain_path(package.filename.trim_start_matches("./")),
-            "Filename",
-        ),
-        (package.size_bytes > 0, "Size"),
-        (has_digest, "SHA256"),
     ];
     match checks.iter().find(|(good, _)| !good) {
         Some((_, field)) => Err(field),
         None => Ok(Package { stanza, ..package }),
-    }
-}
-
-fn multi_arch(value: &str) -> Option<MultiArch> {
-    match value {
-        "no" => Some(MultiArch::No),
-        "same" => Some(MultiArch::Same),
-        "foreign" => Some(MultiArch::Foreign),
-        "allowed" => Some(MultiArch::Allowed),
-        _ => None,
     }
 }

@@ -280,7 +280,7 @@ impl<'u, 'a> Solver<'u, 'a> {
         let package = self.universe.package(id);
         let qualifier = match relation.qualifier {
             None | Some("native") => true,
-            Some("any") => package.multi_arch == MultiArch::Allowed,
+            Some("any") => package.multi_arch() == MultiArch::Allowed,
             Some(architecture) => architecture == self.architecture,
         };
         qualifier && matches_version(relation, version)

@@ -181,10 +181,8 @@ impl Suite {
                 recommends: selection.recommends,
             },
         )?;
-        Ok(chosen
-            .into_iter()
-            .map(|id| selected(&universe, id))
-            .collect())
+        let selected = chosen.into_iter().map(|id| selected(&universe, id));
+        Ok(selected.collect::<Result<_, _>>()?)
     }
 
     /// Finds one package by its name, without what it depends on.
@@ -201,16 +199,16 @@ impl Suite {
             name: name.to_owned(),
             similar: None,
         })?;
-        Ok(selected(&universe, id))
+        Ok(selected(&universe, id)?)
     }
 }
 
-fn selected(universe: &Universe<'_>, id: PackageId) -> SelectedPackage {
+fn selected(universe: &Universe<'_>, id: PackageId) -> Result<SelectedPackage, PackagesError> {
     let package = universe.package(id);
-    SelectedPackage {
+    Ok(SelectedPackage {
         name: package.name.to_owned(),
         version: package.version.as_str().to_owned(),
         architecture: package.architecture.to_owned(),
-        download: universe.download(id),
-    }
+        download: universe.download(id)?,
+    })
 }

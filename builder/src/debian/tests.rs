@@ -19,7 +19,11 @@ const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 fn fetcher() -> (TempDir, Fetcher) {
     let folder = TempDir::new().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    (folder, Fetcher::new(store, Options::default()))
+    let options = Options {
+        backoff: std::time::Duration::from_millis(1),
+        ..Options::default()
+    };
+    (folder, Fetcher::new(store, options))
 }
 
 fn stanza(name: &str, more: &str) -> String {
@@ -94,7 +98,7 @@ fn a_suite_is_opened_and_its_packages_are_listed() {
     let universe = Universe::new(&lists).unwrap();
     let hello = universe.named("hello")[0];
     assert_eq!(universe.package(hello).version.as_str(), "1.0");
-    let download = universe.download(hello);
+    let download = universe.download(hello).unwrap();
     assert_eq!(
         download.url,
         format!("{}/pool/hello.deb", case.archive.url())
@@ -278,9 +282,12 @@ fn invalid_records_are_named() {
             url: "u".to_owned(),
             text: text.to_owned(),
         }];
-        Universe::new(&lists)
-            .map(|universe| universe.packages().count())
-            .map_err(|e| e.to_string())
+        let universe = Universe::new(&lists).map_err(|error| error.to_string())?;
+        let downloads = universe.packages().map(|(id, _)| universe.download(id));
+        let downloads: Result<Vec<_>, _> = downloads.collect();
+        downloads
+            .map(|list| list.len())
+            .map_err(|error| error.to_string())
     };
     let good = stanza("hello", "Provides: aa, bb (= 2)\n");
     assert_eq!(universe(&good), Ok(1));
