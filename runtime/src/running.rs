@@ -111,6 +111,12 @@ impl Shared {
         }
     }
 
+    /// Tells the observer, however the boot ended.
+    fn boot_is_over(&self) {
+        let (task, elapsed) = (BOOT_TASK, self.start.elapsed());
+        self.observer.event(&Event::TaskFinished { task, elapsed });
+    }
+
     /// Ends the guest for this reason, unless there is one already.
     fn end(&self, cause: Cause) {
         lock(&self.verdict).get_or_insert(cause);
@@ -459,6 +465,12 @@ impl Supervisor {
     fn run(self) {
         let end = self.see_end();
         self.shared.reach(Phase::Ended);
+        if !lock(&self.shared.phases)
+            .iter()
+            .any(|(phase, _)| *phase == Phase::Ready)
+        {
+            self.shared.boot_is_over();
+        }
         let stopped = self.session.wait_stopped(Some(Instant::now()));
         let session_end = self.session.ended();
         self.session.guest_ended();

@@ -1,23 +1,25 @@
 //! The host's side of the agent's protocol.
 //!
-//! One thread reads what the agent says and sorts it; it never waits for anything else, so a
-//! command whose output nobody takes does not hold up another's end. Each command has a thread for
+//! One thread reads what the agent says and sorts it, another writes what the host says; neither
+//! waits for anything else, so a command whose output nobody takes does not hold up another's end. Each command has a thread for
 //! its input and one for each output, which wait for their streams and grant credit. The guest is
 //! hostile: whatever it sends, this side neither panics nor stores more than the windows allow; a
 //! guest that breaks the protocol loses its session.
 
 mod execution;
+mod outbox;
 mod pump;
 mod state;
 
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coop_guest::frame::{Decoder, REPLY_MAX};
 use coop_guest::message::{Reply, Request};
 
 pub use execution::{ExecError, ExecHandle, ExecRequest, ExecStreams, Execution};
+use outbox::Outbox;
 use state::Board;
 pub use state::{BootPhase, SessionEnd, Stopped};
 
@@ -44,11 +46,11 @@ pub type SessionListener = Box<dyn Fn(SessionEvent) + Send>;
 #[derive(Clone)]
 pub struct Session {
     board: Arc<Board>,
-    writer: Arc<Mutex<Box<dyn Write + Send>>>,
+    outbox: Arc<Outbox>,
 }
 
 impl Session {
-    /// Starts to listen. The thread ends when `reader` does.
+    /// Starts to listen and to speak. The threads end when `reader` does and `writer` takes no more.
     ///
     /// # Errors
     /// The host has no thread left.
@@ -59,15 +61,28 @@ impl Session {
     ) -> std::io::Result<Self> {
         let session = Self {
             board: Arc::new(Board::default()),
-            writer: Arc::new(Mutex::new(writer)),
+            outbox: Arc::new(Outbox::default()),
         };
-        std::thread::Builder::new().name("agent".into()).spawn({
-            let session = session.clone();
-            move || {
-                let end = session.listen(reader, &listener);
-                session.board.change(|state| state.end(end));
-            }
-        })?;
+        let (board, outbox) = (Arc::clone(&session.board), Arc::clone(&session.outbox));
+        std::thread::Builder::new()
+            .name("agent-writer".into())
+            .spawn(move || {
+                outbox.deliver(writer);
+                board.change(|state| state.end(SessionEnd::Closed));
+            })?;
+        let listening = session.clone();
+        let spawned = std::thread::Builder::new()
+            .name("agent-reader".into())
+            .spawn(move || {
+                let end = listening.listen(reader, &listener);
+                listening.board.change(|state| state.end(end.clone()));
+                listening.outbox.close();
+                listener(SessionEvent::Ended(end));
+            });
+        if let Err(error) = spawned {
+            session.outbox.close();
+            return Err(error);
+        }
         Ok(session)
     }
 
@@ -131,12 +146,15 @@ impl Session {
         self.board.look(|state| state.last_exit)
     }
 
+    /// Never waits: a guest that does not read must not hold up whoever wants to end it.
     fn send(&self, request: &Request<'_>) -> Result<(), SessionEnd> {
         let mut frame = Vec::new();
         request.append_to(&mut frame);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = writer.write_all(&frame).and_then(|()| writer.flush());
-        written.map_err(|_| SessionEnd::Closed)
+        let put = self.outbox.put(&frame);
+        if let Err(end @ SessionEnd::Protocol(_)) = &put {
+            self.board.change(|state| state.end(end.clone()));
+        }
+        put
     }
 
     /// Reads until the session is over, and says why it is.
@@ -171,8 +189,7 @@ impl Session {
             listener(event);
         }
         if matches!(reply, Reply::Stopped { .. } | Reply::Failed { .. }) {
-            // The guest waits for this before it powers off, and reads while it waits. One that is
-            // gone already needs no leave.
+            // The guest waits for this before it powers off. One that is gone needs no leave.
             let _ = self.send(&Request::Bye);
         }
         Ok(())

@@ -317,6 +317,20 @@ fn a_guests_sentences_are_bounded_and_printable() {
 }
 
 #[test]
+fn a_guest_that_reads_nothing_holds_nobody_up() {
+    let (session, mut guest, _events) = start();
+    guest.boot();
+    let execution = session.exec(&request(), sinks()).unwrap();
+    // Far more than a socket holds.
+    for _ in 0..200_000 {
+        execution.signal(1).unwrap();
+    }
+    session.shut_down().unwrap();
+    drop(guest);
+    assert!(execution.wait().is_err());
+}
+
+#[test]
 fn a_boot_does_not_go_backwards() {
     let (session, mut guest, _events) = start();
     guest.boot();

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
+use coop_guest::message::Reply;
 use coop_image::tree::{Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, tar};
 
@@ -17,7 +19,12 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 3] = [("tar", tar), ("cpio", cpio), ("ext4_reader", ext4_reader)];
+pub const TARGETS: [Target; 4] = [
+    ("tar", tar),
+    ("cpio", cpio),
+    ("ext4_reader", ext4_reader),
+    ("agent", agent),
+];
 
 /// Reads an archive; what reads must survive writing and reading again.
 pub fn tar(data: &[u8]) {
@@ -88,6 +95,24 @@ pub fn ext4_reader(data: &[u8]) {
     image.resize(image.len().max(IMAGE_BYTES), 0);
     if let Ok(tree) = ext4::read(Arc::new(image)) {
         touch_content(&tree);
+    }
+}
+
+/// Listens to what calls itself the guest's agent; what is understood has one encoding.
+pub fn agent(data: &[u8]) {
+    let mut decoder = Decoder::new(REPLY_MAX);
+    for piece in data.chunks(1000) {
+        decoder.push(piece);
+        while let Ok(Some(body)) = decoder.take() {
+            if let Ok(reply) = Reply::decode(body) {
+                let mut written = Vec::new();
+                reply.append_to(&mut written);
+                // Sentences and data above their limits are cut when they are written.
+                if written.len() == HEADER_SIZE + body.len() {
+                    assert_eq!(&written[HEADER_SIZE..], body);
+                }
+            }
+        }
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) fn attach(
         Ok(()) => Ok(()),
         // The kernel may have mounted it by itself, as it can devtmpfs.
         Err(Errno::BUSY) => Ok(()),
+        Err(Errno::INVAL) => Err(Failure::new(format!(
+            "cannot {}: it holds no sound {filesystem} file system",
+            what()
+        ))),
         Err(error) => Err(error).doing(what),
     }
 }

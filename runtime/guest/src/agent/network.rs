@@ -180,6 +180,10 @@ impl Resolver {
             return Ok(());
         };
         let what = || format!("remove {}", file.display());
+        // What a command has put there meanwhile is its own.
+        if fs::symlink_metadata(&file).is_ok_and(|now| !now.is_file() || now.len() > 0) {
+            return Ok(());
+        }
         fs::remove_file(&file).doing(what)?;
         let folder = file.parent().unwrap_or(Path::new("/"));
         fs::File::open(folder)
