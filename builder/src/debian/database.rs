@@ -110,12 +110,6 @@ pub(super) fn write(
         0o644,
         format!("{architecture}\n").into_bytes(),
     )?;
-    maker.file(
-        root,
-        "arch-native",
-        0o644,
-        format!("{architecture}\n").into_bytes(),
-    )?;
     let triggers = maker.folder(&format!("{FOLDER}/triggers"))?;
     for (name, text) in trigger_files(debs) {
         maker.file(triggers, &name, 0o644, text.into_bytes())?;
