@@ -33,6 +33,8 @@ preinst() {
 		case $kind in *.*) continue ;; esac
 		ln -s "$file" /var/lib/dpkg/tmp.ci/"$kind"
 	done
+	# debconf looks there for whose questions they are.
+	echo "Package: ${1%%:*}" > /var/lib/dpkg/tmp.ci/control
 	DPKG_MAINTSCRIPT_PACKAGE="${1%%:*}" DPKG_MAINTSCRIPT_ARCH="$2" \
 	DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \
 	DPKG_ROOT= DPKG_ADMINDIR=/var/lib/dpkg DPKG_RUNNING_VERSION="$dpkg_version" \
