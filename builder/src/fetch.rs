@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use coop_runtime::event::{Event, Observer, Unit};
 use fs_err as fs;
 use reqwest::StatusCode;
-use reqwest::blocking::Client;
+use reqwest::blocking::{Client, ClientBuilder};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use tempfile::NamedTempFile;
 
@@ -158,6 +158,7 @@ pub struct Fetcher {
     store: Store,
     options: Options,
     client: OnceLock<Client>,
+    client_without_tls: OnceLock<Client>,
 }
 
 impl fmt::Debug for Fetcher {
@@ -176,6 +177,7 @@ impl Fetcher {
             store,
             options,
             client: OnceLock::new(),
+            client_without_tls: OnceLock::new(),
         }
     }
 
@@ -419,7 +421,7 @@ impl Fetcher {
     }
 
     fn open_http(&self, url: &str, offset: u64) -> Result<Body, FetchError> {
-        let mut request = self.client()?.get(url);
+        let mut request = self.client(url)?.get(url);
         if offset > 0 {
             request = request.header(RANGE, format!("bytes={offset}-"));
         }
@@ -445,30 +447,44 @@ impl Fetcher {
         })
     }
 
-    fn client(&self) -> Result<&Client, FetchError> {
+    /// A host without certificates can still use a mirror that is reached without TLS: what comes
+    /// from there is verified all the same.
+    fn client(&self, url: &str) -> Result<&Client, FetchError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let redirects = reqwest::redirect::Policy::custom(|attempt| {
-            if !matches!(attempt.url().scheme(), "http" | "https") {
-                let target = attempt.url().to_string();
-                attempt.error(FetchError::Scheme(target))
-            } else if attempt.previous().len() > REDIRECTS_MAX {
-                attempt.error(FetchError::Client("too many redirects".to_owned()))
-            } else {
-                attempt.follow()
+        let client = match client_builder(&self.options).build() {
+            Err(_) if url.starts_with("http:") => {
+                if let Some(client) = self.client_without_tls.get() {
+                    return Ok(client);
+                }
+                let client = client_builder(&self.options).tls_certs_only([]).build();
+                let client = client.map_err(|error| FetchError::Client(causes(&error)))?;
+                return Ok(self.client_without_tls.get_or_init(|| client));
             }
-        });
-        let client = Client::builder()
-            .user_agent(concat!("coop/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(self.options.silence)
-            // For a blocking client this bounds each read, not the whole download.
-            .timeout(self.options.silence)
-            .redirect(redirects)
-            .build()
-            .map_err(|error| FetchError::Client(causes(&error)))?;
+            client => client.map_err(|error| FetchError::Client(causes(&error)))?,
+        };
         Ok(self.client.get_or_init(|| client))
     }
+}
+
+fn client_builder(options: &Options) -> ClientBuilder {
+    let redirects = reqwest::redirect::Policy::custom(|attempt| {
+        if !matches!(attempt.url().scheme(), "http" | "https") {
+            let target = attempt.url().to_string();
+            attempt.error(FetchError::Scheme(target))
+        } else if attempt.previous().len() > REDIRECTS_MAX {
+            attempt.error(FetchError::Client("too many redirects".to_owned()))
+        } else {
+            attempt.follow()
+        }
+    });
+    Client::builder()
+        .user_agent(concat!("coop/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(options.silence)
+        // For a blocking client this bounds each read, not the whole download.
+        .timeout(options.silence)
+        .redirect(redirects)
 }
 
 /// Bytes of a file from some offset on.

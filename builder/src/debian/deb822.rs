@@ -28,6 +28,8 @@ pub struct Field<'a> {
 pub struct Stanza<'a> {
     /// In the order in which they were written.
     pub fields: Vec<Field<'a>>,
+    /// The stanza's text.
+    pub text: &'a str,
 }
 
 impl<'a> Stanza<'a> {
@@ -99,6 +101,7 @@ impl<'a> Stanzas<'a> {
 
     fn stanza(&mut self) -> Result<Option<Stanza<'a>>, Deb822Error> {
         let mut stanza = Stanza::default();
+        let mut start = 0;
         loop {
             let line_start = self.position;
             let Some(line) = self.next_line() else {
@@ -119,7 +122,11 @@ impl<'a> Stanzas<'a> {
                 return Err(error("too many fields in one stanza"));
             }
             let field = self.field(line, line_start).map_err(error)?;
+            if stanza.fields.is_empty() {
+                start = line_start;
+            }
             stanza.fields.push(field);
+            stanza.text = &self.text[start..self.position];
         }
         Ok((!stanza.fields.is_empty()).then_some(stanza))
     }
@@ -163,6 +170,7 @@ mod tests {
         assert_eq!(stanzas[1].get("Package"), Some("b"));
         assert_eq!(stanzas[1].get("Empty"), Some(""));
         assert_eq!(stanzas[1].get("Nothing"), None);
+        assert_eq!(stanzas[1].text, "Package:b\nEmpty:\n");
     }
 
     #[test]

@@ -291,14 +291,16 @@ pub struct Package<'a> {
     pub priority: &'a str,
     /// Position of the list it is from.
     pub list: usize,
-    stanza: Stanza<'a>,
+    stanza: &'a str,
 }
 
 impl<'a> Package<'a> {
     /// A field of the stanza, if it is one of those that are kept.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {
-        self.stanza.get(name)
+        // It was read once without an error; keeping the fields of all would need more memory than
+        // the text itself.
+        Stanzas::new(self.stanza).next()?.ok()?.get(name)
     }
 
     /// What `Multi-Arch` says.
@@ -372,12 +374,12 @@ impl<'a> Universe<'a> {
             package: name.chars().take(100).collect(),
             field,
         };
-        let package = read_package(stanza, index).map_err(bad)?;
+        let package = read_package(&stanza, index).map_err(bad)?;
         let id = match u32::try_from(self.packages.len()) {
             Ok(id) if self.packages.len() < PACKAGES_MAX => PackageId(id),
             _ => return Err(PackagesError::TooMany(list.url.clone())),
         };
-        if let Some(field) = package.field("Provides") {
+        if let Some(field) = stanza.get("Provides") {
             for relation in relations::parse(field)
                 .map_err(|_| bad("Provides"))?
                 .iter()
@@ -439,7 +441,7 @@ impl<'a> Universe<'a> {
 }
 
 /// Names the field that is wrong.
-fn read_package(stanza: Stanza<'_>, list: usize) -> Result<Package<'_>, &'static str> {
+fn read_package<'a>(stanza: &Stanza<'a>, list: usize) -> Result<Package<'a>, &'static str> {
     let text_of = |name| stanza.get(name).unwrap_or_default();
     let package = Package {
         name: text_of("Package"),
@@ -448,7 +450,7 @@ fn read_package(stanza: Stanza<'_>, list: usize) -> Result<Package<'_>, &'static
         essential: text_of("Essential") == "yes",
         priority: text_of("Priority"),
         list,
-        stanza: Stanza::default(),
+        stanza: stanza.text,
     };
     let checks = [
         (is_package_name(package.name), "Package"),
@@ -457,6 +459,6 @@ fn read_package(stanza: Stanza<'_>, list: usize) -> Result<Package<'_>, &'static
     ];
     match checks.iter().find(|(good, _)| !good) {
         Some((_, field)) => Err(field),
-        None => Ok(Package { stanza, ..package }),
+        None => Ok(package),
     }
 }
