@@ -3,6 +3,7 @@
 
 mod cli;
 mod corpus;
+mod machines;
 #[allow(dead_code, clippy::print_stderr)]
 mod support;
 mod terminal;

@@ -99,6 +99,11 @@ impl Terminal {
         }
     }
 
+    /// The program's process: setsid executes it in its own.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Types.
     pub fn send(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
