@@ -215,6 +215,10 @@ const POWER_OFF: &[u8] =
 /// libraries for a dynamic one), with a first program made of `code`.
 fn boot(code: &[u8], check: impl FnOnce(&Guest) -> GuestEnd) -> Option<(GuestEnd, String)> {
     let Some(folder) = std::env::var_os("COOP_TEST_KERNEL") else {
+        assert!(
+            std::env::var_os("COOP_REQUIRE_ORACLES").is_none(),
+            "COOP_TEST_KERNEL names no folder with a kernel"
+        );
         eprintln!("skipped: COOP_TEST_KERNEL names no folder with a kernel");
         return None;
     };
