@@ -355,6 +355,10 @@ impl Running {
     /// The boot failed, or took too long; then the guest is killed. [`Running::wait`] tells more.
     pub fn wait_ready(&self) -> Result<(), SessionEnd> {
         let ready = self.session.wait_ready(Some(self.boot_deadline));
+        if ready.is_ok() {
+            // The listener is told no sooner than those who wait, and they may ask for a command.
+            self.shared.reach_once(Phase::Ready);
+        }
         if ready == Err(SessionEnd::Late) {
             let why = "its agent did not answer in time".to_owned();
             self.shared.end(Cause::BootFailed(why));

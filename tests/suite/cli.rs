@@ -2,12 +2,9 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use fs_err as fs;
 use tempfile::TempDir;
-
-use crate::support::{self, Done};
 
 const GOOD: &str = "name: a\nrootfs:\n  source:\n    debian: {suite: trixie}\n";
 
@@ -142,84 +139,4 @@ fn a_folder_without_a_manifest_is_no_appliance() {
     let output = coop(folder.path(), &["inspect", "."]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("appliance.json"));
-}
-
-/// The first run on a machine fetches and builds.
-const DEADLINE: Duration = Duration::from_secs(600);
-
-/// Runs a command in the minimal Debian, as the ordinary user.
-fn in_debian(options: &[&str], command: &[&str], input: &[u8]) -> Done {
-    let mut coop = support::coop();
-    coop.arg("run")
-        .arg(support::recipe("debian.yaml"))
-        .args(options)
-        .arg("--")
-        .args(command);
-    support::run_with_input(&mut coop, input, DEADLINE)
-}
-
-#[test]
-fn a_command_passes_its_streams_and_its_code() {
-    let script = "read line; echo out $line; echo err >&2; exit 7";
-    let done = in_debian(&["--progress", "none"], &["sh", "-c", script], b"hello\n").expect(7);
-    assert_eq!(done.text(), "out hello\n");
-    assert!(done.stderr.ends_with("err\n"), "{}", done.stderr);
-    in_debian(&[], &["no-such-command"], b"").expect(127);
-    in_debian(&[], &["/etc/passwd"], b"").expect(126);
-    in_debian(&[], &["sh", "-c", "kill -KILL $$"], b"").expect(137);
-}
-
-#[test]
-fn a_command_that_takes_too_long_is_124_and_leaves_nothing() {
-    in_debian(&[], &["true"], b"").expect(0);
-    let done = in_debian(&["--timeout", "2s"], &["sleep", "60"], b"").expect(124);
-    assert!(done.elapsed < Duration::from_secs(4), "{:?}", done.elapsed);
-    assert!(
-        done.stderr.contains("longer than it may"),
-        "{}",
-        done.stderr
-    );
-}
-
-#[test]
-fn a_report_is_data() {
-    let done = in_debian(&["--json"], &["sh", "-c", "echo x; exit 3"], b"").expect(3);
-    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
-    assert_eq!(report["cause"], "exited");
-    assert_eq!(report["exit_code"], 3);
-    assert_eq!(report["clean"], true);
-    let phases: Vec<&str> = report["phases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|phase| phase["phase"].as_str().unwrap())
-        .collect();
-    assert_eq!(phases.last(), Some(&"ended"));
-    for phase in ["process", "kernel", "ready", "exited", "unmounted"] {
-        assert!(phases.contains(&phase), "{phases:?}");
-    }
-    assert!(done.stderr.ends_with("x\n"), "{}", done.stderr);
-}
-
-#[test]
-fn a_signal_ends_the_command_and_the_guest() {
-    let mut coop = support::coop();
-    coop.args(["run", "--progress", "none"])
-        .arg(support::recipe("debian.yaml"))
-        .args([
-            "--",
-            "sh",
-            "-c",
-            "trap 'echo stopping; exit 9' TERM; echo up; sleep 100 & wait",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = coop.spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    assert_eq!(lines.next().unwrap().unwrap(), "up");
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), "stopping");
-    let status = support::wait(&mut child, Duration::from_secs(20)).unwrap();
-    assert_eq!(status.code(), Some(9));
 }

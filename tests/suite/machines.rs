@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
 
-use super::support::{self, Done, coop, kill_group, oracle, recipe, run, temp_folder, wait};
+use super::support::{self, Done, Process, coop, oracle, recipe, run, temp_folder};
 use super::terminal::Terminal;
 
 /// A build from packages that are not in the cache yet, on a busy machine.
@@ -32,39 +32,10 @@ fn free_port() -> u16 {
 }
 
 /// A machine in the background; killed when the test is over.
-struct Background(Child);
-
-impl Background {
-    fn start(appliance: &Path) -> Self {
-        use std::os::unix::process::CommandExt;
-        let child = coop()
-            .arg("run")
-            .arg(appliance)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    /// Asks the program to end, as a terminal or a service manager would.
-    fn terminate(mut self) -> Option<i32> {
-        let id = i32::try_from(self.0.id()).unwrap();
-        let process = rustix::process::Pid::from_raw(id).unwrap();
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-        wait(&mut self.0, BOOT).and_then(|status| status.code())
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            kill_group(&self.0);
-            let _ = self.0.wait();
-        }
-    }
+fn background(appliance: &Path) -> Process {
+    let mut command = coop();
+    command.arg("run").arg(appliance).stdin(Stdio::null());
+    Process::start(&mut command, BUILD)
 }
 
 /// Tries again until something works, but not for ever.
@@ -103,7 +74,7 @@ fn a_server_is_reached_by_ssh_and_powers_off() {
     let out = folder.path().join("server");
     let sets = [format!("ssh_key={public}"), format!("ssh_port={port}")];
     build(&recipe("server.yaml"), &out, &sets);
-    let mut machine = Background::start(&out);
+    let machine = background(&out);
     let ssh = |words: &str| {
         let mut command = Command::new("ssh");
         command
@@ -134,8 +105,7 @@ fn a_server_is_reached_by_ssh_and_powers_off() {
     assert_eq!(ssh("hostname; exit 5").expect(5).text(), "server\n");
     // The connection may break before the command has ended.
     let _ = ssh("systemctl poweroff");
-    let status = wait(&mut machine.0, BOOT).expect("the machine powers off");
-    assert_eq!(status.code(), Some(0));
+    machine.end().expect(0);
 }
 
 #[test]
@@ -144,7 +114,7 @@ fn a_page_comes_through_a_forward() {
     let port = free_port();
     let out = folder.path().join("web");
     build(&recipe("web.yaml"), &out, &[format!("port={port}")]);
-    let machine = Background::start(&out);
+    let machine = background(&out);
     let page = until(BOOT, || {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let mut stream = TcpStream::connect(address).ok()?;
@@ -161,7 +131,8 @@ fn a_page_comes_through_a_forward() {
     assert!(page.unwrap().contains("Welcome to an appliance of coop"));
     let instances = support::processes_naming(&out.display().to_string());
     assert!(!instances.is_empty());
-    let code = machine.terminate();
+    machine.signal(rustix::process::Signal::TERM);
+    let code = machine.end().code();
     assert!(matches!(code, Some(0 | 143)), "{code:?}");
     assert_eq!(
         support::processes_naming(&out.display().to_string()),
@@ -210,8 +181,8 @@ fn poweroff_works_without_an_init_system() {
     if !oracle("setsid") {
         return;
     }
-    let recipe = recipe("debian.yaml");
-    let mut person = Terminal::start(&["run", recipe.to_str().unwrap()], BUILD);
+    let debian = support::debian().to_str().unwrap();
+    let mut person = Terminal::start(&["run", debian], BOOT);
     person.expect("# ");
     person.send("poweroff\r");
     assert_eq!(person.end(), Some(0));
@@ -222,8 +193,8 @@ fn a_terminated_program_restores_the_terminal() {
     if !oracle("setsid") {
         return;
     }
-    let recipe = recipe("debian.yaml");
-    let mut person = Terminal::start(&["run", recipe.to_str().unwrap()], BUILD);
+    let debian = support::debian().to_str().unwrap();
+    let mut person = Terminal::start(&["run", debian], BOOT);
     person.expect("# ");
     let process = i32::try_from(person.process_id()).unwrap();
     let process = rustix::process::Pid::from_raw(process).unwrap();

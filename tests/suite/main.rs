@@ -1,10 +1,13 @@
 //! The integration suite: one binary, one module for each room or promise.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod build;
 mod cli;
+mod confinement;
 mod corpus;
 mod machines;
-#[allow(dead_code, clippy::print_stderr)]
+mod run;
 mod support;
 mod terminal;
 mod tidy;

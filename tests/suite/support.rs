@@ -1,11 +1,12 @@
 //! What the tests share: the program as an ordinary user, deadlines, oracles, recipes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
@@ -13,22 +14,122 @@ use fs_err as fs;
 /// The ordinary user as whom the program runs where the tests run as root.
 pub const NOBODY: u32 = 65534;
 
-/// A folder that the ordinary user may enter, with the program and the recipes in it. It stays
-/// between runs, so that packages are fetched once on a machine.
+/// How long a build of a whole Debian may take on a busy machine.
+pub const BUILD_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a boot, a short command and the power-off may take on a busy machine.
+pub const RUN_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A folder that the ordinary user may enter, with the program and the recipes in it. Every
+/// checkout has its own, for its own program.
 pub fn home() -> &'static Path {
     static HOME: OnceLock<PathBuf> = OnceLock::new();
     HOME.get_or_init(|| {
-        let home = std::env::temp_dir().join(format!("coop-suite-{}", ordinary_uid()));
+        let checkout = sha256_of(env!("CARGO_MANIFEST_DIR").as_bytes());
+        let home = common().join(&checkout[..8]);
         fs::create_dir_all(&home).unwrap();
         copy_program(&home);
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         copy_folder(&repository.join("recipes"), &home.join("recipes"));
-        for folder in ["cache", "work"] {
-            fs::create_dir_all(home.join(folder)).unwrap();
-            give(&home.join(folder));
-        }
+        owned_folder(&home.join("work"));
         home
     })
+}
+
+/// What all checkouts share. It stays between runs, so that packages are fetched once on a machine.
+fn common() -> PathBuf {
+    std::env::temp_dir().join(format!("coop-suite-{}", ordinary_uid()))
+}
+
+/// The cache that tests share.
+pub fn cache() -> PathBuf {
+    let cache = common().join("cache");
+    owned_folder(&cache);
+    cache
+}
+
+fn owned_folder(path: &Path) {
+    fs::create_dir_all(path).unwrap();
+    give(path);
+}
+
+/// The appliance of `recipes/debian.yaml`, built once for all tests that want it, by the program
+/// as it is now. It lies in `out/debian` of [`debian_folder`], where `coop run RECIPE` looks.
+pub fn debian() -> &'static Path {
+    static DEBIAN: OnceLock<PathBuf> = OnceLock::new();
+    DEBIAN.get_or_init(|| {
+        let folder = debian_folder().join("out/debian");
+        let _ = fs::remove_dir_all(&folder);
+        let mut command = coop();
+        command
+            .args(["build", "--progress", "none"])
+            .arg(recipe("debian.yaml"))
+            .current_dir(debian_folder());
+        let done = run(&mut command, BUILD_DEADLINE).expect(0);
+        assert_eq!(done.text(), "out/debian\n");
+        folder
+    })
+}
+
+/// The working folder of the build that tests share.
+pub fn debian_folder() -> PathBuf {
+    let folder = home().join("work/debian");
+    owned_folder(&folder);
+    folder
+}
+
+/// Runs a command in the Debian that tests share.
+#[track_caller]
+pub fn in_debian(words: &[&str]) -> Done {
+    let mut command = coop();
+    command.arg("run").arg(debian()).arg("--").args(words);
+    run(&mut command, RUN_DEADLINE)
+}
+
+/// An archive of the few files of that Debian that a shell needs, made by its own tar.
+pub fn small_archive() -> &'static Path {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let files = "bin sbin lib lib64 usr/lib64/ld-linux-x86-64.so.2 \
+                     usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 \
+                     usr/lib/x86_64-linux-gnu/libc.so.6 \
+                     usr/bin/sh usr/bin/dash usr/bin/cat usr/bin/sleep usr/bin/true \
+                     etc/passwd etc/group etc/os-release usr/lib/os-release dev proc sys tmp";
+        let mut words = vec!["tar", "-c", "--no-recursion", "-C", "/"];
+        words.extend(files.split_whitespace());
+        let archive = home().join("work/small.tar");
+        let made = in_debian(&words).expect(0);
+        fs::write(&archive, made.stdout).unwrap();
+        archive
+    })
+}
+
+/// The appliance of `recipes/tarball.yaml` from that archive.
+pub fn small() -> &'static Path {
+    static SMALL: OnceLock<PathBuf> = OnceLock::new();
+    SMALL.get_or_init(|| {
+        let folder = home().join("work/small");
+        let _ = fs::remove_dir_all(&folder);
+        let mut command = coop();
+        command.args(["build", "--progress", "none", "-o"]);
+        command.arg(&folder).args(from_archive(small_archive()));
+        run(&mut command, RUN_DEADLINE).expect(0);
+        folder
+    })
+}
+
+/// The words that have `recipes/tarball.yaml` take an archive.
+pub fn from_archive(archive: &Path) -> [OsString; 3] {
+    let mut variable = OsString::from("archive=");
+    variable.push(archive);
+    [recipe("tarball.yaml").into(), "--set".into(), variable]
+}
+
+/// Runs a command in the small appliance.
+#[track_caller]
+pub fn in_small(words: &[&str]) -> Done {
+    let mut command = coop();
+    command.arg("run").arg(small()).arg("--").args(words);
+    run(&mut command, RUN_DEADLINE)
 }
 
 /// A new version of the program takes the old one's name: the old one may be running.
@@ -86,34 +187,35 @@ pub fn recipe(name: &str) -> PathBuf {
     home().join("recipes").join(name)
 }
 
-/// The cache that tests share.
-pub fn cache() -> PathBuf {
-    home().join("cache")
-}
-
 /// Any program, as the ordinary user without a single privilege.
 pub fn unprivileged(program: impl AsRef<OsStr>) -> Command {
-    if !is_root() {
+    as_user(is_root().then_some(NOBODY), program)
+}
+
+/// Any program, as a user of this number and group without a single privilege; with no number, as
+/// whoever runs the tests.
+pub fn as_user(uid: Option<u32>, program: impl AsRef<OsStr>) -> Command {
+    let Some(uid) = uid else {
         return Command::new(program);
-    }
+    };
     let mut command = Command::new("setpriv");
     command
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--bounding-set=-all",
-            "--no-new-privs",
-        ])
+        .args([format!("--reuid={uid}"), format!("--regid={uid}")])
+        .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+        .arg("--no-new-privs")
         .arg(program);
     command
+}
+
+/// The program's place.
+pub fn program() -> PathBuf {
+    home().join("coop")
 }
 
 /// `coop`, as the ordinary user, with an environment of nothing but what is stated here: HOME
 /// cannot be written.
 pub fn coop() -> Command {
-    let mut command = unprivileged(home().join("coop"));
+    let mut command = unprivileged(program());
     plain_environment(&mut command);
     command
 }
@@ -180,68 +282,169 @@ pub fn run(command: &mut Command, deadline: Duration) -> Done {
     run_with_input(command, b"", deadline)
 }
 
-/// Runs a program in a session of its own; at the deadline its whole process group is killed and
-/// the test fails.
+/// Runs a program in a process group of its own; at the deadline the whole group is killed and the
+/// test fails.
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &[u8], deadline: Duration) -> Done {
-    let started = Instant::now();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    std::thread::spawn(move || {
-        // A program that does not read its input may close it.
-        let _ = stdin.write_all(&input);
-    });
-    let stdout = collect(child.stdout.take().unwrap());
-    let stderr = collect(child.stderr.take().unwrap());
-    let status = wait(&mut child, deadline.saturating_sub(started.elapsed()));
-    let elapsed = started.elapsed();
-    let Some(status) = status else {
-        kill_group(&child);
+    let mut process = Process::start(command.stdin(Stdio::piped()), deadline);
+    if let Some(mut stdin) = process.child.stdin.take() {
+        let input = input.to_vec();
+        std::thread::spawn(move || {
+            // A program that does not read its input may close it.
+            let _ = stdin.write_all(&input);
+        });
+    }
+    process.end()
+}
+
+/// How long the output's end may come after a program's own.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running program that leads a process group, with a deadline. Dropping it kills the group.
+pub struct Process {
+    child: Child,
+    command: String,
+    started: Instant,
+    deadline: Duration,
+    stdout: Stream,
+    stderr: Stream,
+}
+
+impl Process {
+    /// Starts it. What it reads is the command's own matter.
+    pub fn start(command: &mut Command, deadline: Duration) -> Self {
+        let started = Instant::now();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self {
+            command: format!("{command:?}"),
+            started,
+            deadline,
+            stdout: Stream::collect(child.stdout.take().unwrap()),
+            stderr: Stream::collect(child.stderr.take().unwrap()),
+            child,
+        }
+    }
+
+    /// Waits until it has written a text to stdout.
+    #[track_caller]
+    pub fn expect(&self, text: &str) {
+        let said = || String::from_utf8_lossy(&self.stdout.bytes()).contains(text);
+        if !eventually(self.left(), || said() || self.stdout.has_ended()) || !said() {
+            self.fail(&format!("'{text}' is not said"));
+        }
+    }
+
+    /// Sends a signal to the program alone, as `kill` does.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end and the end of its output.
+    #[track_caller]
+    pub fn end(mut self) -> Done {
+        let left = self.left();
+        let Some(status) = wait(&mut self.child, left) else {
+            self.fail("no end before the deadline");
+        };
+        let elapsed = self.started.elapsed();
+        if !eventually(OUTPUT_PATIENCE, || {
+            self.stdout.has_ended() && self.stderr.has_ended()
+        }) {
+            self.fail("something outlives the program and holds its output open");
+        }
+        Done {
+            status,
+            stdout: self.stdout.bytes(),
+            stderr: String::from_utf8_lossy(&self.stderr.bytes()).into_owned(),
+            elapsed,
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_sub(self.started.elapsed())
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    #[track_caller]
+    fn fail(&self, what: &str) -> ! {
         panic!(
-            "no end after {deadline:?}: {command:?}\nstdout: {}\nstderr: {}",
-            String::from_utf8_lossy(&stdout.join().unwrap()),
-            String::from_utf8_lossy(&stderr.join().unwrap())
+            "{what} (after {:?}): {}\nstdout: {}\nstderr: {}",
+            self.started.elapsed(),
+            self.command,
+            String::from_utf8_lossy(&self.stdout.bytes()),
+            String::from_utf8_lossy(&self.stderr.bytes())
         );
-    };
-    Done {
-        status,
-        stdout: stdout.join().unwrap(),
-        stderr: String::from_utf8_lossy(&stderr.join().unwrap()).into_owned(),
-        elapsed,
     }
 }
 
-fn collect(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
-    })
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A leader that was waited for has no number any more that would be its own.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = rustix::process::kill_process_group(self.pid(), rustix::process::Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What comes out of a pipe, gathered as it comes.
+struct Stream {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Stream {
+    fn collect(mut from: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&bytes);
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 1 << 16];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                shared.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { bytes, thread }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap().clone()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
 }
 
 /// Waits for a child, but not for ever.
 pub fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let mut status = None;
+    eventually(patience, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status
+}
+
+/// Waits until something holds, but not for ever; says whether it came to hold.
+pub fn eventually(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
-    while started.elapsed() < patience {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
+    loop {
+        if holds() {
+            return true;
+        }
+        if started.elapsed() >= patience {
+            return false;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    None
-}
-
-/// Kills the process group that a child leads, and reaps the child.
-pub fn kill_group(child: &Child) {
-    let group = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
 }
 
 /// Whether an oracle is there. Where COOP_REQUIRE_ORACLES is set a missing one fails the test.
@@ -294,7 +497,12 @@ pub fn processes_naming(text: &str) -> Vec<String> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> String {
+    sha256_of(&fs::read(path).unwrap())
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
     use sha2::Digest;
-    let digest = sha2::Sha256::digest(fs::read(path).unwrap());
+    let digest = sha2::Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -143,12 +143,10 @@ impl Drop for Terminal {
     }
 }
 
-const DEADLINE: Duration = Duration::from_secs(600);
-
 #[test]
 fn a_person_uses_the_console_and_leaves() {
-    let recipe = support::recipe("debian.yaml");
-    let mut terminal = Terminal::start(&["run", recipe.to_str().unwrap()], DEADLINE);
+    let debian = support::debian().to_str().unwrap();
+    let mut terminal = Terminal::start(&["run", debian], support::RUN_DEADLINE);
     terminal.expect("# ");
     terminal.send("stty size; echo $((6*7))\r");
     terminal.expect("30 100");
@@ -160,8 +158,8 @@ fn a_person_uses_the_console_and_leaves() {
 
 #[test]
 fn an_escape_ends_a_guest_that_hangs() {
-    let recipe = support::recipe("debian.yaml");
-    let mut terminal = Terminal::start(&["run", recipe.to_str().unwrap()], DEADLINE);
+    let debian = support::debian().to_str().unwrap();
+    let mut terminal = Terminal::start(&["run", debian], support::RUN_DEADLINE);
     terminal.expect("# ");
     terminal.send("exec sleep 1000\r");
     terminal.expect("sleep 1000");
@@ -171,9 +169,9 @@ fn an_escape_ends_a_guest_that_hangs() {
 
 #[test]
 fn a_command_gets_a_terminal() {
-    let recipe = support::recipe("debian.yaml");
-    let words = ["run", recipe.to_str().unwrap(), "-t", "--", "sh"];
-    let mut terminal = Terminal::start(&words, DEADLINE);
+    let debian = support::debian().to_str().unwrap();
+    let words = ["run", debian, "-t", "--", "sh"];
+    let mut terminal = Terminal::start(&words, support::RUN_DEADLINE);
     terminal.expect("# ");
     terminal.send("tty && exit 3\r");
     terminal.expect("/dev/pts/");

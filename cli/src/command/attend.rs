@@ -26,33 +26,74 @@ const SIZE_UNKNOWN: Size = Size {
     rows: 25,
 };
 
-/// Stays with the machine until it has ended.
-pub(super) fn attend(running: Running, options: &RunOptions) -> Result<End, Failure> {
-    let console = running.take_console();
-    let control = Arc::new(Control {
-        running,
-        state: Mutex::new(State::default()),
-    });
-    let heard = Arc::clone(&control);
-    let watch = signals::Watch::start(move |signal| Control::hear(&heard, signal));
-    let watch = watch.map_err(|error| Failure::work(&error))?;
-    let code = if options.command.is_empty() {
-        if let Some(console) = console {
-            attend_console(&control, console)?;
+/// Hears signals from before the machine starts: one that came between its start and somebody's
+/// hearing would end coop alone, and leave the machine's folder behind.
+pub(super) struct Attendance {
+    hearer: Arc<Mutex<Hearer>>,
+    watch: signals::Watch,
+}
+
+/// Who hears a signal.
+enum Hearer {
+    /// There is no machine yet; the first signal that wants an end.
+    Nobody(Option<Signal>),
+    Machine(Arc<Control>),
+}
+
+impl Attendance {
+    /// Starts to hear signals. From here on none ends coop by itself.
+    pub(super) fn prepare() -> Result<Self, Failure> {
+        let hearer = Arc::new(Mutex::new(Hearer::Nobody(None)));
+        let shared = Arc::clone(&hearer);
+        let watch = signals::Watch::start(move |signal| {
+            let control = match &mut *lock(&shared) {
+                Hearer::Nobody(_) if signal == Signal::Resized => return,
+                Hearer::Nobody(first) => {
+                    first.get_or_insert(signal);
+                    return;
+                }
+                Hearer::Machine(control) => Arc::clone(control),
+            };
+            Control::hear(&control, signal);
+        });
+        let watch = watch.map_err(|error| Failure::work(&error))?;
+        Ok(Self { hearer, watch })
+    }
+
+    /// Stays with the machine until it has ended.
+    pub(super) fn attend(self, running: Running, options: &RunOptions) -> Result<End, Failure> {
+        let console = running.take_console();
+        let control = Arc::new(Control {
+            running,
+            state: Mutex::new(State::default()),
+        });
+        let hearer = Hearer::Machine(Arc::clone(&control));
+        let before = std::mem::replace(&mut *lock(&self.hearer), hearer);
+        if let Hearer::Nobody(Some(signal)) = before {
+            Control::hear(&control, signal);
         }
-        None
-    } else {
-        run_command(&control, options)?
-    };
-    let report = control.running.wait();
-    drop(watch);
-    let state = control.lock();
-    Ok(End {
-        report,
-        code,
-        signal: state.signal,
-        escaped: state.escaped,
-    })
+        let code = if options.command.is_empty() {
+            if let Some(console) = console {
+                attend_console(&control, console)?;
+            }
+            None
+        } else {
+            run_command(&control, options)?
+        };
+        let report = control.running.wait();
+        drop(self.watch);
+        let state = control.lock();
+        Ok(End {
+            report,
+            code,
+            signal: state.signal,
+            escaped: state.escaped,
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the threads around a machine share.
@@ -72,7 +113,7 @@ struct State {
 
 impl Control {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn hear(control: &Arc<Self>, signal: Signal) {

@@ -75,10 +75,11 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         observer: Arc::from(progress::quiet_observer(options.recipe_options.progress)),
         kernel_log: None,
     };
+    let attendance = attend::Attendance::prepare()?;
     let running = machine
         .start(watch)
         .map_err(|error| Failure::work(&error))?;
-    attend::attend(running, options)
+    attendance.attend(running, options)
 }
 
 enum Target {
