@@ -3,6 +3,11 @@
 
 use std::sync::Arc;
 
+use coop_builder::debian::mirror::AptSources;
+use coop_builder::debian::packages::{PackageList, Universe};
+use coop_builder::debian::relations::Relation;
+use coop_builder::debian::release::Release;
+use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::tree::{Kind, Metadata, Tree};
@@ -19,11 +24,12 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("tar", tar),
     ("cpio", cpio),
     ("ext4_reader", ext4_reader),
     ("agent", agent),
+    ("debian_index", debian_index),
 ];
 
 /// Reads an archive; what reads must survive writing and reading again.
@@ -112,6 +118,46 @@ pub fn agent(data: &[u8]) {
                     assert_eq!(&written[HEADER_SIZE..], body);
                 }
             }
+        }
+    }
+}
+
+/// Takes a text for each file of an archive; what was resolved has what was asked for.
+pub fn debian_index(data: &[u8]) {
+    let _ = Release::parse(data);
+    let text = String::from_utf8_lossy(data).into_owned();
+    let mut apt = AptSources::default();
+    apt.add_list(&text);
+    apt.add_deb822(&text);
+    apt.add_configuration(&text);
+    let lists = [PackageList {
+        mirror: "http://nowhere.invalid".to_owned(),
+        url: String::new(),
+        text,
+    }];
+    let Ok(universe) = Universe::new(&lists) else {
+        return;
+    };
+    for (id, package) in universe.packages().take(10) {
+        let _ = universe.download(id);
+        let wanted = [Relation {
+            name: package.name,
+            qualifier: None,
+            constraint: None,
+        }];
+        let request = ResolveRequest {
+            architecture: "amd64",
+            variant: Variant::Minimal,
+            packages: &wanted,
+            recommends: true,
+        };
+        if let Ok(chosen) = resolve(&universe, &request) {
+            let mut names = chosen.iter().map(|id| universe.package(*id).name);
+            let provided = universe
+                .providing(package.name)
+                .iter()
+                .any(|(id, _)| chosen.contains(id));
+            assert!(provided || names.any(|name| name == package.name));
         }
     }
 }
