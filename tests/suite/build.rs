@@ -81,13 +81,15 @@ fn the_same_recipe_gives_the_same_bytes_everywhere() {
     }
     let recipe = home.join("deep/er/recipes/debian.yaml");
     fs::copy(support::recipe("debian.yaml"), &recipe).unwrap();
-    // An empty cache in the place that is used if nobody names one.
+    // An empty cache in the place that is used if nobody names one; what a run of a recipe builds
+    // stays in there.
     let mut other = support::as_user(user, "sh");
     support::plain_environment(&mut other);
     other
         .args(["-c", "umask 077; exec \"$@\"", "sh"])
         .arg(support::program())
-        .args(["build", "recipes/debian.yaml", "--progress", "json"])
+        .args(["run", "recipes/debian.yaml", "--progress", "none"])
+        .args(["--", "cat", "/etc/os-release"])
         .current_dir(home.join("deep/er"))
         .env_remove("COOP_CACHE")
         .env("HOME", home)
@@ -95,9 +97,12 @@ fn the_same_recipe_gives_the_same_bytes_everywhere() {
         .env("TZ", "Asia/Kathmandu")
         .env("LC_ALL", "de_DE.UTF-8")
         .env("LANGUAGE", "de");
-    support::run(&mut other, BUILD_DEADLINE).expect(0);
-    assert!(home.join(".cache/coop").is_dir());
-    assert_eq!(digests(&home.join("deep/er/out/debian")), first);
+    let done = support::run(&mut other, BUILD_DEADLINE).expect(0);
+    assert!(done.text().contains("VERSION_CODENAME=trixie"));
+    assert!(!home.join("deep/er/out").exists());
+    let appliances = home.join(".cache/coop/v1/appliance");
+    let appliance = fs::read_dir(appliances).unwrap().next().unwrap();
+    assert_eq!(digests(&appliance.unwrap().path()), first);
     if !support::is_root() {
         return;
     }
@@ -174,12 +179,15 @@ fn archives_of_every_kind_become_systems() {
             }
             Some(_) => continue,
         }
-        let mut command = support::coop();
-        command
-            .args(["run", "--progress", "none"])
-            .args(support::from_archive(&archive))
-            .args(["--", "sh", "-c", "cat /etc/os-release; exit 3"]);
-        let done = support::run(&mut command, RUN_DEADLINE).expect(3);
+        let out = folder.path().join(name);
+        let mut build = support::coop();
+        build.args(["build", "--progress", "none", "-o"]);
+        build.arg(&out).args(support::from_archive(&archive));
+        support::run(&mut build, RUN_DEADLINE).expect(0);
+        let mut run = support::coop();
+        run.arg("run").arg(&out);
+        run.args(["--", "sh", "-c", "cat /etc/os-release; exit 3"]);
+        let done = support::run(&mut run, RUN_DEADLINE).expect(3);
         assert!(done.text().contains("trixie"), "{name}: {}", done.text());
     }
 }

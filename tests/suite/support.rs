@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use sha2::Digest;
 
 /// The ordinary user as whom the program runs where the tests run as root.
 pub const NOBODY: u32 = 65534;
@@ -497,12 +498,22 @@ pub fn processes_naming(text: &str) -> Vec<String> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> String {
-    sha256_of(&fs::read(path).unwrap())
+    let mut file = fs::File::open(path).unwrap();
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).unwrap() {
+            0 => return hexadecimal(&hasher.finalize()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
 }
 
-/// SHA-256 in hexadecimal.
+/// SHA-256 of bytes, in hexadecimal.
 pub fn sha256_of(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    let digest = sha2::Sha256::digest(bytes);
+    hexadecimal(&sha2::Sha256::digest(bytes))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
