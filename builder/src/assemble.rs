@@ -1,7 +1,7 @@
 //! Writes an appliance's files into its staging folder: images, kernel, manifest.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coop_appliance::{
     ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Kernel, MANIFEST_NAME, Machine,
@@ -31,18 +31,22 @@ pub enum AssembleError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// An ext4 image cannot be made.
-    #[error("cobd '{name}': {source}")]
+    #[error("cobd '{name}' at {}: {source}", path.display())]
     Ext4 {
         /// The recipe's name for the device.
         name: String,
+        /// The image.
+        path: PathBuf,
         /// Why.
         source: WriteError,
     },
     /// A swap area cannot be made.
-    #[error("cobd '{name}': {source}")]
+    #[error("cobd '{name}' at {}: {source}", path.display())]
     Swap {
         /// The recipe's name for the device.
         name: String,
+        /// The image.
+        path: PathBuf,
         /// Why.
         source: SwapError,
     },
@@ -160,6 +164,7 @@ fn write_cobd(
             swap::write_swap(output.file(), size.0, uuid, "").map_err(|source| {
                 AssembleError::Swap {
                     name: device.name.clone(),
+                    path: folder.join(&path),
                     source,
                 }
             })?;
@@ -190,6 +195,7 @@ fn write_ext4(
     let output = fs::File::create(path)?;
     ext4::write(tree, &options, output.file()).map_err(|source| AssembleError::Ext4 {
         name: name.to_owned(),
+        path: path.to_owned(),
         source,
     })?;
     Ok(())

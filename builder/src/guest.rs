@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,8 +41,13 @@ const FOLDER: &str = "coop-build";
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The scratch image cannot be made.
-    #[error("scratch image: {0}")]
-    Write(#[from] WriteError),
+    #[error("scratch image {}: {source}", path.display())]
+    Write {
+        /// The image, in the cache.
+        path: PathBuf,
+        /// Why.
+        source: WriteError,
+    },
     /// The scratch image cannot be read back.
     #[error("the file system that the guest left cannot be read: {0}")]
     Read(#[from] ReadError),
@@ -158,7 +164,10 @@ fn run_group(
         journal: Journal::None,
         ..ext4::Options::new(context.seed, context.seed, context.epoch)
     };
-    ext4::write(&tree, &options, image.as_file())?;
+    ext4::write(&tree, &options, image.as_file()).map_err(|source| GuestError::Write {
+        path: image.path().to_owned(),
+        source,
+    })?;
     drop(tree);
     boot_and_run(steps, image.path(), context)?;
     let mut tree = ext4::read(Arc::new(image.into_file()))?;

@@ -19,6 +19,8 @@ const MARK: &str = ".coop-new-";
 #[derive(Debug)]
 pub struct Staging {
     folder: tempfile::TempDir,
+    /// After the folder, so that it is dropped after it.
+    parents: MadeFolders,
     destination: PathBuf,
     /// Locked as long as the build lives, so that others know.
     _lock: OwnedFd,
@@ -34,7 +36,7 @@ impl Staging {
         refuse_foreign(destination, expected_member)?;
         let destination = absolute(destination)?;
         let (parent, name) = split(&destination)?;
-        fs::create_dir_all(parent)?;
+        let parents = MadeFolders::make(parent)?;
         remove_stale(parent, name);
         let folder = tempfile::Builder::new()
             .prefix(&staging_prefix(name))
@@ -45,6 +47,7 @@ impl Staging {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
             folder,
+            parents,
             destination,
             _lock: lock,
         })
@@ -60,7 +63,7 @@ impl Staging {
     ///
     /// # Errors
     /// What the file system says; the destination is then as it was.
-    pub fn publish(self) -> io::Result<()> {
+    pub fn publish(mut self) -> io::Result<()> {
         for entry in fs::read_dir(self.folder.path())? {
             let path = entry?.path();
             fs::File::open(path)?.sync_all()?;
@@ -74,9 +77,33 @@ impl Staging {
         } else {
             fs::rename(from, &self.destination)?;
         }
+        self.parents.0.clear();
         let (parent, _) = split(&self.destination)?;
         rustix::fs::fsync(open_folder(parent)?)?;
         Ok(())
+    }
+}
+
+/// Folders that were made on the way to a destination, the innermost first. Dropping it removes
+/// those that are empty.
+#[derive(Debug)]
+struct MadeFolders(Vec<PathBuf>);
+
+impl MadeFolders {
+    fn make(folder: &Path) -> io::Result<Self> {
+        let missing = folder.ancestors().take_while(|one| !one.exists());
+        let made = Self(missing.map(Path::to_owned).collect());
+        fs::create_dir_all(folder)?;
+        Ok(made)
+    }
+}
+
+impl Drop for MadeFolders {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // One that somebody else uses by now is not empty and stays.
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -182,6 +209,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let out = home.path().join("out");
         drop(Staging::new(&out, "manifest").unwrap());
+        drop(Staging::new(&home.path().join("a/b/out"), "manifest").unwrap());
         assert!(listing(home.path()).is_empty());
         fs::create_dir(home.path().join(".out.coop-new-killed")).unwrap();
         let alive = Staging::new(&out, "manifest").unwrap();

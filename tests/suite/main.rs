@@ -6,6 +6,7 @@ mod build;
 mod cli;
 mod confinement;
 mod corpus;
+mod failures;
 mod machines;
 mod run;
 mod support;

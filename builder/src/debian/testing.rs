@@ -1,16 +1,15 @@
 //! An archive that the tests make themselves: a key, a Release file, and packages.
 
+mod signing;
+
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
 use sequoia_openpgp as openpgp;
 
 use openpgp::cert::prelude::*;
-use openpgp::policy::StandardPolicy;
 use openpgp::serialize::SerializeInto;
-use openpgp::serialize::stream::{Message, Signer};
 use tempfile::TempDir;
 
 use coop_image::tree::{Inode, Kind, Metadata, Times, Timestamp, Tree};
@@ -22,52 +21,10 @@ use crate::digest::Digest;
 use crate::fetch::Download;
 use crate::store::Store;
 
-/// 2026-09-12 07:55:41 UTC.
-pub(crate) const NOW: i64 = 1_789_199_741;
-pub(crate) const NOW_TEXT: &str = "Sat, 12 Sep 2026 07:55:41 UTC";
-pub(crate) const HOUR: i64 = 3600;
-
-pub(crate) fn instant(seconds: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap())
-}
-
-/// A certificate with its secret key, made an hour before [`NOW`].
-pub(crate) fn new_key(valid_seconds: Option<u64>) -> Cert {
-    let (cert, _) = CertBuilder::new()
-        .add_userid("Test Archive <archive@example.invalid>")
-        .add_signing_subkey()
-        .set_creation_time(instant(NOW - HOUR))
-        .set_validity_period(valid_seconds.map(Duration::from_secs))
-        .generate()
-        .unwrap();
-    cert
-}
+pub(crate) use signing::{HOUR, NOW, NOW_TEXT, clear_sign, new_key};
 
 pub(crate) fn keyring(cert: &Cert) -> Keyring {
     Keyring::parse(&cert.armored().to_vec().unwrap()).unwrap()
-}
-
-/// Signs a text as an InRelease file is signed, as of [`NOW`].
-pub(crate) fn clear_sign(cert: &Cert, text: &str) -> Vec<u8> {
-    let policy = StandardPolicy::new();
-    let key = cert
-        .keys()
-        .secret()
-        .with_policy(&policy, instant(NOW))
-        .for_signing()
-        .next()
-        .unwrap();
-    let pair = key.key().clone().into_keypair().unwrap();
-    let mut signed = Vec::new();
-    let signer = Signer::new(Message::new(&mut signed), pair).unwrap();
-    let mut signer = signer
-        .cleartext()
-        .creation_time(instant(NOW))
-        .build()
-        .unwrap();
-    signer.write_all(text.as_bytes()).unwrap();
-    signer.finalize().unwrap();
-    signed
 }
 
 /// A folder that is an archive with the suite `trixie`.

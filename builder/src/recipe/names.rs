@@ -82,6 +82,21 @@ pub(super) fn url(text: &str) -> Result<(), String> {
     )
 }
 
+/// A mirror: also a folder of this machine.
+pub(super) fn mirror(text: &str) -> Result<(), String> {
+    let is_folder = text.starts_with("file:///")
+        && text.len() <= 4096
+        && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_folder || url(text).is_ok() {
+        return Ok(());
+    }
+    verdict(
+        false,
+        text,
+        "an address that begins with http://, https:// or file:///",
+    )
+}
+
 /// A SHA-256 in hexadecimal.
 pub(super) fn sha256(text: &str) -> Result<(), String> {
     let good = text.len() == 64

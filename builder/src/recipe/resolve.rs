@@ -246,7 +246,7 @@ impl Resolver<'_, '_> {
         };
         let mirror = match written.mirror {
             Some(mirror) => {
-                let url = self.checked(mirror, &path("mirror"), names::url);
+                let url = self.checked(mirror, &path("mirror"), names::mirror);
                 Mirror::Url(url.trim_end_matches('/').to_owned())
             }
             None => Mirror::Host,
