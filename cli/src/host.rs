@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coop_runtime::{Host, parse_resolv_conf};
 use rustix::fs::{Access, access};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::environment::Environment;
 
@@ -17,6 +18,14 @@ const LARGE_TEMPORARY: &str = "/var/tmp";
 const RESOLVERS: &str = "/etc/resolv.conf";
 /// Where temporary files lie if nobody says otherwise.
 const TEMPORARY: &str = "/tmp";
+
+/// Takes as many descriptors as the host gives: a build has one open for each package, a network
+/// one for each connection. Where it gives no more, what needs one says so later.
+pub(crate) fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
 
 /// Chooses folders and name servers: TMPDIR wherever it is given and can be used, else the host's own.
 pub(crate) fn host(environment: &Environment) -> Host {

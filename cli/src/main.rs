@@ -21,6 +21,7 @@ use failure::{Failure, USAGE};
 use render::Output;
 
 fn main() -> ExitCode {
+    host::raise_descriptor_limit();
     let environment = Environment::read();
     let output = Output::new(&environment);
     let arguments = match Arguments::try_parse() {
