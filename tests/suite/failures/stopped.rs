@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::{DEADLINE, Place, tiny};
 use crate::support;
@@ -30,6 +30,10 @@ impl Background {
             .process_group(0)
             .spawn();
         Self(child.unwrap())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap()
     }
 
     /// Waits for a line on stderr with this text; the rest is read and forgotten.
@@ -56,15 +60,15 @@ impl Background {
     /// Sends the program, and it alone, a signal, and waits for its end.
     #[track_caller]
     fn signal(mut self, signal: Signal) -> ExitStatus {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
         support::wait(&mut self.0, DEADLINE).expect("no end after a signal")
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        support::kill_group(&self.0);
+        // The group is empty where all is well.
+        let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.0.wait();
     }
 }
