@@ -334,8 +334,19 @@ impl Process {
     /// Waits until it has written a text to stdout.
     #[track_caller]
     pub fn expect(&self, text: &str) {
-        let said = || String::from_utf8_lossy(&self.stdout.bytes()).contains(text);
-        if !eventually(self.left(), || said() || self.stdout.has_ended()) || !said() {
+        self.expect_on(&self.stdout, text);
+    }
+
+    /// Waits until it has written a text to stderr.
+    #[track_caller]
+    pub fn expect_on_stderr(&self, text: &str) {
+        self.expect_on(&self.stderr, text);
+    }
+
+    #[track_caller]
+    fn expect_on(&self, stream: &Stream, text: &str) {
+        let said = || String::from_utf8_lossy(&stream.bytes()).contains(text);
+        if !eventually(self.left(), || said() || stream.has_ended()) || !said() {
             self.fail(&format!("'{text}' is not said"));
         }
     }

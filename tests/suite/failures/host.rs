@@ -99,7 +99,7 @@ fn without_a_place_for_memory_it_says_what_was_tried() {
     );
     let mut coop = support::unprivileged("/mnt/coop");
     coop.args(["run", &format!("/mnt/work/{appliance}"), "--", "true"]);
-    let after = "echo left: $(ls -A /dev/shm /var/tmp /tmp/coop-*/)";
+    let after = "echo left: $(find /dev/shm /var/tmp /tmp -mindepth 1)";
     let mut command = in_namespace(&mount, &coop, after);
     command.current_dir("/");
     let words = [
@@ -108,5 +108,6 @@ fn without_a_place_for_memory_it_says_what_was_tried() {
         "/tmp is mounted noexec",
         "/var/tmp is mounted noexec",
     ];
-    refused(&mut command, 125, &words);
+    let done = refused(&mut command, 125, &words);
+    assert_eq!(done.text(), "left:\n");
 }

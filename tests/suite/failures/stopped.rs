@@ -2,88 +2,26 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fs_err as fs;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::Signal;
 
 use super::{DEADLINE, Place, tiny};
-use crate::support;
+use crate::support::{self, Process};
 
 /// How long the kernel may take to end a guest whose program died.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// A program that runs until it is told otherwise.
-struct Background(Child);
-
-impl Background {
-    fn start(command: &mut Command) -> Self {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap()
-    }
-
-    /// Waits for a line on stderr with this text; the rest is read and forgotten.
-    #[track_caller]
-    fn wait_for(&mut self, text: &'static str) {
-        let lines = BufReader::new(self.0.stderr.take().unwrap()).lines();
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        let start = Instant::now();
-        let mut seen = Vec::new();
-        while let Ok(line) = receiver.recv_timeout(DEADLINE.saturating_sub(start.elapsed())) {
-            if line.contains(text) {
-                return;
-            }
-            seen.push(line);
-        }
-        panic!("'{text}' did not come: {seen:?}");
-    }
-
-    /// Sends the program, and it alone, a signal, and waits for its end.
-    #[track_caller]
-    fn signal(mut self, signal: Signal) -> ExitStatus {
-        kill_process(self.pid(), signal).unwrap();
-        support::wait(&mut self.0, DEADLINE).expect("no end after a signal")
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        // The group is empty where all is well.
-        let _ = kill_process_group(self.pid(), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
 #[track_caller]
 fn expect_no_process(place: &Place) {
     let text = place.folder.path().display().to_string();
-    let start = Instant::now();
-    while start.elapsed() < DEATH {
-        if support::processes_naming(&text).is_empty() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{:?}", support::processes_naming(&text));
+    let gone = support::eventually(DEATH, || support::processes_naming(&text).is_empty());
+    assert!(gone, "{:?}", support::processes_naming(&text));
 }
 
 /// Builds again, and looks whether the build before left anything after that.
@@ -95,13 +33,16 @@ fn build_again(place: &Place, mut command: Command) {
     place.expect_no_residue();
 }
 
-fn waiting_in_the_guest(place: &Place) -> (Background, std::path::PathBuf) {
+fn waiting_in_the_guest(place: &Place) -> (Process, PathBuf) {
     tiny::appliance();
     let cache = place.own_cache();
     let recipe = tiny::recipe("  run: [\"echo half-way; sleep 600\"]\n");
     let mut command = place.build(&recipe, &["--offline"]);
-    let mut build = Background::start(command.env("COOP_CACHE", &cache));
-    build.wait_for("half-way");
+    let build = Process::start(
+        command.env("COOP_CACHE", &cache).stdin(Stdio::null()),
+        DEADLINE,
+    );
+    build.expect_on_stderr("half-way");
     (build, cache)
 }
 
@@ -109,7 +50,8 @@ fn waiting_in_the_guest(place: &Place) -> (Background, std::path::PathBuf) {
 fn an_interrupted_build_leaves_nothing() {
     let place = Place::new();
     let (build, _) = waiting_in_the_guest(&place);
-    assert_eq!(build.signal(Signal::INT).code(), Some(130));
+    build.signal(Signal::INT);
+    assert_eq!(build.end().code(), Some(130));
     expect_no_process(&place);
     place.expect_nothing_left();
 }
@@ -118,7 +60,8 @@ fn an_interrupted_build_leaves_nothing() {
 fn a_build_killed_in_the_guest_is_cleaned_up_after_by_the_next() {
     let place = Place::new();
     let (build, cache) = waiting_in_the_guest(&place);
-    assert_eq!(build.signal(Signal::KILL).code(), None);
+    build.signal(Signal::KILL);
+    assert_eq!(build.end().code(), None);
     expect_no_process(&place);
     assert!(!place.output().exists());
     let mut again = place.build(&tiny::recipe("  run: [\"echo done\"]\n"), &["--offline"]);
@@ -190,13 +133,11 @@ fn a_build_killed_in_a_download_is_cleaned_up_after_by_the_next() {
         command.env("COOP_CACHE", &cache).env_remove("http_proxy");
         command
     };
-    let build = Background::start(&mut command());
-    let start = Instant::now();
-    while !server.half_sent.load(Ordering::SeqCst) {
-        assert!(start.elapsed() < DEADLINE, "nothing was asked for");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(build.signal(Signal::KILL).code(), None);
+    let build = Process::start(command().stdin(Stdio::null()), DEADLINE);
+    let asked = support::eventually(DEADLINE, || server.half_sent.load(Ordering::SeqCst));
+    assert!(asked, "nothing was downloaded");
+    build.signal(Signal::KILL);
+    assert_eq!(build.end().code(), None);
     expect_no_process(&place);
     assert!(!place.output().exists());
     server.whole.store(true, Ordering::SeqCst);

@@ -100,13 +100,14 @@ fn archive() -> &'static Path {
     })
 }
 
-/// An appliance of it, built once; from then on the cache has the kernel.
+/// An appliance of it, built once by the program as it is now; from then on the cache has the kernel.
 pub(super) fn appliance() -> &'static Path {
     static APPLIANCE: OnceLock<PathBuf> = OnceLock::new();
     APPLIANCE.get_or_init(|| {
         let file = support::home().join("tiny.yaml");
         fs::write(&file, recipe("")).unwrap();
         let folder = support::home().join("work/tiny");
+        let _ = fs::remove_dir_all(&folder);
         let mut command = support::coop();
         command.arg("build").arg(file).arg("-o").arg(&folder);
         support::run(&mut command, DEADLINE).expect(0);
