@@ -352,6 +352,29 @@ impl<'c> Span<'c> {
     }
 }
 
+/// Calls `step` with a file position and slices until it has dealt with all of `run`; where it
+/// does nothing, the error is `stuck`.
+fn transfer<'c>(
+    run: &mut Vec<VolatileSlice<'c, ()>>,
+    mut at: u64,
+    stuck: io::ErrorKind,
+    step: impl Fn(u64, &[VolatileSlice<'c, ()>]) -> io::Result<usize>,
+) -> Result<(), AccessError> {
+    while !run.is_empty() {
+        let batch = run.len().min(SLICES_MAX);
+        match step(at, &run[..batch]) {
+            Ok(0) => return Err(io::Error::from(stuck).into()),
+            Ok(count) => {
+                at = add(at, u64::try_from(count).unwrap_or(u64::MAX))?;
+                advance(run, count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Drops the first `count` bytes of a list of slices.
 fn advance(slices: &mut Vec<VolatileSlice<'_, ()>>, mut count: usize) {
     let mut whole = 0;
@@ -433,20 +456,12 @@ impl<'c> Readable<'c> {
         let span = self.0;
         span.in_runs(
             |offset, run| {
-                let mut position = add(at, offset)?;
-                while !run.is_empty() {
-                    let batch = run.len().min(SLICES_MAX);
-                    match write_file_at(file.as_fd(), position, &run[..batch]) {
-                        Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                        Ok(count) => {
-                            position = add(position, u64::try_from(count).unwrap_or(u64::MAX))?;
-                            advance(run, count);
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Ok(())
+                transfer(
+                    run,
+                    add(at, offset)?,
+                    io::ErrorKind::WriteZero,
+                    |at, slices| write_file_at(file.as_fd(), at, slices),
+                )
             },
             |offset, part| {
                 let bytes = span.image_bytes(part)?;
@@ -527,20 +542,12 @@ impl<'c> Writable<'c> {
         let span = self.0;
         span.in_runs(
             |offset, run| {
-                let mut position = add(at, offset)?;
-                while !run.is_empty() {
-                    let batch = run.len().min(SLICES_MAX);
-                    match read_file_at(file.as_fd(), position, &run[..batch]) {
-                        Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                        Ok(count) => {
-                            position = add(position, u64::try_from(count).unwrap_or(u64::MAX))?;
-                            advance(run, count);
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Ok(())
+                transfer(
+                    run,
+                    add(at, offset)?,
+                    io::ErrorKind::UnexpectedEof,
+                    |at, slices| read_file_at(file.as_fd(), at, slices),
+                )
             },
             |offset, part| {
                 let mut bytes = vec![0; part.length];
