@@ -1,5 +1,6 @@
 //! How a machine ended, and what it took.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coop_driver::transport::DeviceReport;
@@ -97,6 +98,21 @@ impl Phase {
     }
 }
 
+/// Brings phases into the order of a machine's life, each once, with its last time.
+///
+/// Several threads note them, each a little after the fact, so a time may lie behind that of a
+/// phase that came after it; such a phase was reached no later than that one.
+pub(crate) fn in_order(noted: Vec<(Phase, Duration)>) -> Vec<(Phase, Duration)> {
+    let last: BTreeMap<Phase, Duration> = noted.into_iter().collect();
+    let mut phases: Vec<_> = last.into_iter().collect();
+    let mut bound = Duration::MAX;
+    for (_, time) in phases.iter_mut().rev() {
+        *time = bound.min(*time);
+        bound = *time;
+    }
+    phases
+}
+
 /// What is known after a machine's end.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -110,4 +126,30 @@ pub struct Report {
     pub devices: Vec<(String, DeviceReport)>,
     /// The end of what the kernel said.
     pub kernel_log: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_in_the_order_of_life() {
+        let at = Duration::from_millis;
+        let noted = vec![
+            (Phase::Kernel, at(2)),
+            (Phase::Process, at(3)),
+            (Phase::Exited, at(10)),
+            (Phase::Exited, at(12)),
+            (Phase::Ended, at(20)),
+            (Phase::Unmounted, at(21)),
+        ];
+        let expected = [
+            (Phase::Process, at(2)),
+            (Phase::Kernel, at(2)),
+            (Phase::Exited, at(12)),
+            (Phase::Unmounted, at(20)),
+            (Phase::Ended, at(20)),
+        ];
+        assert_eq!(in_order(noted), expected);
+    }
 }

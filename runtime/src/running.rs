@@ -20,7 +20,7 @@ use crate::event::{Event, Observer, Unit};
 use crate::initramfs::{self, InitramfsError};
 use crate::instance::Instance;
 use crate::machine::Machine;
-use crate::report::{Cause, Phase, Report};
+use crate::report::{Cause, Phase, Report, in_order};
 use crate::session::{
     BootPhase, ExecError, ExecRequest, ExecStreams, Execution, Session, SessionEnd, SessionEvent,
 };
@@ -30,6 +30,8 @@ use crate::spec::{ConsoleSpec, MachineSpec, Workload};
 const BOOT_TASK: &str = "boot";
 /// What a kernel says when it powers off.
 const POWERED_OFF: &str = "reboot: Power down";
+/// How long the agent's last word may take to be read after the guest's end.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long each device may take to stop once the guest is gone.
 const DEVICE_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a running machine looks whether its work was called off.
@@ -101,6 +103,12 @@ impl Shared {
     fn reach(&self, phase: Phase) {
         let time = self.start.elapsed();
         lock(&self.phases).push((phase, time));
+    }
+
+    fn has_reached(&self, phase: Phase) -> bool {
+        lock(&self.phases)
+            .iter()
+            .any(|(reached, _)| *reached == phase)
     }
 
     fn reach_once(&self, phase: Phase) {
@@ -469,13 +477,22 @@ impl Supervisor {
     fn run(self) {
         let end = self.see_end();
         self.shared.reach(Phase::Ended);
-        if !lock(&self.shared.phases)
-            .iter()
-            .any(|(phase, _)| *phase == Phase::Ready)
-        {
+        let ready = self.shared.has_reached(Phase::Ready);
+        if !ready {
             self.shared.boot_is_over();
         }
-        let stopped = self.session.wait_stopped(Some(Instant::now()));
+        // The agent's last word left the guest before its process ended, but a busy host may not
+        // have read it yet.
+        let last_word = ready && self.workload == Workload::Commands && end != GuestEnd::Killed;
+        let patience = if last_word {
+            LAST_WORD_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        let stopped = self.session.wait_stopped(Some(Instant::now() + patience));
+        if stopped.is_some() {
+            self.shared.reach_once(Phase::Unmounted);
+        }
         let session_end = self.session.ended();
         self.session.guest_ended();
         let mut devices = Vec::new();
@@ -490,9 +507,7 @@ impl Supervisor {
             Workload::Commands => self.session.last_exit(),
             Workload::Init => None,
         };
-        let mut phases = lock(&self.shared.phases).clone();
-        let ready = phases.iter().any(|(phase, _)| *phase == Phase::Ready);
-        phases.sort_by_key(|(_, time)| *time);
+        let phases = in_order(lock(&self.shared.phases).clone());
         let kernel_log = self.shared.guest.get().map(Guest::console_tail);
         let kernel_log = kernel_log.unwrap_or_default();
         // A kernel that has said so has powered off, whatever its process died of afterwards:

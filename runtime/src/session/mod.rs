@@ -120,7 +120,8 @@ impl Session {
         self.send(&Request::Shutdown)
     }
 
-    /// Waits for the agent's last word before it powers off. Nothing where the guest ended without one or the deadline passed.
+    /// Waits for the agent's last word before it powers off. Nothing where the guest ended without
+    /// one or the deadline passed.
     #[must_use]
     pub fn wait_stopped(&self, deadline: Option<Instant>) -> Option<Stopped> {
         let stopped = self.board.wait(deadline, |state| {
