@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::tree::{Kind, Name, Tree, display};
+use crate::tree::{Kind, Name, Tree};
 
 /// Whether this test runs as root, which it needs to make devices and foreign owners.
 pub(crate) fn is_root() -> bool {
@@ -46,8 +46,8 @@ pub(crate) fn sh(folder: &Path, script: &str) -> Vec<u8> {
     assert!(
         output.status.success(),
         "{script}\n{}{}",
-        display(&output.stdout),
-        display(&output.stderr)
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
     );
     output.stdout
 }

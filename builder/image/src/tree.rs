@@ -252,10 +252,24 @@ pub enum TreeError {
     Full,
 }
 
-/// Shows bytes as text for a message; what is not UTF-8 becomes U+FFFD.
+/// Shows bytes as text for a message, on one line and harmless to a terminal: control characters,
+/// backslashes and what is not UTF-8 are escaped (`\n`, `\\`, `\xff`).
 #[must_use]
 pub fn display(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || character == '\\' {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
 }
 
 /// A file system in memory.
@@ -414,41 +428,12 @@ impl Tree {
         self.walk(path, true)
     }
 
-    /// Links are resolved inside the tree: `..` at the root stays at the root, absolute targets
-    /// start again at the tree's root.
     fn walk(&self, path: &[u8], follow_last: bool) -> Result<InodeId, TreeError> {
-        let mut pending: Vec<Name> = components_reversed(path);
-        let mut trail = vec![InodeId::ROOT];
-        let mut followed = 0;
-        while let Some(name) = pending.pop() {
-            let here = *trail.last().unwrap_or(&InodeId::ROOT);
-            if &*name == b".." {
-                if trail.len() > 1 {
-                    trail.pop();
-                }
-                continue;
-            }
-            let entries = self
-                .entries(here)
-                .ok_or_else(|| TreeError::NotADirectory(display(path)))?;
-            let id = *entries
-                .get(&name)
-                .ok_or_else(|| TreeError::NotFound(display(path)))?;
-            match &self.inode(id).kind {
-                Kind::Symlink(target) if follow_last || !pending.is_empty() => {
-                    followed += 1;
-                    if followed > SYMLINKS_FOLLOWED_MAX {
-                        return Err(TreeError::SymlinkLoop(display(path)));
-                    }
-                    if target.first() == Some(&b'/') {
-                        trail.truncate(1);
-                    }
-                    pending.extend(components_reversed(target));
-                }
-                _ => trail.push(id),
-            }
+        let mut walk = Walk::new(path, follow_last);
+        match walk.run(self, path)? {
+            Some(_) => Err(TreeError::NotFound(display(path))),
+            None => Ok(walk.here()),
         }
-        Ok(*trail.last().unwrap_or(&InodeId::ROOT))
     }
 
     /// Finds a folder, making it and its parents where they are missing.
@@ -460,26 +445,22 @@ impl Tree {
         path: &[u8],
         metadata: &Metadata,
     ) -> Result<InodeId, TreeError> {
-        let mut here = InodeId::ROOT;
-        let mut so_far = Vec::new();
-        for name in components_reversed(path).into_iter().rev() {
-            so_far.push(b'/');
-            so_far.extend_from_slice(&name);
-            here = match self.resolve(&so_far) {
-                Ok(id) if self.entries(id).is_some() => id,
-                Ok(_) => return Err(TreeError::NotADirectory(display(&so_far))),
-                Err(TreeError::NotFound(_)) => {
-                    let id = self.add_inode(Inode {
-                        metadata: metadata.clone(),
-                        kind: Kind::Directory(Entries::new()),
-                    })?;
-                    self.link(here, &name, id)?;
-                    id
-                }
-                Err(error) => return Err(error),
-            };
+        let mut walk = Walk::new(path, true);
+        while let Some(missing) = walk.run(self, path)? {
+            if missing.is_of_a_link {
+                return Err(TreeError::NotFound(display(path)));
+            }
+            let id = self.add_inode(Inode {
+                metadata: metadata.clone(),
+                kind: Kind::Directory(Entries::new()),
+            })?;
+            self.link(walk.here(), &missing.name, id)?;
+            walk.trail.push(id);
         }
-        Ok(here)
+        if self.entries(walk.here()).is_none() {
+            return Err(TreeError::NotADirectory(display(path)));
+        }
+        Ok(walk.here())
     }
 
     /// Every named inode with one path to it, parents before children, names in byte order.
@@ -570,6 +551,71 @@ pub fn read_exact_at(blob: &dyn Blob, mut buffer: &mut [u8], mut offset: u64) ->
     Ok(())
 }
 
+/// A walk along a path. Links are resolved inside the tree: `..` at the root stays at the root,
+/// absolute targets start again at the tree's root.
+struct Walk {
+    /// What is still to go, the next component last.
+    pending: Vec<Component>,
+    /// The way so far, from the root.
+    trail: Vec<InodeId>,
+    links_followed: usize,
+    follow_last: bool,
+}
+
+/// One component of a path, or of a link's target on the way.
+struct Component {
+    name: Name,
+    is_of_a_link: bool,
+}
+
+impl Walk {
+    fn new(path: &[u8], follow_last: bool) -> Self {
+        Self {
+            pending: components_reversed(path, false).collect(),
+            trail: vec![InodeId::ROOT],
+            links_followed: 0,
+            follow_last,
+        }
+    }
+
+    fn here(&self) -> InodeId {
+        self.trail.last().copied().unwrap_or(InodeId::ROOT)
+    }
+
+    /// Goes on until the end, or to a component that is missing, which the caller may add to the
+    /// trail.
+    fn run(&mut self, tree: &Tree, path: &[u8]) -> Result<Option<Component>, TreeError> {
+        while let Some(component) = self.pending.pop() {
+            if &*component.name == b".." {
+                if self.trail.len() > 1 {
+                    self.trail.pop();
+                }
+                continue;
+            }
+            let entries = tree
+                .entries(self.here())
+                .ok_or_else(|| TreeError::NotADirectory(display(path)))?;
+            let Some(id) = entries.get(&component.name).copied() else {
+                return Ok(Some(component));
+            };
+            match &tree.inode(id).kind {
+                Kind::Symlink(target) if self.follow_last || !self.pending.is_empty() => {
+                    self.links_followed += 1;
+                    if self.links_followed > SYMLINKS_FOLLOWED_MAX {
+                        return Err(TreeError::SymlinkLoop(display(path)));
+                    }
+                    if target.first() == Some(&b'/') {
+                        self.trail.truncate(1);
+                    }
+                    self.pending.extend(components_reversed(target, true));
+                }
+                _ => self.trail.push(id),
+            }
+        }
+        Ok(None)
+    }
+}
+
 fn check_name(name: &[u8]) -> Result<(), TreeError> {
     let bad = name.is_empty()
         || name.len() > NAME_LENGTH_MAX
@@ -582,12 +628,14 @@ fn check_name(name: &[u8]) -> Result<(), TreeError> {
     Ok(())
 }
 
-fn components_reversed(path: &[u8]) -> Vec<Name> {
+fn components_reversed(path: &[u8], is_of_a_link: bool) -> impl Iterator<Item = Component> {
     path.split(|byte| *byte == b'/')
         .filter(|part| !part.is_empty() && *part != b".")
         .rev()
-        .map(Into::into)
-        .collect()
+        .map(move |part| Component {
+            name: part.into(),
+            is_of_a_link,
+        })
 }
 
 #[cfg(test)]
@@ -626,6 +674,7 @@ mod tests {
         symlink(&mut tree, InodeId::ROOT, b"bin", b"usr/bin");
         symlink(&mut tree, InodeId::ROOT, b"up", b"../../usr");
         symlink(&mut tree, InodeId::ROOT, b"loop", b"/loop");
+        symlink(&mut tree, InodeId::ROOT, b"nowhere", b"not/there");
         assert_eq!(tree.resolve(b"/bin/sh"), Ok(sh));
         assert_eq!(tree.resolve(b"up/bin/./sh"), Ok(sh));
         assert_eq!(tree.make_directories(b"bin", &Metadata::default()), Ok(usr));
@@ -637,6 +686,27 @@ mod tests {
             tree.inode(tree.lookup(b"/bin").unwrap()).kind,
             Kind::Symlink(_)
         ));
+        let made = tree
+            .make_directories(b"up/bin/a/../b", &Metadata::default())
+            .unwrap();
+        assert_eq!(tree.lookup(b"usr/bin/b"), Ok(made));
+        for (path, error) in [
+            (&b"nowhere/x"[..], TreeError::NotFound("nowhere/x".into())),
+            (b"bin/sh/x", TreeError::NotADirectory("bin/sh/x".into())),
+            (b"bin/sh", TreeError::NotADirectory("bin/sh".into())),
+        ] {
+            let made = tree.make_directories(path, &Metadata::default());
+            assert_eq!(made, Err(error));
+        }
+    }
+
+    #[test]
+    fn names_are_shown_on_one_line_without_control_characters() {
+        assert_eq!(
+            display("a\n\u{1b}[31m\\é".as_bytes()),
+            "a\\n\\u{1b}[31m\\\\é"
+        );
+        assert_eq!(display(b"latin-\xe9\xff"), "latin-\\xe9\\xff");
     }
 
     #[test]
