@@ -31,5 +31,5 @@ pub use error::WriteError;
 pub use options::{
     BlockSize, Inodes, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size, Summary,
 };
-pub use read::{ReadError, read};
+pub use read::{Info, ReadError, read, read_info};
 pub use write::write;

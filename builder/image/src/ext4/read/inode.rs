@@ -1,26 +1,26 @@
 //! The fields of an inode.
 
 use super::ReadError;
-use super::volume::Volume;
+use super::volume::{Volume, as_u64};
 use crate::ext4::checksum::{self, Checksum};
 use crate::ext4::encoding::decode_time;
 use crate::ext4::format::{
-    EXT4_GOOD_OLD_INODE_SIZE, INODE_CHECKSUM_HI_OFFSET, INODE_CHECKSUM_LO_OFFSET, RawInode,
-    inode_flags, join_u16, join_u32, mode,
+    EXT4_GOOD_OLD_INODE_SIZE, I_BLOCK_SIZE, INODE_CHECKSUM_HI_OFFSET, INODE_CHECKSUM_LO_OFFSET,
+    RawInode, incompat, inode_flags, join_u16, join_u32, mode, ro_compat,
 };
 use crate::tree::{Metadata, Times};
 
 /// Flags that change what the content means.
-const FLAGS_UNREADABLE: [(u32, &str); 5] = [
+const FLAGS_UNREADABLE: [(u32, &str); 6] = [
+    (inode_flags::INLINE_DATA, "inline_data"),
+    (0x200, "e2compr compression"),
     (inode_flags::ENCRYPT, "encryption"),
     (inode_flags::VERITY, "verity"),
     (inode_flags::EA_INODE, "an attribute's value as an inode"),
-    (inode_flags::INLINE_DATA, "inline_data"),
     (inode_flags::CASEFOLD, "casefold"),
 ];
-/// Flags that `chattr` sets and a tree cannot hold.
+/// Flags that `chattr` sets, that have an effect in ext4, and that a tree cannot hold.
 const FLAGS_LOST: [(u32, &str); 9] = [
-    (0x4, "the flag c (compressed)"),
     (0x8, "the flag S (synchronous)"),
     (inode_flags::IMMUTABLE, "the flag i (immutable)"),
     (inode_flags::APPEND, "the flag a (append only)"),
@@ -28,8 +28,25 @@ const FLAGS_LOST: [(u32, &str); 9] = [
     (0x80, "the flag A (no access times)"),
     (0x4000, "the flag j (journalled data)"),
     (0x1_0000, "the flag D (synchronous directory)"),
+    (0x200_0000, "the flag x (direct access)"),
     (0x2000_0000, "the flag P (project hierarchy)"),
 ];
+/// Flags that say where content is, which the reader knows; and those that ext4 keeps and never
+/// looks at: s (secure deletion), u (undelete), c (compress), t (no tail-merging), T (top of a
+/// hierarchy: a hint to the allocator), and what e2compr and directory indexes left behind.
+const FLAGS_READ: u32 = inode_flags::INDEX
+    | inode_flags::HUGE_FILE
+    | inode_flags::EXTENTS
+    | inode_flags::INLINE_DATA
+    | 0x1
+    | 0x2
+    | 0x4
+    | 0x100
+    | 0x400
+    | 0x2000
+    | 0x8000
+    | 0x2_0000
+    | 0x40_0000;
 
 /// An inode with a verified checksum.
 pub(super) struct Inode {
@@ -37,6 +54,13 @@ pub(super) struct Inode {
     pub(super) raw: RawInode,
     /// `s_inode_size` bytes.
     pub(super) bytes: Vec<u8>,
+    /// Where `bytes` are in the image; `None` where the journal has them in another form.
+    #[allow(dead_code)]
+    pub(super) image_offset: Option<u64>,
+    /// Size in bytes.
+    size: u64,
+    /// The block of attributes, 0 for none.
+    attribute_block: u64,
     /// Seed of the checksums of what belongs to the inode.
     pub(super) seed: Option<Checksum>,
 }
@@ -44,7 +68,7 @@ pub(super) struct Inode {
 impl Inode {
     /// Reads and verifies an inode.
     pub(super) fn read(volume: &Volume, number: u32) -> Result<Self, ReadError> {
-        let bytes = volume.inode_bytes(number)?;
+        let (bytes, image_offset) = volume.inode_bytes(number)?;
         let mut whole = [0; RawInode::SIZE];
         let used = bytes.len().min(RawInode::SIZE);
         whole[..used].copy_from_slice(&bytes[..used]);
@@ -53,10 +77,21 @@ impl Inode {
         let seed = volume
             .seed
             .map(|seed| seed.of_inode(number, raw.i_generation));
+        let has_high_size =
+            raw.i_mode & mode::S_IFMT == mode::S_IFREG || volume.has_incompat(incompat::LARGEDIR);
+        let size_high = if has_high_size { raw.i_size_high } else { 0 };
+        let attributes_high = if volume.has_incompat(incompat::IS_64BIT) {
+            raw.l_i_file_acl_high
+        } else {
+            0
+        };
         let inode = Self {
             number,
+            size: join_u32(size_high, raw.i_size_lo),
+            attribute_block: join_u32(u32::from(attributes_high), raw.i_file_acl_lo),
             raw,
             bytes,
+            image_offset,
             seed,
         };
         inode.check()?;
@@ -121,27 +156,33 @@ impl Inode {
     }
 
     pub(super) fn size(&self) -> u64 {
-        join_u32(self.raw.i_size_high, self.raw.i_size_lo)
+        self.size
     }
 
     /// The block of attributes, 0 for none.
     pub(super) fn attribute_block(&self) -> u64 {
-        join_u32(
-            u32::from(self.raw.l_i_file_acl_high),
-            self.raw.i_file_acl_lo,
-        )
+        self.attribute_block
     }
 
-    /// Whether a symbolic link's target lies in the inode: it then has no block but, perhaps, one
-    /// of attributes.
-    pub(super) fn is_fast_symlink(&self, block_size: usize) -> bool {
-        let sectors = join_u32(u32::from(self.raw.l_i_blocks_high), self.raw.i_blocks_lo);
-        let attributes = if self.attribute_block() == 0 {
+    /// Whether a symbolic link's target lies in `i_block` (`ext4_inode_is_fast_symlink`): it then
+    /// has no block but, perhaps, one of attributes. Where attributes may have inodes, which count
+    /// too, the length decides.
+    pub(super) fn is_fast_symlink(&self, volume: &Volume) -> bool {
+        if volume.has_incompat(incompat::EA_INODE) {
+            return (1..as_u64(I_BLOCK_SIZE)).contains(&self.size);
+        }
+        let high = if volume.has_ro_compat(ro_compat::HUGE_FILE) {
+            self.raw.l_i_blocks_high
+        } else {
+            0
+        };
+        let sectors = join_u32(u32::from(high), self.raw.i_blocks_lo);
+        let attributes = if self.attribute_block == 0 {
             0
         } else {
-            block_size / 512
+            as_u64(volume.block_size).saturating_mul(volume.cluster_blocks) / 512
         };
-        u64::try_from(attributes).ok() == Some(sectors)
+        attributes == sectors
     }
 
     /// Refuses what could only be carried over with a loss.
@@ -151,6 +192,13 @@ impl Inode {
             if self.has_flag(*flag) {
                 return Err(ReadError::unsupported(self.place(), *name));
             }
+        }
+        let unknown = self.raw.i_flags & !FLAGS_READ;
+        if unknown != 0 {
+            return Err(ReadError::unsupported(
+                self.place(),
+                format!("the unknown flag {unknown:#x}"),
+            ));
         }
         if self.has_field(RawInode::SIZE) && self.raw.i_projid != 0 {
             return Err(ReadError::unsupported(self.place(), "a project id"));

@@ -27,6 +27,9 @@
 //! and root's: it belongs to the image, not to the tree.
 
 mod directory;
+mod features;
+mod groups;
+mod info;
 mod inode;
 mod journal;
 mod mapping;
@@ -35,6 +38,8 @@ mod tests;
 mod volume;
 mod walk;
 mod xattr;
+
+pub use info::{Info, read_info};
 
 use std::io;
 use std::sync::Arc;
@@ -136,5 +141,6 @@ impl ReadError {
 /// No ext4, damage, something that is not supported, or the image cannot be read.
 pub fn read(image: Arc<dyn Blob>) -> Result<Tree, ReadError> {
     let volume = volume::Volume::open(Arc::clone(&image))?;
+    volume.check_errors()?;
     walk::walk(&volume, image)
 }

@@ -64,10 +64,13 @@ fn images_of_mke2fs_read_as_their_source() {
         );
         set_xattr(&src.join("empty"), "system.posix_acl_default", &ACL);
     }
-    let mut expected = describe_folder(&src, look());
-    // mke2fs keeps 32 bits of seconds.
-    expected.remove("/before-epoch");
-    expected.remove("/after-2038");
+    let expected = |look| {
+        let mut expected = describe_folder(&src, look);
+        // mke2fs keeps 32 bits of seconds.
+        expected.remove("/before-epoch");
+        expected.remove("/after-2038");
+        whole_seconds(expected)
+    };
     for options in [
         "-t ext4 -b 4096",
         "-t ext4 -b 1024",
@@ -77,20 +80,33 @@ fn images_of_mke2fs_read_as_their_source() {
         "-t ext4 -b 4096 -O large_dir,mmp,quota,orphan_file",
         "-t ext3 -b 1024",
         "-t ext2 -b 1024 -I 256",
+        "-t ext4 -b 65536 -O ^has_journal",
+        "-t ext4 -b 4096 -O meta_bg,^resize_inode",
+        "-t ext4 -b 1024 -O meta_bg,^resize_inode,bigalloc -C 8192",
+        "-t ext4 -b 1024 -O ^metadata_csum,uninit_bg,sparse_super2 -g 1024",
+        "-t ext4 -b 4096 -O casefold -E encoding=utf8",
+        "-t ext2 -r 0",
     ] {
         if options.contains("orphan_file") && !mke2fs_knows("orphan_file") {
             continue;
         }
+        let size = if options.contains("65536") {
+            "160M"
+        } else {
+            "24M"
+        };
         sh(
             temp.path(),
-            &format!("rm -f a.img; mke2fs -q {options} -d src a.img 24M"),
+            &format!(": > a.img; mke2fs -q -F {options} -d src a.img {size} 2>/dev/null"),
         );
         let tree = read_path(&temp.path().join("a.img")).unwrap();
-        let mut found = describe_tree(&tree, look());
+        // mke2fs writes no attributes into a file system without feature bits.
+        let xattrs = !options.contains("-r 0");
+        let look = Look { xattrs, ..look() };
+        let mut found = describe_tree(&tree, look);
         found.remove("/before-epoch");
         found.remove("/after-2038");
-        let expected = whole_seconds(expected.clone());
-        assert_same(&whole_seconds(found), &expected, options);
+        assert_same(&whole_seconds(found), &expected(look), options);
     }
 }
 
@@ -409,11 +425,8 @@ fn what_is_no_ext4_is_told_apart() {
     }
     let temp = tempfile::tempdir().unwrap();
     for (options, expected) in [
-        ("-t ext4 -O bigalloc", "bigalloc"),
-        ("-O meta_bg,^resize_inode", "meta_bg"),
-        ("-O casefold -E encoding=utf8", "casefold"),
-        ("-O journal_dev", "journal device"),
-        ("-r 0", "revision 0"),
+        ("-O journal_dev", "the feature journal_dev"),
+        ("-o hurd", "another system"),
     ] {
         sh(
             temp.path(),
@@ -428,6 +441,48 @@ fn what_is_no_ext4_is_told_apart() {
     );
     let error = read_path(&temp.path().join("r.img")).unwrap_err();
     assert!(error.to_string().contains("shorter"), "{error}");
+}
+
+#[test]
+fn a_file_system_says_what_it_is() {
+    if !have("mke2fs") {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    sh(
+        temp.path(),
+        "mkdir src; echo x > src/f; mke2fs -q -t ext4 -b 2048 -I 512 -N 4096 -m 5 -L 'a label' \
+         -U 01020304-0506-0708-090a-0b0c0d0e0f10 -J size=4 \
+         -E hash_seed=11121314-1516-1718-191a-1b1c1d1e1f20 -d src a.img 32M",
+    );
+    let image = File::open(temp.path().join("a.img")).unwrap();
+    let info = read_info(Arc::new(image)).unwrap();
+    assert_eq!(&*info.label, b"a label");
+    assert_eq!(info.uuid, std::array::from_fn(|at| at as u8 + 1));
+    assert_eq!(info.hash_seed, std::array::from_fn(|at| at as u8 + 0x11));
+    assert!(info.created.seconds > 1_700_000_000);
+    assert_eq!(
+        (info.block_size_bytes, info.cluster_size_bytes),
+        (2048, 2048)
+    );
+    assert_eq!((info.blocks, info.size_bytes()), (16384, 32 << 20));
+    assert_eq!(info.reserved_percent(), 5);
+    assert_eq!(info.blocks_journal, 2048);
+    assert_eq!((info.inode_size_bytes, info.inodes), (512, 4096));
+    assert!(info.features.iter().any(|name| name == "flex_bg"));
+    assert!(!info.needs_recovery && !info.has_errors);
+    if have("dumpe2fs") {
+        let text = sh(temp.path(), "dumpe2fs -h a.img 2>/dev/null");
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            format!("Free blocks:              {}\n", info.blocks_free),
+            format!("Free inodes:              {}\n", info.inodes_free),
+            format!("Reserved block count:     {}\n", info.blocks_reserved),
+            format!("Blocks per group:         {}\n", info.blocks_per_group),
+        ] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Superblock, group descriptors, and blocks as the journal leaves them.
+//! The superblock, and blocks as the journal leaves them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,11 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ReadError;
+use super::features;
+use super::groups::Groups;
 use super::journal;
 use crate::ext4::checksum::{self, Checksum};
 use crate::ext4::format::{
-    EXT4_CRC32C_CHKSUM, EXT4_DYNAMIC_REV, EXT4_ERROR_FS, EXT4_GOOD_OLD_INODE_SIZE,
-    EXT4_SUPER_MAGIC, GroupDesc, SUPERBLOCK_OFFSET, SuperBlock, incompat, join_u32, ro_compat,
+    EXT4_CRC32C_CHKSUM, EXT4_DYNAMIC_REV, EXT4_ERROR_FS, EXT4_GOOD_OLD_FIRST_INO,
+    EXT4_GOOD_OLD_INODE_SIZE, EXT4_SUPER_MAGIC, SUPERBLOCK_OFFSET, SuperBlock, incompat, join_u32,
+    ro_compat,
 };
 use crate::tree::{Blob, read_exact_at};
 
@@ -18,49 +21,12 @@ use crate::tree::{Blob, read_exact_at};
 const LOG_BLOCK_SIZE_MAX: u32 = 6;
 /// The smallest block, as its logarithm.
 const LOG_BLOCK_SIZE_BASE: u32 = 10;
-/// How many blocks are kept after reading.
-const CACHE_SLOTS: u64 = 1024;
-/// Size of a group descriptor without the feature `64bit`.
-const GROUP_DESC_SIZE_SMALL: usize = 32;
-/// The largest group descriptor (`EXT4_MAX_DESC_SIZE` is a block; the smallest block has this).
-const GROUP_DESC_SIZE_MAX: usize = 1024;
-
-/// Features that change nothing for reading, or that the modules of this folder know.
-const INCOMPAT_READ: u32 = incompat::FILETYPE
-    | incompat::RECOVER
-    | incompat::EXTENTS
-    | incompat::IS_64BIT
-    | incompat::MMP
-    | incompat::FLEX_BG
-    | incompat::EA_INODE
-    | incompat::CSUM_SEED
-    | incompat::LARGEDIR
-    | incompat::INLINE_DATA
-    | incompat::ENCRYPT;
-/// Likewise.
-const RO_COMPAT_READ: u32 = ro_compat::SPARSE_SUPER
-    | ro_compat::LARGE_FILE
-    | ro_compat::BTREE_DIR
-    | ro_compat::HUGE_FILE
-    | ro_compat::GDT_CSUM
-    | ro_compat::DIR_NLINK
-    | ro_compat::EXTRA_ISIZE
-    | ro_compat::QUOTA
-    | ro_compat::METADATA_CSUM
-    | ro_compat::READONLY
-    | ro_compat::PROJECT
-    | ro_compat::VERITY
-    | ro_compat::ORPHAN_PRESENT;
-
-/// Names of what is refused.
-const INCOMPAT_NAMES: [(u32, &str); 5] = [
-    (incompat::COMPRESSION, "compression"),
-    (incompat::JOURNAL_DEV, "a journal device"),
-    (incompat::META_BG, "meta_bg"),
-    (incompat::DIRDATA, "dirdata"),
-    (incompat::CASEFOLD, "casefold"),
-];
-
+/// How many bytes of blocks are kept after reading.
+const CACHE_BYTES: usize = 4 << 20;
+/// Clusters of 512 MiB at most, as mke2fs makes them.
+const LOG_CLUSTER_SIZE_MAX: u32 = 19;
+/// `s_inode_size` of revision 0, which has no such field.
+const INODE_SIZE_REVISION_0: u16 = 128;
 /// Where the newest version of a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Replacement {
@@ -71,7 +37,7 @@ pub(super) struct Replacement {
 }
 
 /// Blocks with their numbers, by slot.
-type Cache = BTreeMap<u64, (u64, Rc<[u8]>)>;
+type Cache = Vec<Option<(u64, Rc<[u8]>)>>;
 
 /// An opened file system.
 pub(super) struct Volume {
@@ -79,42 +45,58 @@ pub(super) struct Volume {
     pub(super) superblock: SuperBlock,
     pub(super) block_size: usize,
     pub(super) blocks_count: u64,
-    /// Seed of all checksums, where the file system has any.
+    /// Blocks in a cluster: 1 without the feature `bigalloc`.
+    pub(super) cluster_blocks: u64,
+    /// Seed of the checksums of attribute values, which need no feature.
+    #[allow(dead_code)]
+    pub(super) value_seed: Checksum,
+    /// Seed of all other checksums, where the file system has any.
     pub(super) seed: Option<Checksum>,
     /// Blocks that the journal has in a newer version.
     pub(super) replaced: BTreeMap<u64, Replacement>,
+    /// What the group descriptors say; nothing while the journal is not yet replayed.
+    pub(super) groups: Groups,
     cache: RefCell<Cache>,
 }
 
 impl Volume {
-    /// Reads the superblock, and the journal where it needs recovery.
+    /// Reads the superblock, the journal where it needs recovery, and the group descriptors.
     pub(super) fn open(image: Arc<dyn Blob>) -> Result<Self, ReadError> {
-        let mut bytes = [0; SuperBlock::SIZE];
-        match read_exact_at(&*image, &mut bytes, SUPERBLOCK_OFFSET) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(ReadError::NotExt4);
-            }
-            Err(source) => {
-                return Err(ReadError::Io {
-                    offset: SUPERBLOCK_OFFSET,
-                    source,
-                });
-            }
-        }
+        let bytes = superblock_bytes(&*image)?;
         let mut volume = Self::from_superblock(image, &bytes)?;
         volume.check_length()?;
-        if volume.superblock.s_feature_incompat & incompat::RECOVER != 0 {
+        if volume.has_incompat(incompat::RECOVER) {
             let replaced = journal::replay(&volume)?;
             volume = volume.reopen(replaced)?;
         }
-        if volume.superblock.s_state & EXT4_ERROR_FS != 0 {
+        volume.groups = volume.read_groups()?;
+        Ok(volume)
+    }
+
+    /// Whether the superblock in the image says that the journal needs recovery.
+    pub(super) fn recorded_recovery(image: &dyn Blob) -> Result<bool, ReadError> {
+        let superblock = SuperBlock::decode(&superblock_bytes(image)?);
+        let superblock = superblock.ok_or(ReadError::NotExt4)?;
+        Ok(superblock.s_feature_incompat & incompat::RECOVER != 0)
+    }
+
+    /// Refuses a file system in which its kernel has recorded errors.
+    pub(super) fn check_errors(&self) -> Result<(), ReadError> {
+        if self.superblock.s_state & EXT4_ERROR_FS != 0 {
             return Err(ReadError::corrupt(
                 "superblock",
                 "the file system's kernel has recorded errors in it",
             ));
         }
-        Ok(volume)
+        Ok(())
+    }
+
+    pub(super) fn has_incompat(&self, feature: u32) -> bool {
+        self.superblock.s_feature_incompat & feature != 0
+    }
+
+    pub(super) fn has_ro_compat(&self, feature: u32) -> bool {
+        self.superblock.s_feature_ro_compat & feature != 0
     }
 
     /// The same file system as the journal leaves it.
@@ -147,11 +129,15 @@ impl Volume {
         bytes: &[u8; SuperBlock::SIZE],
     ) -> Result<Self, ReadError> {
         let corrupt = |reason: &str| ReadError::corrupt("superblock", reason);
-        let superblock = SuperBlock::decode(bytes).ok_or(ReadError::NotExt4)?;
+        let mut superblock = SuperBlock::decode(bytes).ok_or(ReadError::NotExt4)?;
         if superblock.s_magic != EXT4_SUPER_MAGIC {
             return Err(ReadError::NotExt4);
         }
-        check_features(&superblock)?;
+        features::check(&superblock)?;
+        if superblock.s_rev_level < EXT4_DYNAMIC_REV {
+            superblock.s_inode_size = INODE_SIZE_REVISION_0;
+            superblock.s_first_ino = EXT4_GOOD_OLD_FIRST_INO;
+        }
         let has_checksums = superblock.s_feature_ro_compat & ro_compat::METADATA_CSUM != 0;
         if has_checksums && superblock.s_checksum_type != EXT4_CRC32C_CHKSUM {
             return Err(ReadError::unsupported("superblock", "the checksum type"));
@@ -162,9 +148,13 @@ impl Volume {
         if superblock.s_log_block_size > LOG_BLOCK_SIZE_MAX {
             return Err(corrupt("the block size is impossible"));
         }
-        if superblock.s_log_cluster_size != superblock.s_log_block_size {
-            return Err(corrupt("the cluster size differs from the block size"));
-        }
+        let has_clusters = superblock.s_feature_ro_compat & ro_compat::BIGALLOC != 0;
+        let log_cluster_blocks = superblock
+            .s_log_cluster_size
+            .checked_sub(superblock.s_log_block_size)
+            .filter(|log| *log == 0 || has_clusters)
+            .filter(|_| superblock.s_log_cluster_size <= LOG_CLUSTER_SIZE_MAX)
+            .ok_or_else(|| corrupt("the cluster size is impossible"))?;
         let block_size = 1_usize << (LOG_BLOCK_SIZE_BASE + superblock.s_log_block_size);
         let is_64bit = superblock.s_feature_incompat & incompat::IS_64BIT != 0;
         let high = if is_64bit {
@@ -183,8 +173,11 @@ impl Volume {
             superblock,
             block_size,
             blocks_count,
+            cluster_blocks: 1 << log_cluster_blocks,
+            value_seed: seed,
             seed: has_checksums.then_some(seed),
             replaced: BTreeMap::new(),
+            groups: Groups::default(),
             cache: RefCell::default(),
         };
         volume.check_geometry()?;
@@ -200,12 +193,23 @@ impl Volume {
         {
             return corrupt("the inode size is impossible");
         }
+        if superblock.s_first_ino < EXT4_GOOD_OLD_FIRST_INO {
+            return corrupt("the first inode is impossible");
+        }
         let bits = as_u64(self.block_size) * 8;
-        let fits = |count: u32| count > 0 && u64::from(count) <= bits;
-        if !fits(superblock.s_inodes_per_group) || !fits(superblock.s_blocks_per_group) {
+        let clusters = u64::from(superblock.s_blocks_per_group) / self.cluster_blocks;
+        let fits = |count: u64| count > 0 && count <= bits;
+        if !fits(superblock.s_inodes_per_group.into())
+            || !fits(clusters)
+            || !u64::from(superblock.s_blocks_per_group).is_multiple_of(self.cluster_blocks)
+        {
             return corrupt("the size of a group is impossible");
         }
-        let expected_first = u32::from(self.block_size == 1024);
+        let has_clusters = self.has_ro_compat(ro_compat::BIGALLOC);
+        if has_clusters && !self.has_incompat(incompat::EXTENTS) {
+            return corrupt("it has clusters and no extents");
+        }
+        let expected_first = u32::from(self.block_size == 1024 && !has_clusters);
         if superblock.s_first_data_block != expected_first {
             return corrupt("the first data block is impossible");
         }
@@ -223,12 +227,7 @@ impl Volume {
         if inodes != Some(u64::from(superblock.s_inodes_count)) {
             return corrupt("the number of inodes is impossible");
         }
-        let desc_size = self.group_desc_size();
-        let sizes = GROUP_DESC_SIZE_SMALL..=GROUP_DESC_SIZE_MAX;
-        if !desc_size.is_power_of_two() || !sizes.contains(&desc_size) {
-            return corrupt("the size of a group descriptor is impossible");
-        }
-        Ok(())
+        self.check_group_desc_size()
     }
 
     /// The image must have every block, so that content never ends early.
@@ -242,20 +241,6 @@ impl Volume {
             )),
             Ok(_) => Ok(()),
             Err(source) => Err(ReadError::Io { offset, source }),
-        }
-    }
-
-    fn groups_count(&self) -> u64 {
-        self.blocks_count
-            .saturating_sub(u64::from(self.superblock.s_first_data_block))
-            .div_ceil(u64::from(self.superblock.s_blocks_per_group))
-    }
-
-    fn group_desc_size(&self) -> usize {
-        if self.superblock.s_feature_incompat & incompat::IS_64BIT != 0 {
-            usize::from(self.superblock.s_desc_size)
-        } else {
-            GROUP_DESC_SIZE_SMALL
         }
     }
 
@@ -275,8 +260,9 @@ impl Volume {
                 format!("the file system has {} blocks", self.blocks_count),
             ));
         }
-        let slot = number % CACHE_SLOTS;
-        if let Some((cached, block)) = self.cache.borrow().get(&slot)
+        let slots = CACHE_BYTES / self.block_size;
+        let slot = to_usize(number % as_u64(slots));
+        if let Some(Some((cached, block))) = self.cache.borrow().get(slot)
             && *cached == number
         {
             return Ok(Rc::clone(block));
@@ -291,40 +277,29 @@ impl Volume {
             bytes[..4].copy_from_slice(&crate::ext4::jbd2::JBD2_MAGIC_NUMBER.to_be_bytes());
         }
         let block: Rc<[u8]> = bytes.into();
-        self.cache
-            .borrow_mut()
-            .insert(slot, (number, Rc::clone(&block)));
+        let mut cache = self.cache.borrow_mut();
+        if cache.is_empty() {
+            cache.resize(slots, None);
+        }
+        if let Some(place) = cache.get_mut(slot) {
+            *place = Some((number, Rc::clone(&block)));
+        }
         Ok(block)
     }
 
-    /// The first block of a group's inode table.
-    fn inode_table(&self, group: u64) -> Result<u64, ReadError> {
-        let size = self.group_desc_size();
-        let per_block = as_u64(self.block_size / size);
-        let table = u64::from(self.superblock.s_first_data_block) + 1;
-        let block = self.block(table.saturating_add(group / per_block))?;
-        let start = to_usize(group % per_block).saturating_mul(size);
-        let place = || format!("block group descriptor {group}");
-        let bytes = block
-            .get(start..start.saturating_add(size))
-            .ok_or_else(|| ReadError::corrupt(place(), "it is outside its block"))?;
-        let mut whole = [0; GroupDesc::SIZE];
-        let used = size.min(GroupDesc::SIZE);
-        whole[..used].copy_from_slice(&bytes[..used]);
-        let desc = GroupDesc::decode(&whole)
-            .ok_or_else(|| ReadError::corrupt(place(), "it is too short"))?;
-        if let Some(seed) = self.seed {
-            let number = u32::try_from(group)
-                .map_err(|_| ReadError::corrupt(place(), "there are too many groups"))?;
-            if checksum::group_desc(seed, number, bytes) != desc.bg_checksum {
-                return Err(ReadError::checksum(place()));
-            }
-        }
-        Ok(join_u32(desc.bg_inode_table_hi, desc.bg_inode_table_lo))
+    /// The byte of the image at which the newest version of a block begins; `None` where the
+    /// journal has it in another form.
+    pub(super) fn offset_of(&self, number: u64) -> Option<u64> {
+        let from = match self.replaced.get(&number) {
+            None => number,
+            Some(replacement) if !replacement.escaped => replacement.block,
+            Some(_) => return None,
+        };
+        from.checked_mul(as_u64(self.block_size))
     }
 
-    /// The bytes of an inode, its checksum not yet verified.
-    pub(super) fn inode_bytes(&self, number: u32) -> Result<Vec<u8>, ReadError> {
+    /// The bytes of an inode, its checksum not yet verified, and where they are in the image.
+    pub(super) fn inode_bytes(&self, number: u32) -> Result<(Vec<u8>, Option<u64>), ReadError> {
         let place = || format!("inode {number}");
         let index = number
             .checked_sub(1)
@@ -341,37 +316,27 @@ impl Volume {
             .ok_or_else(|| ReadError::corrupt(place(), "its table is outside the image"))?;
         let block = self.block(block_number)?;
         let start = to_usize(in_group % per_block).saturating_mul(inode_size);
-        block
+        let bytes = block
             .get(start..start.saturating_add(inode_size))
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| ReadError::corrupt(place(), "it is outside its block"))
+            .ok_or_else(|| ReadError::corrupt(place(), "it is outside its block"))?;
+        let offset = self.offset_of(block_number);
+        Ok((
+            bytes.to_vec(),
+            offset.and_then(|offset| offset.checked_add(as_u64(start))),
+        ))
     }
 }
 
-fn check_features(superblock: &SuperBlock) -> Result<(), ReadError> {
-    let unsupported = |what: String| Err(ReadError::unsupported("superblock", what));
-    if superblock.s_rev_level < EXT4_DYNAMIC_REV {
-        return unsupported("revision 0 of the format".into());
+fn superblock_bytes(image: &dyn Blob) -> Result<[u8; SuperBlock::SIZE], ReadError> {
+    let mut bytes = [0; SuperBlock::SIZE];
+    match read_exact_at(image, &mut bytes, SUPERBLOCK_OFFSET) {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(ReadError::NotExt4),
+        Err(source) => Err(ReadError::Io {
+            offset: SUPERBLOCK_OFFSET,
+            source,
+        }),
     }
-    if superblock.s_creator_os != 0 {
-        return unsupported("a file system made for another system than Linux".into());
-    }
-    let refused = superblock.s_feature_incompat & !INCOMPAT_READ;
-    if refused != 0 {
-        let known = INCOMPAT_NAMES.iter().find(|(bit, _)| refused & bit != 0);
-        return unsupported(known.map_or_else(
-            || format!("the incompatible feature {refused:#x}"),
-            |(_, name)| (*name).to_string(),
-        ));
-    }
-    let refused = superblock.s_feature_ro_compat & !RO_COMPAT_READ;
-    if refused & ro_compat::BIGALLOC != 0 {
-        return unsupported("bigalloc".into());
-    }
-    if refused != 0 {
-        return unsupported(format!("the read-only compatible feature {refused:#x}"));
-    }
-    Ok(())
 }
 
 /// A length in memory as a file offset.

@@ -300,7 +300,7 @@ impl Walk<'_> {
             .filter(|length| (1..=SYMLINK_LENGTH_MAX).contains(length))
             .ok_or_else(|| corrupt("the length of the link target is impossible"))?;
         let mut target = Vec::with_capacity(length);
-        if inode.is_fast_symlink(self.volume.block_size) {
+        if inode.is_fast_symlink(self.volume) {
             // One byte of the 60 is left for a NUL.
             if length >= I_BLOCK_SIZE {
                 return Err(corrupt("the length of the link target is impossible"));
