@@ -14,13 +14,13 @@ const OTHER: u16 = 0x20;
 /// More entries than the kernel keeps in one attribute of 64 KiB.
 const ENTRIES_MAX: usize = 8191;
 
-/// Converts a list; `None` where it says no more than the mode bits do (the kernel keeps no such
-/// list either) or nothing at all.
+/// Converts a list; `None` where it says nothing at all, or, for one that governs access and not
+/// what new files get, no more than the mode bits do: the kernel keeps no such list either.
 ///
 /// Names of users and groups are refused unless a numeric id stands beside them
 /// (`user:joe:rw-:1000`, as star and libarchive write) or the name is `root`: the archive does
 /// not say which id they mean in the guest.
-pub(super) fn from_text(text: &[u8]) -> Result<Option<Box<[u8]>>, String> {
+pub(super) fn from_text(text: &[u8], is_default: bool) -> Result<Option<Box<[u8]>>, String> {
     let mut entries = Vec::new();
     for line in text.split(|byte| matches!(byte, b',' | b'\n')) {
         let end = line.iter().position(|byte| *byte == b'#');
@@ -30,7 +30,7 @@ pub(super) fn from_text(text: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         }
         let entry = entry(line).ok_or_else(|| {
             format!(
-                "access control entry '{}' (numeric ids are needed)",
+                "access control entry '{}' (numeric ids are needed: pack with --numeric-owner)",
                 display(line)
             )
         })?;
@@ -39,13 +39,17 @@ pub(super) fn from_text(text: &[u8]) -> Result<Option<Box<[u8]>>, String> {
     if entries.len() > ENTRIES_MAX {
         return Err(format!("more than {ENTRIES_MAX} access control entries"));
     }
-    let extended = entries
-        .iter()
-        .any(|(tag, ..)| matches!(*tag, USER | GROUP | MASK));
-    if !extended && entries.len() <= 3 {
+    if entries.is_empty() {
         return Ok(None);
     }
     entries.sort_unstable_by_key(|(tag, _, id)| (*tag, *id));
+    check(&entries)?;
+    let has_more = entries
+        .iter()
+        .any(|(tag, ..)| matches!(*tag, USER | GROUP | MASK));
+    if !has_more && !is_default {
+        return Ok(None);
+    }
     let mut out = VERSION.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
         out.extend(tag.to_le_bytes());
@@ -53,6 +57,24 @@ pub(super) fn from_text(text: &[u8]) -> Result<Option<Box<[u8]>>, String> {
         out.extend(id.to_le_bytes());
     }
     Ok(Some(out.into()))
+}
+
+/// The kernel's rules (`posix_acl_valid`): one entry each for owner, group and others, a mask where
+/// anybody is named, and nobody twice. The entries are sorted.
+fn check(entries: &[(u16, u16, u32)]) -> Result<(), String> {
+    let has = |wanted: u16| entries.iter().any(|(tag, ..)| *tag == wanted);
+    let names_somebody = has(USER) || has(GROUP);
+    let is_complete = has(USER_OBJ) && has(GROUP_OBJ) && has(OTHER);
+    if !is_complete || (names_somebody && !has(MASK)) {
+        return Err(
+            "an access control list without an entry for owner, group, others or mask".into(),
+        );
+    }
+    let twice = |pair: &[(u16, u16, u32)]| (pair[0].0, pair[0].2) == (pair[1].0, pair[1].2);
+    if entries.windows(2).any(twice) {
+        return Err("an access control list with two entries for one user or group".into());
+    }
+    Ok(())
 }
 
 /// Converts a list as `getxattr` gives it to text with numeric ids; `None` where it is malformed.
@@ -148,16 +170,31 @@ mod tests {
             &b"user::rwx,user:1000:rw-,group::r-x,mask::rwx,other::r--"[..],
             b"group::r-x\nuser::rwx\nuser:joe:rw-:1000\t#effective:rw-\nmask::rwx\nother::r--\n",
         ] {
-            assert_eq!(from_text(text).unwrap().as_deref(), Some(&expected[..]));
+            assert_eq!(
+                from_text(text, false).unwrap().as_deref(),
+                Some(&expected[..])
+            );
         }
         assert_eq!(
             to_text(&expected).as_deref(),
             Some(&b"user::rwx,user:1000:rw-,group::r-x,mask::rwx,other::r--"[..])
         );
         assert_eq!(to_text(&expected[..13]), None);
-        assert_eq!(from_text(b"user::rwx,group::r-x,other::r--"), Ok(None));
-        assert_eq!(from_text(b""), Ok(None));
-        assert!(from_text(b"user:joe:rw-").unwrap_err().contains("joe"));
-        assert!(from_text(b"user::rwz").is_err());
+        let minimal = b"user::rwx,group::r-x,other::r--";
+        assert_eq!(from_text(minimal, false), Ok(None));
+        let kept = from_text(minimal, true).unwrap().unwrap();
+        assert_eq!(to_text(&kept).as_deref(), Some(&minimal[..]));
+        assert_eq!(from_text(b"", true), Ok(None));
+        for (text, expected) in [
+            (&b"user:joe:rw-"[..], "joe"),
+            (b"user::rwz", "rwz"),
+            (b"user::rwx,other::r--", "without an entry"),
+            (b"u::r,u:5:r,g::r,o::r", "without an entry"),
+            (b"u::r,u:5:r,u:5:w,g::r,m::r,o::r", "two entries"),
+            (b"u::r,u::w,g::r,o::r", "two entries"),
+        ] {
+            let error = from_text(text, false).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -3,118 +3,40 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::tree::{
-    Blob, Content, Metadata, Name, SYMLINK_LENGTH_MAX, Segment, Times, Timestamp, display,
-};
+use crate::tree::{Blob, Content, Segment};
 
 use super::content::ContentSink;
+use super::entry::Entry;
 use super::format::{BLOCK_BYTES, Header, padded, text};
-use super::input::Input;
+use super::input::{self, Input};
 use super::pax::{Attributes, PaxError};
-use super::sparse::{self, MapParser, MapPlace};
 use super::{At, Limits, TarError};
-
-/// An entry of an archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The path as the archive has it (`./usr/bin/sh`), without trailing slashes. Nothing about it
-    /// has been checked but its length.
-    pub path: Name,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Mode, owner by number, times, attributes. Where the archive gives no access or change
-    /// time, the modification time stands in.
-    pub metadata: Metadata,
-    /// The owner's name, empty where the archive has none; coop goes by the numbers.
-    pub user_name: Name,
-    /// The group's name, likewise.
-    pub group_name: Name,
-    /// Offset of the entry's (last) header in the uncompressed archive, in bytes.
-    pub header_offset: u64,
-    /// Extended header keywords that were not used.
-    pub ignored: Vec<Name>,
-}
-
-impl Entry {
-    /// Where the entry is, for messages.
-    #[must_use]
-    pub fn at(&self) -> At {
-        At {
-            entry: self.path.to_vec(),
-            offset: self.header_offset,
-        }
-    }
-}
-
-/// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A folder.
-    Directory,
-    /// A regular file.
-    File(Layout),
-    /// Another name of an earlier entry, given as a path in the archive.
-    HardLink(Name),
-    /// A symbolic link and its target.
-    Symlink(Name),
-    /// A character device.
-    CharDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
-}
-
-/// How a file's content lies in the archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Size of the file in bytes.
-    pub size: u64,
-    /// Bytes of it that the archive has.
-    pub stored: u64,
-    /// Offset of these bytes in the uncompressed archive.
-    pub offset: u64,
-    /// Where they belong in the file; `None` for a file without holes.
-    pub runs: Option<Box<[SparseRun]>>,
-}
-
-/// A run of stored bytes in a file with holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SparseRun {
-    /// Offset in the file, in bytes.
-    pub offset: u64,
-    /// Length in bytes.
-    pub length: u64,
-}
 
 /// Reads an archive entry by entry.
 pub struct Entries<'a> {
-    input: Input<'a>,
-    limits: Limits,
+    pub(super) input: Input<'a>,
+    pub(super) limits: Limits,
+    ignore_zeros: bool,
     global: Attributes,
     headers: u64,
+    /// Whose content comes.
+    current: At,
     /// Stored bytes of the current entry that have not been read, and the padding behind them.
-    content_left: u64,
+    pub(super) content_left: u64,
     padding: u64,
+    /// Where these bytes end.
+    content_end: u64,
     finished: bool,
 }
 
 /// What precedes an entry and belongs to it.
 #[derive(Default)]
-struct Pending {
-    extended: Option<Attributes>,
-    long_path: Option<Vec<u8>>,
-    long_target: Option<Vec<u8>>,
+pub(super) struct Pending {
+    pub(super) extended: Option<Attributes>,
+    pub(super) long_path: Option<Vec<u8>>,
+    pub(super) long_target: Option<Vec<u8>>,
+    /// Keywords of global headers without use here, which are told of once.
+    pub(super) ignored: Vec<crate::tree::Name>,
 }
 
 impl Pending {
@@ -140,12 +62,23 @@ impl<'a> Entries<'a> {
         Self {
             input,
             limits,
+            ignore_zeros: false,
             global: Attributes::default(),
             headers: 0,
+            current: At::start(),
             content_left: 0,
             padding: 0,
+            content_end: 0,
             finished: false,
         }
+    }
+
+    /// With `true`, blocks of zeroes do not end the archive, as with GNU tar's `--ignore-zeros`:
+    /// for archives that were written one behind the other.
+    #[must_use]
+    pub fn ignoring_zeros(mut self, ignore_zeros: bool) -> Self {
+        self.ignore_zeros = ignore_zeros;
+        self
     }
 
     /// The next entry; what is left of the current one's content is skipped. `None` is the end.
@@ -164,7 +97,7 @@ impl<'a> Entries<'a> {
         result
     }
 
-    /// Reads the stored bytes of the current entry, which must be a file; for a file with holes
+    /// Reads the stored bytes of the current entry ([`Entry::layout`]); for a file with holes
     /// these are its runs, one after the other.
     pub fn content(&mut self) -> impl Read {
         EntryContent { entries: self }
@@ -173,14 +106,13 @@ impl<'a> Entries<'a> {
     /// Gives the current entry's stored bytes to a sink and says what the file's content then is.
     ///
     /// # Errors
-    /// [`TarError::Store`] and [`TarError::Read`]; a sink's reading error counts as the archive's
-    /// where the archive ends early.
+    /// [`TarError::Store`], or the archive ends early or cannot be read.
     pub fn store(
         &mut self,
         entry: &Entry,
         sink: &mut dyn ContentSink,
     ) -> Result<Content, TarError> {
-        let EntryKind::File(layout) = &entry.kind else {
+        let Some(layout) = entry.layout() else {
             return Ok(Content::default());
         };
         if layout.stored == 0 {
@@ -192,12 +124,11 @@ impl<'a> Entries<'a> {
         let mut content = EntryContent { entries: self };
         let kept = sink.keep(&mut content, layout.offset, layout.stored);
         let (blob, start) = kept.map_err(|source| {
-            let at = entry.at();
-            if source.kind() == io::ErrorKind::UnexpectedEof {
-                TarError::Read { at, source }
-            } else {
-                TarError::Store { at, source }
+            if input::is_end(&source) {
+                return self.content_error(source);
             }
+            let at = entry.at();
+            TarError::Store { at, source }
         })?;
         let Some(runs) = &layout.runs else {
             return Ok(Content::contiguous(blob, start, layout.size));
@@ -241,39 +172,57 @@ impl<'a> Entries<'a> {
             }
             match header.typeflag() {
                 b'x' | b'X' => {
-                    let bytes = self.read_special(&header, offset)?;
+                    let limit = self.limits.extended_header_bytes;
+                    let bytes = self.read_special(&header, offset, limit)?;
                     let mut attributes = self.global.clone();
-                    attributes.ignored.clear();
                     apply(&mut attributes, &bytes, at())?;
                     pending.extended = Some(attributes);
                 }
                 b'g' => {
-                    let bytes = self.read_special(&header, offset)?;
+                    let limit = self.limits.global_header_bytes;
+                    let bytes = self.read_special(&header, offset, limit)?;
                     apply(&mut self.global, &bytes, at())?;
+                    if let Some(what) = self.global.what_no_two_files_share() {
+                        return Err(unsupported(&at(), &format!("{what} in a global header")));
+                    }
+                    pending.ignored.append(&mut self.global.ignored);
                 }
-                b'L' => {
-                    let bytes = self.read_special(&header, offset)?;
-                    pending.long_path = Some(text(&bytes).to_vec());
-                }
-                b'K' => {
-                    let bytes = self.read_special(&header, offset)?;
-                    pending.long_target = Some(text(&bytes).to_vec());
-                }
+                b'L' => pending.long_path = Some(self.read_long_name(&header, offset)?),
+                b'K' => pending.long_target = Some(self.read_long_name(&header, offset)?),
                 // A volume's label says nothing about the file system.
-                b'V' => self.begin_content(size_of(&header, &at())?, &at())?,
-                _ => return self.entry(&header, offset, pending).map(Some),
+                b'V' => {
+                    let size = super::decode::size_of(&header, &at())?;
+                    self.begin_content(size, &at())?;
+                }
+                _ => {
+                    let attributes = pending.extended.take();
+                    let attributes = attributes.unwrap_or_else(|| self.global.clone());
+                    let entry = self.entry(&header, offset, attributes, pending);
+                    return entry.map(Some);
+                }
             }
         }
     }
 
     fn skip_content(&mut self) -> Result<(), TarError> {
         let length = self.content_left.saturating_add(self.padding);
-        let at = self.here();
         self.content_left = 0;
         self.padding = 0;
-        self.input
-            .skip(length)
-            .map_err(|source| TarError::Read { at, source })
+        let skipped = self.input.skip(length);
+        skipped.map_err(|source| self.content_error(source))
+    }
+
+    /// What a failed reading of the current entry's content means.
+    fn content_error(&self, source: io::Error) -> TarError {
+        let at = self.current.clone();
+        if !input::is_end(&source) {
+            return TarError::Read { at, source };
+        }
+        let reason = format!(
+            "the archive is cut off: it ends within this entry's content, which reaches to byte {}",
+            self.content_end
+        );
+        TarError::Corrupt { at, reason }
     }
 
     fn here(&self) -> At {
@@ -283,36 +232,54 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// `None` at the end: two zero blocks, or the end of the input between entries.
+    /// `None` at the end: a block of zeroes, or the end of the input between entries.
     fn read_header(&mut self) -> Result<Option<Header>, TarError> {
-        let at = self.here();
-        let Some(header) = self.read_block()? else {
-            return Ok(None);
-        };
-        if header.is_zero() {
-            if self.read_block()?.is_some_and(|second| !second.is_zero()) {
-                return Err(corrupt(at, "a lone block of zeroes"));
+        loop {
+            let at = self.here();
+            let Some(header) = self.read_block()? else {
+                return Ok(None);
+            };
+            if header.is_zero() {
+                if self.ignore_zeros {
+                    continue;
+                }
+                self.end(at)?;
+                return Ok(None);
             }
-            let limit = self.limits.trailing_bytes;
-            let drained = self.input.drain(limit).map_err(|source| TarError::Read {
-                at: At::clone(&at),
-                source,
-            })?;
-            if !drained {
-                let reason = format!("more than {limit} bytes behind the end of the archive");
-                return Err(TarError::Limit { at, reason });
+            if header.checksum_matches() {
+                return Ok(Some(header));
             }
-            return Ok(None);
-        }
-        if !header.checksum_matches() {
             let reason = if at.offset == 0 {
                 "the first header's checksum is wrong; this is no tar archive"
             } else {
-                "a header's checksum is wrong"
+                "a header's checksum is wrong; the archive is damaged here or before"
             };
             return Err(corrupt(at, reason));
         }
-        Ok(Some(header))
+    }
+
+    /// Behind the first block of zeroes. Another should follow; one is enough where no entry
+    /// comes behind it.
+    fn end(&mut self, at: At) -> Result<(), TarError> {
+        let read_error = |source| TarError::Read {
+            at: at.clone(),
+            source,
+        };
+        let mut block = [0; BLOCK_BYTES];
+        let count = self.input.fill(&mut block).map_err(read_error)?;
+        let second = Header(block);
+        if count == BLOCK_BYTES && !second.is_zero() && second.checksum_matches() {
+            return Err(corrupt(
+                at,
+                "a lone block of zeroes with an entry behind it; ignore zeros to read on",
+            ));
+        }
+        let limit = self.limits.trailing_bytes;
+        if self.input.drain(limit).map_err(read_error)? {
+            return Ok(());
+        }
+        let reason = format!("more than {limit} bytes behind the end of the archive");
+        Err(TarError::Limit { at, reason })
     }
 
     fn read_block(&mut self) -> Result<Option<Header>, TarError> {
@@ -321,35 +288,55 @@ impl<'a> Entries<'a> {
         match self.input.fill(&mut block) {
             Ok(0) => Ok(None),
             Ok(BLOCK_BYTES) => Ok(Some(Header(block))),
-            Ok(_) => Err(corrupt(at, "the archive ends within a block")),
+            Ok(_) => Err(corrupt(
+                at,
+                "the archive is cut off: it ends within a header",
+            )),
+            Err(source) if input::is_end(&source) => Err(self.content_error(source)),
             Err(source) => Err(TarError::Read { at, source }),
         }
     }
 
     /// A block that must be there.
-    fn need_block(&mut self) -> Result<Header, TarError> {
-        let at = self.here();
+    pub(super) fn need_block(&mut self, at: &At) -> Result<Header, TarError> {
+        let reason = "the archive is cut off: it ends within this entry's headers";
         self.read_block()?
-            .ok_or_else(|| corrupt(at, "the archive ends within an entry"))
+            .ok_or_else(|| corrupt(at.clone(), reason))
     }
 
-    fn begin_content(&mut self, stored: u64, at: &At) -> Result<(), TarError> {
-        let whole = padded(stored)
-            .filter(|whole| self.input.offset().checked_add(*whole).is_some())
+    pub(super) fn begin_content(&mut self, stored: u64, at: &At) -> Result<(), TarError> {
+        let whole = padded(stored).zip(self.input.offset().checked_add(stored));
+        let (whole, end) = whole
+            .filter(|(whole, _)| self.input.offset().checked_add(*whole).is_some())
             .ok_or_else(|| corrupt(at.clone(), "the size is impossible"))?;
+        self.current.entry.clone_from(&at.entry);
+        self.current.offset = at.offset;
         self.content_left = stored;
+        self.content_end = end;
         self.padding = whole.saturating_sub(stored);
         Ok(())
     }
 
+    /// A block of content that must be there.
+    pub(super) fn content_block(&mut self) -> Result<[u8; BLOCK_BYTES], TarError> {
+        let mut block = [0; BLOCK_BYTES];
+        let read = self.content().read_exact(&mut block);
+        read.map_err(|source| self.content_error(source))?;
+        Ok(block)
+    }
+
     /// Content of a header that describes the next entry.
-    fn read_special(&mut self, header: &Header, offset: u64) -> Result<Vec<u8>, TarError> {
+    fn read_special(
+        &mut self,
+        header: &Header,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<u8>, TarError> {
         let at = At {
             entry: Vec::new(),
             offset,
         };
-        let size = size_of(header, &at)?;
-        let limit = self.limits.extended_header_bytes;
+        let size = super::decode::size_of(header, &at)?;
         if size > limit {
             let reason = format!("an extended header has {size} bytes, more than {limit}");
             return Err(TarError::Limit { at, reason });
@@ -357,228 +344,14 @@ impl<'a> Entries<'a> {
         self.begin_content(size, &at)?;
         let mut bytes = Vec::new();
         let read = self.content().read_to_end(&mut bytes);
-        read.map_err(|source| TarError::Read { at, source })?;
+        read.map_err(|source| self.content_error(source))?;
         Ok(bytes)
     }
 
-    fn entry(
-        &mut self,
-        header: &Header,
-        header_offset: u64,
-        pending: Pending,
-    ) -> Result<Entry, TarError> {
-        let mut attributes = pending.extended.unwrap_or_else(|| {
-            let mut global = self.global.clone();
-            global.ignored.clear();
-            global
-        });
-        let mut path = attributes
-            .sparse
-            .name
-            .take()
-            .or_else(|| attributes.path.take())
-            .or(pending.long_path)
-            .unwrap_or_else(|| header.path());
-        let link_target = attributes
-            .link_target
-            .take()
-            .or(pending.long_target)
-            .unwrap_or_else(|| header.link_target().to_vec());
-        let is_folder_name = path.ends_with(b"/");
-        while path.len() > 1 && path.ends_with(b"/") {
-            path.pop();
-        }
-        let at = At {
-            entry: path,
-            offset: header_offset,
-        };
-        self.check_names(&at, &link_target)?;
-        let kind = self.kind(header, &attributes, link_target, is_folder_name, &at)?;
-        let metadata = metadata(header, &mut attributes, &at)?;
-        let name = |given: Option<Vec<u8>>, field: &[u8]| match given {
-            Some(name) => name.into(),
-            None => field.into(),
-        };
-        Ok(Entry {
-            path: at.entry.into(),
-            kind,
-            metadata,
-            user_name: name(attributes.user_name, header.user_name()),
-            group_name: name(attributes.group_name, header.group_name()),
-            header_offset,
-            ignored: attributes.ignored,
-        })
-    }
-
-    fn check_names(&self, at: &At, target: &[u8]) -> Result<(), TarError> {
-        let limit = self.limits.path_bytes;
-        if at.entry.len() > limit || target.len() > limit {
-            return Err(TarError::Limit {
-                at: At {
-                    entry: Vec::new(),
-                    offset: at.offset,
-                },
-                reason: format!("a path has more than {limit} bytes"),
-            });
-        }
-        if at.entry.is_empty() {
-            return Err(corrupt(at.clone(), "the entry has no name"));
-        }
-        if at.entry.contains(&0) || target.contains(&0) {
-            return Err(corrupt(at.clone(), "the name has a NUL byte in it"));
-        }
-        Ok(())
-    }
-
-    fn kind(
-        &mut self,
-        header: &Header,
-        attributes: &Attributes,
-        target: Vec<u8>,
-        is_folder_name: bool,
-        at: &At,
-    ) -> Result<EntryKind, TarError> {
-        let flag = header.typeflag();
-        match flag {
-            b'0' | 0 if is_folder_name => Ok(EntryKind::Directory),
-            b'0' | 0 | b'7' => self.file(header, attributes, at),
-            b'S' => self.old_sparse_file(header, attributes, at),
-            b'1' => Ok(EntryKind::HardLink(link(target, at)?)),
-            b'2' if target.len() > SYMLINK_LENGTH_MAX => Err(corrupt(
-                at.clone(),
-                &format!("the link target has more than {SYMLINK_LENGTH_MAX} bytes"),
-            )),
-            b'2' => Ok(EntryKind::Symlink(link(target, at)?)),
-            b'3' | b'4' => {
-                let number = |given: Option<u32>, field: Option<i64>| {
-                    given
-                        .or_else(|| u32::try_from(field?).ok())
-                        .ok_or_else(|| corrupt(at.clone(), "the device number is impossible"))
-                };
-                let major = number(attributes.device_major, header.device_major())?;
-                let minor = number(attributes.device_minor, header.device_minor())?;
-                Ok(if flag == b'3' {
-                    EntryKind::CharDevice { major, minor }
-                } else {
-                    EntryKind::BlockDevice { major, minor }
-                })
-            }
-            b'5' => Ok(EntryKind::Directory),
-            b'6' => Ok(EntryKind::Fifo),
-            b'D' => {
-                // GNU tar's incremental archives list the folder's names as its content.
-                self.begin_content(stored_size(header, attributes, at)?, at)?;
-                Ok(EntryKind::Directory)
-            }
-            b'M' => Err(unsupported(
-                at,
-                "a continued part of a multi-volume archive",
-            )),
-            other => Err(unsupported(
-                at,
-                &format!("entry type '{}' ({other})", display(&[other])),
-            )),
-        }
-    }
-
-    fn file(
-        &mut self,
-        header: &Header,
-        attributes: &Attributes,
-        at: &At,
-    ) -> Result<EntryKind, TarError> {
-        let stored = stored_size(header, attributes, at)?;
-        self.begin_content(stored, at)?;
-        let place = attributes.sparse.map();
-        let Some(place) = place.map_err(|reason| unsupported(at, &reason))? else {
-            return Ok(EntryKind::File(Layout {
-                size: stored,
-                stored,
-                offset: self.input.offset(),
-                runs: None,
-            }));
-        };
-        let missing = || corrupt(at.clone(), "the sparse map is incomplete");
-        let runs = match place {
-            MapPlace::Records(numbers) => sparse::runs_from_numbers(numbers).ok_or_else(missing)?,
-            MapPlace::Content => self.read_map(at)?,
-        };
-        let size = attributes.sparse.real_size.ok_or_else(missing)?;
-        self.sparse_layout(runs, size, at)
-    }
-
-    /// A map in front of the content, padded to whole blocks.
-    fn read_map(&mut self, at: &At) -> Result<Vec<SparseRun>, TarError> {
-        let mut parser = MapParser::default();
-        loop {
-            let mut block = [0; BLOCK_BYTES];
-            let mut content = EntryContent { entries: self };
-            let read = content.read_exact(&mut block);
-            read.map_err(|source| TarError::Read {
-                at: at.clone(),
-                source,
-            })?;
-            let complete = parser.push(&block, self.limits.sparse_runs);
-            if complete.map_err(|reason| corrupt(at.clone(), &reason))? {
-                let runs = parser.runs();
-                return runs.ok_or_else(|| corrupt(at.clone(), "the sparse map is incomplete"));
-            }
-        }
-    }
-
-    fn old_sparse_file(
-        &mut self,
-        header: &Header,
-        attributes: &Attributes,
-        at: &At,
-    ) -> Result<EntryKind, TarError> {
-        if attributes.star_real_size {
-            return Err(unsupported(at, "star's form of a sparse file"));
-        }
-        let malformed = || corrupt(at.clone(), "the sparse map is malformed");
-        let stored = stored_size(header, attributes, at)?;
-        let size = header
-            .sparse_real_size()
-            .and_then(|size| u64::try_from(size).ok())
-            .ok_or_else(malformed)?;
-        let (slots, mut more) = header.sparse_runs();
-        let mut runs = sparse::runs_from_slots(slots).ok_or_else(malformed)?;
-        while more {
-            let block = self.need_block()?;
-            let (slots, extended) = block.sparse_extension();
-            let added = sparse::runs_from_slots(slots).ok_or_else(malformed)?;
-            // An empty extension that announces another could go on for ever.
-            if added.is_empty() && extended {
-                return Err(malformed());
-            }
-            runs.extend(added);
-            more = extended && runs.len() <= self.limits.sparse_runs;
-        }
-        self.begin_content(stored, at)?;
-        self.sparse_layout(runs, size, at)
-    }
-
-    fn sparse_layout(
-        &self,
-        runs: Vec<SparseRun>,
-        size: u64,
-        at: &At,
-    ) -> Result<EntryKind, TarError> {
-        let limit = self.limits.sparse_runs;
-        if runs.len() > limit {
-            return Err(TarError::Limit {
-                at: at.clone(),
-                reason: format!("the sparse map has more than {limit} runs"),
-            });
-        }
-        let stored = self.content_left;
-        let runs = sparse::check_runs(runs, size, stored);
-        Ok(EntryKind::File(Layout {
-            size,
-            stored,
-            offset: self.input.offset(),
-            runs: Some(runs.map_err(|reason| corrupt(at.clone(), &reason))?),
-        }))
+    fn read_long_name(&mut self, header: &Header, offset: u64) -> Result<Vec<u8>, TarError> {
+        let limit = u64::try_from(self.limits.path_bytes).unwrap_or(u64::MAX);
+        let bytes = self.read_special(header, offset, limit.saturating_add(1))?;
+        Ok(text(&bytes).to_vec())
     }
 }
 
@@ -595,10 +368,7 @@ impl Read for EntryContent<'_, '_> {
         }
         let count = self.entries.input.read(&mut buffer[..most])?;
         if count == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the archive ends within an entry",
-            ));
+            return Err(input::end());
         }
         let read = u64::try_from(count).unwrap_or(u64::MAX);
         self.entries.content_left = self.entries.content_left.saturating_sub(read);
@@ -606,77 +376,22 @@ impl Read for EntryContent<'_, '_> {
     }
 }
 
-fn metadata(header: &Header, attributes: &mut Attributes, at: &At) -> Result<Metadata, TarError> {
-    let impossible = |what: &str| corrupt(at.clone(), &format!("the {what} is impossible"));
-    let owner = |given: Option<u32>, field: Option<i64>, what: &str| {
-        given
-            .or_else(|| u32::try_from(field?).ok())
-            .ok_or_else(|| impossible(what))
-    };
-    let mode = header.mode().ok_or_else(|| impossible("mode"))? & 0o7777;
-    let modified = match attributes.modified {
-        Some(time) => time,
-        None => {
-            let seconds = header.modified().ok_or_else(|| impossible("time"))?;
-            Timestamp::from_seconds(seconds)
-        }
-    };
-    let (accessed, changed) = header.accessed_and_changed();
-    let time = |given: Option<Timestamp>, field: Option<i64>| {
-        given
-            .or_else(|| field.map(Timestamp::from_seconds))
-            .unwrap_or(modified)
-    };
-    Ok(Metadata {
-        mode: u16::try_from(mode).map_err(|_| impossible("mode"))?,
-        uid: owner(attributes.uid, header.uid(), "owner")?,
-        gid: owner(attributes.gid, header.gid(), "group")?,
-        times: Times {
-            modified,
-            accessed: time(attributes.accessed, accessed),
-            changed: time(attributes.changed, changed),
-            created: time(attributes.created, None),
-        },
-        xattrs: std::mem::take(&mut attributes.xattrs),
-    })
-}
-
-fn link(target: Vec<u8>, at: &At) -> Result<Name, TarError> {
-    if target.is_empty() {
-        return Err(corrupt(at.clone(), "the link has no target"));
-    }
-    Ok(target.into())
-}
-
-fn stored_size(header: &Header, attributes: &Attributes, at: &At) -> Result<u64, TarError> {
-    match attributes.size {
-        Some(size) => Ok(size),
-        None => size_of(header, at),
-    }
-}
-
-fn size_of(header: &Header, at: &At) -> Result<u64, TarError> {
-    header
-        .size()
-        .and_then(|size| u64::try_from(size).ok())
-        .ok_or_else(|| corrupt(at.clone(), "the size is impossible"))
-}
-
 fn apply(attributes: &mut Attributes, bytes: &[u8], at: At) -> Result<(), TarError> {
     attributes.apply(bytes).map_err(|error| match error {
         PaxError::Corrupt(reason) => TarError::Corrupt { at, reason },
         PaxError::Unsupported(reason) => TarError::Unsupported { at, reason },
+        PaxError::Limit(reason) => TarError::Limit { at, reason },
     })
 }
 
-fn corrupt(at: At, reason: &str) -> TarError {
+pub(super) fn corrupt(at: At, reason: &str) -> TarError {
     TarError::Corrupt {
         at,
         reason: reason.into(),
     }
 }
 
-fn unsupported(at: &At, reason: &str) -> TarError {
+pub(super) fn unsupported(at: &At, reason: &str) -> TarError {
     TarError::Unsupported {
         at: at.clone(),
         reason: reason.into(),

@@ -6,7 +6,9 @@
 //! | `pax` | extended headers: records and what they set |
 //! | `acl` | `SCHILY.acl.*` text and the kernel's xattr form |
 //! | `sparse` | the four ways in which GNU tar writes files with holes |
+//! | `entry` | [`Entry`]: what an archive says about one file |
 //! | `entries` | [`Entries`]: one archive, entry by entry |
+//! | `decode` | from headers to an entry |
 //! | `content` | where the bytes of files stay: in the archive, or in a [`Spool`] |
 //! | `place` | [`Placer`]: GNU tar's rules for putting an entry into a tree |
 //! | `write` | [`write()`]: a tree as a tar stream |
@@ -18,18 +20,30 @@
 //! # What follows GNU tar
 //! The last entry of a name wins. A directory over a directory keeps the children and takes the
 //! new metadata; over a symbolic link it takes its place. Anything else over a directory takes
-//! its place only where that is empty. Entries below a symbolic link to a directory follow it,
-//! inside the tree. Leading slashes are dropped. Links and devices have no content whatever their
-//! size field says.
+//! its place only where that is empty. Leading slashes are dropped. Links and devices have no
+//! content whatever their size field says, but hard links may in POSIX's pax form, as libarchive
+//! reads it. Two blocks of zeroes end the archive, and so does one with no entry behind it, or the
+//! end of the input; what comes behind the end is not looked at.
+//!
+//! # What is more
+//! Entries below a symbolic link to a directory follow it, inside the tree and nowhere else: an
+//! absolute target begins at the tree's root, and `..` ends there. (GNU tar puts a file in the
+//! place of such links until it is done, and fails.) Global headers add up, as POSIX says. Owners
+//! may be as high as the kernel has them, whatever the machine.
 //!
 //! # What is stricter
-//! `..` in a path, unknown types, multi-volume parts, unknown ACL forms and a lone zero block with
-//! more behind it are refused. Extended header keywords that say nothing about the file system are
-//! counted in [`Summary::ignored`].
+//! `..` in the path of an entry or in a hard link's target is refused, where GNU tar leaves the
+//! entry out and goes on: whoever packed `a/../b` meant a folder `a` that the archive need not
+//! have, or a symbolic link of that name, so there is no reading that is surely meant. Unknown
+//! types, multi-volume parts, unknown ACL forms, and a lone block of zeroes with an entry behind
+//! it are refused too. Extended header keywords that coop does not know are counted in
+//! [`Summary::ignored`].
 
 mod acl;
 mod content;
+mod decode;
 mod entries;
+mod entry;
 mod format;
 mod input;
 mod pax;
@@ -46,24 +60,31 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 pub use content::{ContentSink, InPlace, Spool, SpoolSink};
-pub use entries::{Entries, Entry, EntryKind, Layout, SparseRun};
+pub use entries::Entries;
+pub use entry::{Entry, EntryKind, Layout, SparseRun};
 pub use place::Placer;
 pub use write::{WriteError, write};
 
 use crate::compress;
 use crate::tree::{BlobId, Metadata, Tree, TreeError, display};
 
-/// Bounds on an archive.
+/// Bounds on an archive. Names have the kernel's: [`crate::tree::NAME_LENGTH_MAX`] and
+/// [`crate::tree::SYMLINK_LENGTH_MAX`]; the whole of a compressed one is in
+/// [`compress::Limits`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Headers of any kind.
     pub entries: u64,
     /// Components of a path.
     pub depth: usize,
-    /// Bytes of a path or link target.
+    /// Bytes of a path, of a hard link's target too.
     pub path_bytes: usize,
     /// Bytes of one extended header.
     pub extended_header_bytes: u64,
+    /// Bytes of one global extended header, which each entry behind it takes over.
+    pub global_header_bytes: u64,
+    /// Bytes of one inode's extended attributes, names and values.
+    pub xattr_bytes: usize,
     /// Runs of one file with holes.
     pub sparse_runs: usize,
     /// What may follow the end of the archive in a stream.
@@ -71,13 +92,16 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16 Mi entries, 1024 deep, 64 KiB paths, 8 MiB extended headers, 1 Mi runs, 1 GiB trailing.
+    /// 16 Mi entries, 1024 deep, 64 KiB paths, 8 MiB extended headers, 64 KiB global ones, 1 MiB
+    /// extended attributes, 1 Mi runs, 1 GiB trailing.
     fn default() -> Self {
         Self {
             entries: 16 << 20,
             depth: 1024,
             path_bytes: 64 << 10,
             extended_header_bytes: 8 << 20,
+            global_header_bytes: 64 << 10,
+            xattr_bytes: 1 << 20,
             sparse_runs: 1 << 20,
             trailing_bytes: 1 << 30,
         }
@@ -92,6 +116,9 @@ pub struct Options {
     pub strip_components: usize,
     /// Whether a directory entry leaves a symbolic link to a directory in its place.
     pub keep_directory_symlinks: bool,
+    /// Whether blocks of zeroes are passed over instead of ending the archive: for archives that
+    /// were written one behind the other.
+    pub ignore_zeros: bool,
     /// Metadata of folders that an entry needs and the archive has not named.
     pub implied_directory: Metadata,
     /// Bounds.
@@ -104,6 +131,7 @@ impl Default for Options {
         Self {
             strip_components: 0,
             keep_directory_symlinks: false,
+            ignore_zeros: false,
             implied_directory: Metadata {
                 mode: 0o755,
                 ..Metadata::default()
@@ -122,8 +150,23 @@ pub struct Summary {
     pub skipped: u64,
     /// Bytes of content, holes not counted.
     pub content_bytes: u64,
-    /// Extended header keywords that were not used, and how often each appeared.
+    /// Extended header keywords that were not used, and how often each appeared; those beyond
+    /// [`IGNORED_KEYWORDS_MAX`] are together under `other keywords`.
     pub ignored: BTreeMap<String, u64>,
+}
+
+/// How many keywords a [`Summary`] counts one by one.
+pub const IGNORED_KEYWORDS_MAX: usize = 100;
+
+impl Summary {
+    fn count_ignored(&mut self, keyword: &[u8]) {
+        let mut keyword = display(keyword);
+        if self.ignored.len() >= IGNORED_KEYWORDS_MAX && !self.ignored.contains_key(&keyword) {
+            keyword = "other keywords".into();
+        }
+        let count = self.ignored.entry(keyword).or_default();
+        *count = count.saturating_add(1);
+    }
 }
 
 /// Where in an archive an error is.
@@ -133,6 +176,15 @@ pub struct At {
     pub entry: Vec<u8>,
     /// Offset of the entry's header in the uncompressed archive, in bytes.
     pub offset: u64,
+}
+
+impl At {
+    fn start() -> Self {
+        Self {
+            entry: Vec::new(),
+            offset: 0,
+        }
+    }
 }
 
 impl fmt::Display for At {
@@ -219,11 +271,10 @@ pub fn read_into(
     let mut summary = Summary::default();
     while let Some(entry) = entries.next_entry()? {
         for keyword in &entry.ignored {
-            let count = summary.ignored.entry(display(keyword)).or_default();
-            *count = count.saturating_add(1);
+            summary.count_ignored(keyword);
         }
-        let content = match &entry.kind {
-            EntryKind::File(layout) if placer.wants(&entry) => {
+        let content = match entry.layout() {
+            Some(layout) if placer.wants(&entry) => {
                 summary.content_bytes = summary.content_bytes.saturating_add(layout.stored);
                 Some(entries.store(&entry, sink)?)
             }
@@ -243,7 +294,8 @@ pub fn read_into(
 /// As [`read_into`].
 pub fn read_blob(tree: &mut Tree, blob: BlobId, options: &Options) -> Result<Summary, TarError> {
     let archive = Arc::clone(tree.blob(blob));
-    let mut entries = Entries::in_place(archive, options.limits);
+    let mut entries =
+        Entries::in_place(archive, options.limits).ignoring_zeros(options.ignore_zeros);
     read_into(tree, &mut entries, &mut InPlace { blob }, options)
 }
 
@@ -258,7 +310,7 @@ pub fn read_stream(
     blob: BlobId,
     options: &Options,
 ) -> Result<Summary, TarError> {
-    let mut entries = Entries::stream(input, options.limits);
+    let mut entries = Entries::stream(input, options.limits).ignoring_zeros(options.ignore_zeros);
     read_into(tree, &mut entries, &mut SpoolSink { spool, blob }, options)
 }
 
@@ -274,20 +326,16 @@ pub fn read_file(
     options: &Options,
     limits: compress::Limits,
 ) -> Result<Summary, TarError> {
-    let start = || At {
-        entry: Vec::new(),
-        offset: 0,
-    };
     let read_error = |source| TarError::Read {
-        at: start(),
+        at: At::start(),
         source,
     };
     let store_error = |source| TarError::Store {
-        at: start(),
+        at: At::start(),
         source,
     };
     let tree_error = |source| TarError::Tree {
-        at: start(),
+        at: At::start(),
         source,
     };
     let archive = Arc::new(archive);

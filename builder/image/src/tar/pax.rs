@@ -1,12 +1,17 @@
 //! Extended headers: POSIX.1-2017 `pax`, "pax Extended Header", with the keywords of star (Schily),
 //! GNU tar and libarchive.
 
-use crate::tree::{Name, Timestamp};
+use crate::tree::{Name, Timestamp, display};
 
 use super::acl;
 use super::sparse::PaxSparse;
 
 use std::collections::BTreeMap;
+
+/// The longest name of an extended attribute, in bytes (`XATTR_NAME_MAX`).
+const XATTR_NAME_BYTES_MAX: usize = 255;
+/// The longest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`).
+const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Why an extended header cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub(super) enum PaxError {
     Corrupt(String),
     /// It says what coop cannot carry.
     Unsupported(String),
+    /// It says more than the kernel takes.
+    Limit(String),
 }
 
 /// What extended headers say about the entry that follows.
@@ -55,12 +62,15 @@ impl Attributes {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), PaxError> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            self.xattrs.insert(unescape_gnu(name), value.into());
+            let name = unescape_gnu(name);
+            check_xattr(&name, value)?;
+            self.xattrs.insert(name, value.into());
             return Ok(());
         }
         if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
             let name = unescape_url(name).ok_or_else(|| bad(key, value))?;
             let value = decode_base64(value).ok_or_else(|| bad(key, value))?;
+            check_xattr(&name, &value)?;
             self.xattrs.entry(name).or_insert(value);
             return Ok(());
         }
@@ -84,26 +94,47 @@ impl Attributes {
             b"atime" => self.accessed = time(key, value)?,
             b"ctime" => self.changed = time(key, value)?,
             b"LIBARCHIVE.creationtime" => self.created = time(key, value)?,
-            b"SCHILY.acl.access" => self.set_acl(b"system.posix_acl_access", value)?,
-            b"SCHILY.acl.default" => self.set_acl(b"system.posix_acl_default", value)?,
+            b"SCHILY.acl.access" => self.set_acl(b"system.posix_acl_access", value, false)?,
+            b"SCHILY.acl.default" => self.set_acl(b"system.posix_acl_default", value, true)?,
             b"SCHILY.acl.ace" => {
                 return Err(PaxError::Unsupported("NFSv4 access control lists".into()));
             }
             b"RHT.security.selinux" => {
                 let mut label = value.to_vec();
                 // The kernel counts the NUL as a part of the label.
-                label.push(0);
+                if !label.ends_with(b"\0") {
+                    label.push(0);
+                }
                 self.xattrs
                     .insert(b"security.selinux"[..].into(), label.into());
             }
             b"SCHILY.realsize" => self.star_real_size = true,
+            b"GNU.volume.filename" | b"GNU.volume.size" | b"GNU.volume.offset" => {
+                let reason = "a continued part of a multi-volume archive; join the volumes";
+                return Err(PaxError::Unsupported(reason.into()));
+            }
+            // Names are bytes here, whichever of POSIX's two this is.
+            b"hdrcharset" if matches!(value, b"" | b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
+            b"hdrcharset" => {
+                let reason = format!("names in the character set '{}'", display(value));
+                return Err(PaxError::Unsupported(reason));
+            }
+            key if SAYS_NOTHING.contains(&key) => {}
             _ => self.ignored.push(key.into()),
         }
         Ok(())
     }
 
-    fn set_acl(&mut self, name: &[u8], value: &[u8]) -> Result<(), PaxError> {
-        match acl::from_text(value).map_err(PaxError::Unsupported)? {
+    /// What a global header has set that can belong to one file only.
+    pub(super) fn what_no_two_files_share(&self) -> Option<&'static str> {
+        if !self.xattrs.is_empty() {
+            return Some("extended attributes");
+        }
+        self.sparse.is_set().then_some("a map of holes")
+    }
+
+    fn set_acl(&mut self, name: &[u8], value: &[u8], is_default: bool) -> Result<(), PaxError> {
+        match acl::from_text(value, is_default).map_err(PaxError::Unsupported)? {
             Some(list) => {
                 self.xattrs.insert(name.into(), list);
             }
@@ -113,6 +144,44 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// Keywords that say nothing about the file: remarks, what the archiver wrote for itself, and where
+/// the file was on the packer's machine.
+const SAYS_NOTHING: [&[u8]; 9] = [
+    b"comment",
+    b"charset",
+    b"GNU.dumpdir",
+    b"GNU.volume.label",
+    b"LIBARCHIVE.symlinktype",
+    b"SCHILY.dev",
+    b"SCHILY.ino",
+    b"SCHILY.nlink",
+    b"SCHILY.filetype",
+];
+
+fn check_xattr(name: &[u8], value: &[u8]) -> Result<(), PaxError> {
+    let shown = || display(&name[..name.len().min(XATTR_NAME_BYTES_MAX)]);
+    if name.is_empty() || name.contains(&0) {
+        let reason = format!(
+            "extended header: an attribute cannot be named '{}'",
+            shown()
+        );
+        return Err(PaxError::Corrupt(reason));
+    }
+    for (what, length, limit) in [
+        ("name", name.len(), XATTR_NAME_BYTES_MAX),
+        ("value", value.len(), XATTR_VALUE_BYTES_MAX),
+    ] {
+        if length > limit {
+            let reason = format!(
+                "the extended attribute '{}' has a {what} of more than {limit} bytes",
+                shown()
+            );
+            return Err(PaxError::Limit(reason));
+        }
+    }
+    Ok(())
 }
 
 /// Keyword, value, and what follows.
@@ -134,15 +203,16 @@ fn record(bytes: &[u8]) -> Result<Record<'_>, PaxError> {
         .strip_suffix(b"\n")
         .ok_or_else(|| corrupt("a record does not end with a newline"))?;
     let equals = body.iter().position(|byte| *byte == b'=');
-    let equals = equals.ok_or_else(|| corrupt("a record has no '='"))?;
+    let equals = equals.filter(|equals| *equals > 0);
+    let equals = equals.ok_or_else(|| corrupt("a record has no keyword or no '='"))?;
     Ok((&body[..equals], &body[equals.saturating_add(1)..], rest))
 }
 
 fn bad(key: &[u8], value: &[u8]) -> PaxError {
     PaxError::Corrupt(format!(
         "extended header: {} cannot be '{}'",
-        crate::tree::display(key),
-        crate::tree::display(&value[..value.len().min(80)])
+        display(&key[..key.len().min(80)]),
+        display(&value[..value.len().min(80)])
     ))
 }
 
@@ -248,8 +318,11 @@ fn unescape_url(name: &[u8]) -> Option<Name> {
 
 /// Base64 with or without its padding.
 fn decode_base64(text: &[u8]) -> Option<Box<[u8]>> {
-    let end = text.iter().position(|byte| *byte == b'=');
-    let digits = &text[..end.unwrap_or(text.len())];
+    let end = text.iter().rposition(|byte| *byte != b'=');
+    let digits = &text[..end.map_or(0, |end| end.saturating_add(1))];
+    if text.len().saturating_sub(digits.len()) > 2 {
+        return None;
+    }
     let mut out = Vec::with_capacity(digits.len());
     let mut bits = 0_u32;
     let mut count = 0_u32;
@@ -284,10 +357,11 @@ mod tests {
 
     #[test]
     fn records_are_split_by_their_length() {
-        let read = read(b"12 path=a\nb\n10 uid=70\n19 SCHILY.dev=2049\n").unwrap();
+        let text = b"12 path=a\nb\n10 uid=70\n19 SCHILY.dev=2049\n22 SCHILY.fflags=arch\n";
+        let read = read(text).unwrap();
         assert_eq!(read.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(read.uid, Some(70));
-        assert_eq!(read.ignored, [Name::from(&b"SCHILY.dev"[..])]);
+        assert_eq!(read.ignored, [Name::from(&b"SCHILY.fflags"[..])]);
     }
 
     #[test]
@@ -339,6 +413,9 @@ mod tests {
             decode_base64(b"AQIDBA==").as_deref(),
             Some(&[1, 2, 3, 4][..])
         );
-        assert_eq!(decode_base64(b"A*"), None);
+        assert_eq!(decode_base64(b"").as_deref(), Some(&[][..]));
+        for bad in [&b"A*"[..], b"AQ=IDBA", b"AQIDBA==="] {
+            assert_eq!(decode_base64(bad), None);
+        }
     }
 }

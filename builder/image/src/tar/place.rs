@@ -1,15 +1,16 @@
 //! Puts entries into a tree by GNU tar's rules.
 
 use crate::tree::{
-    Content, Entries, Inode, InodeId, Kind, Metadata, NAME_LENGTH_MAX, Tree, TreeError, display,
+    Content, Entries, Inode, InodeId, Kind, Metadata, NAME_LENGTH_MAX, Name, Tree, TreeError,
+    display,
 };
 
-use super::entries::{Entry, EntryKind};
+use super::entry::{Entry, EntryKind};
 use super::{Limits, Options, TarError};
 
 /// Puts the entries of one archive into a tree, one after another.
 ///
-/// It remembers the folder of the last entry, so nobody else may change the tree's folders and
+/// It remembers the folders of the last entry, so nobody else may change the tree's folders and
 /// links between two calls; make a new one after that.
 #[derive(Debug)]
 pub struct Placer {
@@ -17,7 +18,8 @@ pub struct Placer {
     keep_directory_symlinks: bool,
     implied_directory: Metadata,
     limits: Limits,
-    last_parent: Option<(Vec<u8>, InodeId)>,
+    /// The folders of the last entry from the root, none of them a link.
+    trail: Vec<(Name, InodeId)>,
 }
 
 impl Placer {
@@ -29,7 +31,7 @@ impl Placer {
             keep_directory_symlinks: options.keep_directory_symlinks,
             implied_directory: options.implied_directory.clone(),
             limits: options.limits,
-            last_parent: None,
+            trail: Vec::new(),
         }
     }
 
@@ -40,8 +42,8 @@ impl Placer {
         strip(&entry.path, self.strip_components).is_some()
     }
 
-    /// Puts an entry into the tree and gives its inode; `content` is a file's. `None` where
-    /// nothing of its path is left after stripping.
+    /// Puts an entry into the tree and gives its inode; `content` is that of [`Entry::layout`].
+    /// `None` where nothing of its path is left after stripping.
     ///
     /// # Errors
     /// The path leads out of the tree or through what is no folder, a folder with children is in
@@ -59,8 +61,7 @@ impl Placer {
         let Some(name) = name else {
             return self.put_root(tree, entry).map(Some);
         };
-        let parent = self.parent(tree, entry, &parent)?;
-        let existing = tree.child(parent, name);
+        let parent = self.parent(tree, entry, parent)?;
         let inode = |kind| Inode {
             metadata: entry.metadata.clone(),
             kind,
@@ -71,7 +72,10 @@ impl Placer {
             }
             EntryKind::HardLink(target) => {
                 let id = self.link_target(tree, entry, target)?;
-                if existing != Some(id) {
+                if let Some(content) = content {
+                    give_content(tree, entry, id, content)?;
+                }
+                if tree.child(parent, name) != Some(id) {
                     self.replace(tree, entry, parent, name, id)?;
                 }
                 return Ok(Some(id));
@@ -93,54 +97,86 @@ impl Placer {
         Ok(Some(id))
     }
 
-    /// Parent path with slashes in front of its components, and the last component; no component
-    /// at all is the root.
+    /// The path before its last component, and that; no component at all is the root.
     fn split<'p>(
         &self,
         entry: &Entry,
         path: &'p [u8],
-    ) -> Result<(Vec<u8>, Option<&'p [u8]>), TarError> {
-        let mut parent = Vec::with_capacity(path.len());
-        let mut last: Option<&[u8]> = None;
+    ) -> Result<(&'p [u8], Option<&'p [u8]>), TarError> {
+        let limit = |reason| TarError::Limit {
+            at: entry.at(),
+            reason,
+        };
         let mut depth = 0_usize;
         for part in components(path) {
             if part == b".." {
                 return Err(conflict(entry, "the path has '..' in it"));
             }
             if part.len() > NAME_LENGTH_MAX {
-                let reason = format!("a name has more than {NAME_LENGTH_MAX} bytes");
-                return Err(conflict(entry, &reason));
+                return Err(limit(format!(
+                    "a name has more than {NAME_LENGTH_MAX} bytes"
+                )));
             }
             depth = depth.saturating_add(1);
-            if let Some(folder) = last.replace(part) {
-                parent.push(b'/');
-                parent.extend_from_slice(folder);
-            }
         }
         if depth > self.limits.depth {
-            return Err(TarError::Limit {
-                at: entry.at(),
-                reason: format!("the path is more than {} deep", self.limits.depth),
-            });
+            return Err(limit(format!(
+                "the path is more than {} deep",
+                self.limits.depth
+            )));
         }
-        Ok((parent, last))
+        let mut rest = path;
+        loop {
+            let slash = rest.iter().rposition(|byte| *byte == b'/');
+            let start = slash.map_or(0, |slash| slash.saturating_add(1));
+            let part = &rest[start..];
+            rest = &rest[..slash.unwrap_or(0)];
+            if !part.is_empty() && part != b"." {
+                return Ok((rest, Some(part)));
+            }
+            if slash.is_none() {
+                return Ok((rest, None));
+            }
+        }
     }
 
+    /// The folder at this path, made where it is missing. What it shares with the path before
+    /// is not looked up again.
     fn parent(&mut self, tree: &mut Tree, entry: &Entry, path: &[u8]) -> Result<InodeId, TarError> {
-        if let Some((last, id)) = &self.last_parent
-            && last == path
-        {
-            return Ok(*id);
+        let mut known = 0_usize;
+        for part in components(path) {
+            if self
+                .trail
+                .get(known)
+                .is_some_and(|(name, _)| **name == *part)
+            {
+                known = known.saturating_add(1);
+                continue;
+            }
+            self.trail.truncate(known);
+            let here = last_of(&self.trail);
+            let id = match tree.child(here, part) {
+                Some(id) if tree.entries(id).is_some() => id,
+                Some(_) => {
+                    // A link, or nothing to go on from.
+                    let made = tree.make_directories(path, &self.implied_directory);
+                    return made.map_err(in_tree(entry));
+                }
+                None => self.imply(tree, here, part).map_err(in_tree(entry))?,
+            };
+            self.trail.push((part.into(), id));
+            known = known.saturating_add(1);
         }
-        let id = match tree.resolve(path) {
-            Err(TreeError::NotFound(_)) => tree.make_directories(path, &self.implied_directory),
-            found => found,
-        };
-        let id = id.map_err(in_tree(entry))?;
-        if tree.entries(id).is_none() {
-            return Err(in_tree(entry)(TreeError::NotADirectory(display(path))));
-        }
-        self.last_parent = Some((path.to_vec(), id));
+        self.trail.truncate(known);
+        Ok(last_of(&self.trail))
+    }
+
+    fn imply(&self, tree: &mut Tree, parent: InodeId, name: &[u8]) -> Result<InodeId, TreeError> {
+        let id = tree.add_inode(Inode {
+            metadata: self.implied_directory.clone(),
+            kind: Kind::Directory(Entries::new()),
+        })?;
+        tree.link(parent, name, id)?;
         Ok(id)
     }
 
@@ -193,18 +229,13 @@ impl Placer {
         id: InodeId,
     ) -> Result<(), TarError> {
         let existing = tree.child(parent, name);
-        if existing
-            .and_then(|existing| tree.entries(existing))
-            .is_some_and(|children| !children.is_empty())
-        {
-            return Err(conflict(
-                entry,
-                "a directory that is not empty has this name",
-            ));
-        }
-        if existing.is_some() {
-            // The remembered folder may have been reached through the old meaning of the name.
-            self.last_parent = None;
+        if let Some(children) = existing.and_then(|existing| tree.entries(existing)) {
+            if !children.is_empty() {
+                let reason = "a directory that is not empty has this name";
+                return Err(conflict(entry, reason));
+            }
+            // It may be one of those remembered.
+            self.trail.clear();
         }
         tree.replace(parent, name, id).map_err(in_tree(entry))?;
         Ok(())
@@ -228,6 +259,25 @@ impl Placer {
         }
         Ok(id)
     }
+}
+
+/// A hard link that comes with content gives it to all names of its file.
+fn give_content(
+    tree: &mut Tree,
+    entry: &Entry,
+    id: InodeId,
+    content: Content,
+) -> Result<(), TarError> {
+    let Kind::File(file) = &mut tree.inode_mut(id).kind else {
+        let reason = "a hard link with content, to what is no file";
+        return Err(conflict(entry, reason));
+    };
+    *file = content;
+    Ok(())
+}
+
+fn last_of(trail: &[(Name, InodeId)]) -> InodeId {
+    trail.last().map_or(InodeId::ROOT, |(_, id)| *id)
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -1,7 +1,7 @@
 //! Files with holes: GNU tar's old header form and its PAX forms 0.0, 0.1 and 1.0 (GNU tar manual,
 //! "Storing Sparse Files").
 
-use super::entries::SparseRun;
+use super::entry::SparseRun;
 use super::format::{BLOCK_BYTES, SPARSE_ENTRY_BYTES, number};
 use super::pax::decimal;
 
@@ -49,6 +49,15 @@ impl PaxSparse {
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether anything was said.
+    pub(super) fn is_set(&self) -> bool {
+        self.name.is_some()
+            || self.real_size.is_some()
+            || self.major.is_some()
+            || self.minor.is_some()
+            || !self.numbers.is_empty()
     }
 
     /// Whether the entry is sparse, and where its map is.

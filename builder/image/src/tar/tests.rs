@@ -48,8 +48,6 @@ fn read_with(bytes: &[u8], options: &Options) -> Result<(Tree, Summary), TarErro
             );
             assert_eq!(a, b);
         }
-        // Where a cut archive is noticed depends on who looks at the content.
-        (Err(TarError::Read { .. }), Err(TarError::Read { .. })) => {}
         (Err(a), Err(b)) => assert_eq!(a.to_string(), b.to_string()),
         other => panic!("the two ways differ: {other:?}"),
     }
