@@ -5,8 +5,9 @@
 //! checksums.
 
 use super::ReadError;
+use super::inline::Inline;
 use super::inode::Inode;
-use super::mapping;
+use super::mapping::Mapping;
 use super::volume::{Volume, as_u64};
 use crate::ext4::checksum::{self, Checksum};
 use crate::ext4::format::{
@@ -14,6 +15,9 @@ use crate::ext4::format::{
     DxEntry, DxTail, EXT4_FT_DIR_CSUM, file_type, incompat, inode_flags,
 };
 use crate::tree::Name;
+
+/// The shortest record: of a name of one byte.
+const RECORD_LENGTH_MIN: usize = 12;
 
 /// A name and what it stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,12 +35,14 @@ pub(super) struct Listing {
     pub(super) names: Vec<Named>,
     /// What `..` stands for.
     pub(super) parent: Option<u32>,
-    /// How many blocks it has.
-    pub(super) blocks: u64,
 }
 
-/// Reads a folder.
-pub(super) fn read(volume: &Volume, inode: &Inode) -> Result<Listing, ReadError> {
+/// Reads a folder that has blocks.
+pub(super) fn read(
+    volume: &Volume,
+    inode: &Inode,
+    mapping: &Mapping,
+) -> Result<Listing, ReadError> {
     let corrupt = |reason: &str| ReadError::corrupt(inode.place(), reason);
     let block_size = as_u64(volume.block_size);
     let size = inode.size();
@@ -44,24 +50,29 @@ pub(super) fn read(volume: &Volume, inode: &Inode) -> Result<Listing, ReadError>
         return Err(corrupt("the size of the directory is impossible"));
     }
     let blocks = size / block_size;
-    let mut listing = Listing {
-        blocks,
-        ..Listing::default()
-    };
+    let mut listing = Listing::default();
     let mut next = 0_u64;
-    for run in mapping::runs(volume, inode)? {
-        let hole = || corrupt("the directory has a hole");
+    for run in &mapping.runs {
         if next >= blocks {
             break;
         }
-        let start = run.physical.filter(|_| run.logical == next);
-        let start = start.ok_or_else(hole)?;
+        if !run.written || run.logical != next {
+            return Err(corrupt("the directory has a hole"));
+        }
         for distance in 0..run.length.min(blocks.saturating_sub(next)) {
-            let block = volume.block(start.saturating_add(distance))?;
+            let number = run.physical.saturating_add(distance);
+            let block = volume.block(number)?;
             if let Some(seed) = inode.seed {
-                check_checksum(inode, seed, &block, next)?;
+                check_checksum(inode, seed, &block, next, number)?;
             }
-            read_block(volume, inode, &block, next == 0, &mut listing)?;
+            let place = || format!("{}, directory block {number}", inode.place());
+            let area = Area {
+                volume,
+                bytes: &block,
+                dots: (next == 0).then_some(inode.number),
+                place: &place,
+            };
+            area.read(&mut listing)?;
             next = next.saturating_add(1);
         }
     }
@@ -71,13 +82,43 @@ pub(super) fn read(volume: &Volume, inode: &Inode) -> Result<Listing, ReadError>
     Ok(listing)
 }
 
+/// Reads a folder whose names are in its inode: the parent's number and names in `i_block`, more
+/// names in an attribute, which has none where it is empty.
+pub(super) fn read_inline(
+    volume: &Volume,
+    inode: &Inode,
+    inline: &Inline,
+) -> Result<Listing, ReadError> {
+    let place = || inode.place();
+    let mut listing = Listing::default();
+    for (index, bytes) in inline.parts(inode).into_iter().enumerate() {
+        let bytes = if index == 0 {
+            let malformed = || ReadError::corrupt(place(), "the directory is malformed");
+            let (parent, names) = bytes.split_first_chunk().ok_or_else(malformed)?;
+            listing.parent = Some(u32::from_le_bytes(*parent));
+            names
+        } else {
+            bytes
+        };
+        let area = Area {
+            volume,
+            bytes,
+            dots: None,
+            place: &place,
+        };
+        area.read(&mut listing)?;
+    }
+    Ok(listing)
+}
+
 fn check_checksum(
     inode: &Inode,
     seed: Checksum,
     block: &[u8],
     index: u64,
+    number: u64,
 ) -> Result<(), ReadError> {
-    let place = || format!("{}, directory block {index}", inode.place());
+    let place = || format!("{}, directory block {number}", inode.place());
     let matches = if let Some(is_root) = index_node(inode, block, index) {
         let start = if is_root {
             DX_ROOT_ENTRIES_OFFSET
@@ -136,54 +177,89 @@ fn record_length(rec_len: u16, block_size: usize) -> usize {
     usize::from(rec_len & !3) | (usize::from(rec_len & 3) << 16)
 }
 
-fn read_block(
-    volume: &Volume,
-    inode: &Inode,
-    block: &[u8],
-    is_first: bool,
-    listing: &mut Listing,
-) -> Result<(), ReadError> {
-    let malformed = || ReadError::corrupt(inode.place(), "the directory is malformed");
-    let has_types = volume.superblock.s_feature_incompat & incompat::FILETYPE != 0;
-    let mut rest = block;
-    let mut index = 0_usize;
-    while !rest.is_empty() {
-        let head = DirEntryHead::decode(rest).ok_or_else(malformed)?;
-        let length = record_length(head.rec_len, block.len());
-        let used = DirEntryHead::SIZE.saturating_add(usize::from(head.name_len));
-        if !length.is_multiple_of(4) || length < used.next_multiple_of(4) || length > rest.len() {
-            return Err(malformed());
-        }
-        let (record, after) = rest.split_at(length);
-        if head.inode != 0 {
-            let name = record.get(DirEntryHead::SIZE..used).ok_or_else(malformed)?;
-            let dots = match name {
-                b"." if is_first && index == 0 => head.inode == inode.number,
-                b".." if is_first && index == 1 => {
-                    listing.parent = Some(head.inode);
-                    true
-                }
-                b"." | b".." => false,
-                _ if is_first && index < 2 => false,
-                _ => {
-                    listing.names.push(Named {
-                        name: name.into(),
-                        inode: head.inode,
-                        file_type: if has_types {
-                            head.file_type
-                        } else {
-                            file_type::UNKNOWN
-                        },
-                    });
-                    true
-                }
-            };
-            if !dots {
-                return Err(malformed());
-            }
-        }
-        rest = after;
-        index = index.saturating_add(1);
+/// Bytes that records fill.
+struct Area<'a> {
+    volume: &'a Volume,
+    bytes: &'a [u8],
+    /// Where the folder's block begins with `.` and `..`: its inode.
+    dots: Option<u32>,
+    /// Names the area in messages.
+    place: &'a dyn Fn() -> String,
+}
+
+impl Area<'_> {
+    fn malformed(&self, at: usize, reason: &str) -> ReadError {
+        ReadError::corrupt(
+            (self.place)(),
+            format!("the directory is malformed at byte {at}: {reason}"),
+        )
     }
-    Ok(())
+
+    fn read(&self, listing: &mut Listing) -> Result<(), ReadError> {
+        let mut rest = self.bytes;
+        let mut index = 0_usize;
+        while !rest.is_empty() {
+            let at = self.bytes.len().saturating_sub(rest.len());
+            let head = DirEntryHead::decode(rest);
+            let head = head.ok_or_else(|| self.malformed(at, "a record is cut short"))?;
+            let length = record_length(head.rec_len, self.volume.block_size);
+            let used = DirEntryHead::SIZE.saturating_add(usize::from(head.name_len));
+            if !length.is_multiple_of(4)
+                || length < used.next_multiple_of(4).max(RECORD_LENGTH_MIN)
+                || length > rest.len()
+            {
+                let reason = format!("a record has {length} bytes");
+                return Err(self.malformed(at, &reason));
+            }
+            let (record, after) = rest.split_at(length);
+            let name = record.get(DirEntryHead::SIZE..used).unwrap_or_default();
+            self.read_record(&head, name, index, listing)
+                .map_err(|reason| self.malformed(at, reason))?;
+            rest = after;
+            index = index.saturating_add(1);
+        }
+        if self.dots.is_some() && listing.parent.is_none() {
+            return Err(self.malformed(0, "'..' is missing"));
+        }
+        Ok(())
+    }
+
+    fn read_record(
+        &self,
+        head: &DirEntryHead,
+        name: &[u8],
+        index: usize,
+        listing: &mut Listing,
+    ) -> Result<(), &'static str> {
+        match (self.dots, index) {
+            (Some(inode), 0) => {
+                let is_self = name == b"." && head.inode == inode;
+                return is_self
+                    .then_some(())
+                    .ok_or("'.' is not the directory itself");
+            }
+            (Some(_), 1) => {
+                listing.parent = (name == b".." && head.inode != 0).then_some(head.inode);
+                return Ok(());
+            }
+            _ => {}
+        }
+        if head.inode == 0 {
+            return Ok(());
+        }
+        if matches!(name, b"" | b"." | b"..") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            return Err("a name is impossible");
+        }
+        let has_types = self.volume.has_incompat(incompat::FILETYPE);
+        listing.names.push(Named {
+            name: name.into(),
+            inode: head.inode,
+            file_type: if has_types {
+                head.file_type
+            } else {
+                file_type::UNKNOWN
+            },
+        });
+        Ok(())
+    }
 }

@@ -11,8 +11,7 @@ use crate::ext4::format::{
 use crate::tree::{Metadata, Times};
 
 /// Flags that change what the content means.
-const FLAGS_UNREADABLE: [(u32, &str); 6] = [
-    (inode_flags::INLINE_DATA, "inline_data"),
+const FLAGS_UNREADABLE: [(u32, &str); 5] = [
     (0x200, "e2compr compression"),
     (inode_flags::ENCRYPT, "encryption"),
     (inode_flags::VERITY, "verity"),
@@ -55,7 +54,6 @@ pub(super) struct Inode {
     /// `s_inode_size` bytes.
     pub(super) bytes: Vec<u8>,
     /// Where `bytes` are in the image; `None` where the journal has them in another form.
-    #[allow(dead_code)]
     pub(super) image_offset: Option<u64>,
     /// Size in bytes.
     size: u64,

@@ -24,13 +24,27 @@ const UUID_BYTES: usize = 16;
 /// Offset of `h_chksum[0]` in a commit block.
 const COMMIT_CHECKSUM_OFFSET: usize = 0x10;
 /// What the reader knows.
-const INCOMPAT_READ: u32 =
-    incompat::REVOKE | incompat::IS_64BIT | incompat::CSUM_V2 | incompat::CSUM_V3;
+const INCOMPAT_READ: u32 = incompat::REVOKE
+    | incompat::IS_64BIT
+    | incompat::CSUM_V2
+    | incompat::CSUM_V3
+    | incompat::FAST_COMMIT;
+/// `s_feature_compat`: commit blocks have a checksum of their transaction.
+const COMPAT_CHECKSUM: u32 = 1;
+/// `h_chksum_type` and `h_chksum_size` of such a checksum.
+const COMMIT_CRC32: (u8, u8) = (1, 4);
+/// Blocks for fast commits where the journal states no number (`JBD2_DEFAULT_FAST_COMMIT_BLOCKS`).
+const FAST_COMMIT_BLOCKS: u32 = 256;
+/// First tag of a fast commit (`EXT4_FC_TAG_HEAD`) and the length of its value: features, and the
+/// transaction that it follows. Little-endian, other than the rest of the journal.
+const FAST_COMMIT_HEAD: [u8; 4] = [9, 0, 8, 0];
 
 struct Journal<'v> {
     volume: &'v Volume,
     superblock: JournalSuperBlock,
     runs: Vec<Run>,
+    /// The first block behind the log: the end, or where fast commits are.
+    end: u32,
     /// Seed of the checksums of versions 2 and 3.
     seed: Option<Checksum>,
 }
@@ -95,11 +109,12 @@ impl<'v> Journal<'v> {
             return Err(ReadError::unsupported(PLACE, "an external journal"));
         }
         let inode = Inode::read(volume, number)?;
-        let runs = mapping::runs(volume, &inode)?;
+        let runs = mapping::read(volume, &inode)?.runs;
         let mut journal = Self {
             volume,
             superblock: JournalSuperBlock::zeroed(),
             runs,
+            end: 0,
             seed: None,
         };
         let block = volume.block(journal.place_of(0)?)?;
@@ -112,6 +127,7 @@ impl<'v> Journal<'v> {
 
     fn check_superblock(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
         let corrupt = |reason: &str| Err(ReadError::corrupt(PLACE, reason));
+        self.end = self.superblock.s_maxlen;
         let superblock = &self.superblock;
         let types = [block_type::SUPERBLOCK_V1, block_type::SUPERBLOCK_V2];
         if superblock.h_magic != JBD2_MAGIC_NUMBER || !types.contains(&superblock.h_blocktype) {
@@ -127,19 +143,31 @@ impl<'v> Journal<'v> {
         {
             return corrupt("its bounds are impossible");
         }
+        if superblock.s_errno != 0 {
+            return corrupt("the file system's kernel has recorded an error in it");
+        }
         if superblock.h_blocktype == block_type::SUPERBLOCK_V1 {
             return Ok(());
         }
         let refused = superblock.s_feature_incompat & !INCOMPAT_READ;
-        if refused != 0 {
-            return Err(ReadError::unsupported(
-                PLACE,
-                match refused {
-                    incompat::FAST_COMMIT => "recovery of fast commits".to_string(),
-                    incompat::ASYNC_COMMIT => "recovery of asynchronous commits".to_string(),
-                    other => format!("the feature {other:#x}"),
-                },
-            ));
+        if refused != 0 || superblock.s_feature_ro_compat != 0 {
+            let what = if refused & incompat::ASYNC_COMMIT != 0 {
+                "recovery of asynchronous commits".to_string()
+            } else {
+                let read_only = superblock.s_feature_ro_compat;
+                format!("the features {refused:#x} and, read-only, {read_only:#x}")
+            };
+            return Err(ReadError::unsupported(PLACE, what));
+        }
+        if self.has(incompat::FAST_COMMIT) {
+            let blocks = match superblock.s_num_fc_blks {
+                0 => FAST_COMMIT_BLOCKS,
+                blocks => blocks,
+            };
+            self.end = superblock.s_maxlen.saturating_sub(blocks);
+            if superblock.s_start >= self.end || superblock.s_first >= self.end {
+                return corrupt("its bounds are impossible");
+            }
         }
         if self.has(incompat::CSUM_V2) || self.has(incompat::CSUM_V3) {
             if superblock.s_checksum_type != JBD2_CRC32C_CHKSUM {
@@ -167,8 +195,9 @@ impl<'v> Journal<'v> {
             .and_then(|index| self.runs.get(index))
             .and_then(|run| {
                 let distance = block.checked_sub(run.logical)?;
-                let start = run.physical.filter(|_| distance < run.length)?;
-                start.checked_add(distance)
+                (run.written && distance < run.length)
+                    .then(|| run.physical.checked_add(distance))
+                    .flatten()
             })
             .ok_or_else(|| ReadError::corrupt(PLACE, format!("it has no block {block}")))
     }
@@ -176,7 +205,7 @@ impl<'v> Journal<'v> {
     /// `block` and then `count` more, in the ring.
     fn advance(&self, block: u32, count: u32) -> u32 {
         let first = u64::from(self.superblock.s_first);
-        let ring = u64::from(self.superblock.s_maxlen).saturating_sub(first);
+        let ring = u64::from(self.end).saturating_sub(first);
         let position = u64::from(block)
             .saturating_sub(first)
             .saturating_add(u64::from(count));
@@ -190,7 +219,8 @@ impl<'v> Journal<'v> {
         let mut sequence = self.superblock.s_sequence;
         let mut position = self.superblock.s_start;
         // Each block of the ring can be looked at once.
-        let mut left = self.superblock.s_maxlen;
+        let mut left = self.end;
+        let mut sum = Crc32::START;
         while left > 0 {
             let block = self.volume.block(self.place_of(position)?)?;
             let header = JournalHeader::decode(&block).filter(|header| {
@@ -205,18 +235,27 @@ impl<'v> Journal<'v> {
                     if used > left {
                         break;
                     }
-                    self.log_blocks(&tags, position, sequence, &mut pending)?;
+                    if self.has_commit_checksums() {
+                        sum = sum.add(&block);
+                    }
+                    sum = self.log_blocks(&tags, position, sequence, &mut pending, sum)?;
                 }
                 Some(block_type::REVOKE) if self.tail_matches(&block) => {
                     for target in self.revoked(&block)? {
                         pending.revoked.insert(target, sequence);
                     }
                 }
-                Some(block_type::COMMIT) if self.commit_matches(&block) => {
+                Some(block_type::COMMIT) if self.commit_matches(&block, sum) => {
+                    sum = Crc32::START;
                     log.blocks.append(&mut pending.blocks);
                     // A later transaction's revocation covers an earlier one's.
                     log.revoked.append(&mut pending.revoked);
                     sequence = sequence.wrapping_add(1);
+                }
+                Some(block_type::COMMIT) if self.has_commit_checksums() => {
+                    return Err(ReadError::checksum(format!(
+                        "journal, transaction {sequence}"
+                    )));
                 }
                 _ => break,
             }
@@ -224,6 +263,7 @@ impl<'v> Journal<'v> {
             position = self.advance(position, used);
         }
         self.check_end(sequence)?;
+        self.check_fast_commits(sequence)?;
         Ok(log)
     }
 
@@ -234,21 +274,55 @@ impl<'v> Journal<'v> {
         position: u32,
         sequence: u32,
         log: &mut Log,
-    ) -> Result<(), ReadError> {
+        mut sum: Crc32,
+    ) -> Result<Crc32, ReadError> {
         let mut at = position;
         for tag in tags {
             at = self.advance(at, 1);
+            let block = self.place_of(at)?;
+            if self.has_commit_checksums() {
+                sum = sum.add(&self.volume.block(block)?);
+            }
             log.blocks.push(Logged {
                 target: tag.target,
                 sequence,
                 replacement: Replacement {
-                    block: self.place_of(at)?,
+                    block,
                     escaped: tag.flags & tag_flags::ESCAPE != 0,
                 },
                 checksum: tag.checksum,
             });
         }
+        Ok(sum)
+    }
+
+    /// Refuses fast commits that follow the last transaction: they tell in words of their own what
+    /// was done, not which blocks it changed.
+    fn check_fast_commits(&self, sequence: u32) -> Result<(), ReadError> {
+        if !self.has(incompat::FAST_COMMIT) {
+            return Ok(());
+        }
+        // The kernel leaves one block between.
+        for position in [Some(self.end), self.end.checked_add(1)]
+            .into_iter()
+            .flatten()
+        {
+            if position >= self.superblock.s_maxlen {
+                break;
+            }
+            let block = self.volume.block(self.place_of(position)?)?;
+            if block.starts_with(&FAST_COMMIT_HEAD)
+                && block.get(8..12) == Some(&sequence.to_le_bytes()[..])
+            {
+                return Err(ReadError::unsupported(PLACE, "recovery of fast commits"));
+            }
+        }
         Ok(())
+    }
+
+    fn has_commit_checksums(&self) -> bool {
+        self.superblock.h_blocktype == block_type::SUPERBLOCK_V2
+            && self.superblock.s_feature_compat & COMPAT_CHECKSUM != 0
     }
 
     /// The log ended before transaction `sequence`. Where that was committed all the same, the log
@@ -258,7 +332,7 @@ impl<'v> Journal<'v> {
         if self.seed.is_none() {
             return Ok(());
         }
-        for position in self.superblock.s_first..self.superblock.s_maxlen {
+        for position in self.superblock.s_first..self.end {
             let block = self.volume.block(self.place_of(position)?)?;
             let header = JournalHeader::decode(&block).filter(|header| {
                 header.h_magic == JBD2_MAGIC_NUMBER
@@ -284,11 +358,17 @@ impl<'v> Journal<'v> {
         sum.value() == u32::from_be_bytes(*stored)
     }
 
-    fn commit_matches(&self, block: &[u8]) -> bool {
-        let Some(seed) = self.seed else { return true };
+    /// `sum` is that of the transaction's descriptors and data.
+    fn commit_matches(&self, block: &[u8], sum: Crc32) -> bool {
         let Some(commit) = CommitHeader::decode(block) else {
             return false;
         };
+        if self.has_commit_checksums() {
+            let stored = (commit.h_chksum_type, commit.h_chksum_size);
+            let is_unused = stored == (0, 0) && commit.h_chksum[0] == 0;
+            return is_unused || (stored == COMMIT_CRC32 && commit.h_chksum[0] == sum.0);
+        }
+        let Some(seed) = self.seed else { return true };
         let sum = seed
             .add(&block[..COMMIT_CHECKSUM_OFFSET])
             .add(&[0; 4])
@@ -395,9 +475,47 @@ impl<'v> Journal<'v> {
     }
 }
 
+/// The CRC-32 of a transaction (`crc32_be`): polynomial 04C11DB7, highest bit first, no inversions
+/// but that of the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Crc32(u32);
+
+impl Crc32 {
+    const START: Self = Self(u32::MAX);
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut index = 0;
+        let mut first = 0_u32;
+        while index < table.len() {
+            let mut value = first;
+            let mut bit = 0;
+            while bit < 8 {
+                value = (value << 1) ^ if value >> 31 == 1 { 0x04C1_1DB7 } else { 0 };
+                bit += 1;
+            }
+            table[index] = value;
+            index += 1;
+            first = first.wrapping_add(1 << 24);
+        }
+        table
+    };
+
+    fn add(self, bytes: &[u8]) -> Self {
+        Self(bytes.iter().fold(self.0, |sum, byte| {
+            let [high, ..] = sum.to_be_bytes();
+            (sum << 8) ^ Self::TABLE[usize::from(high ^ byte)]
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_checksum_of_a_transaction_is_crc_32_mpeg_2() {
+        assert_eq!(Crc32::START.add(b"123456789"), Crc32(0x0376_E6E7));
+    }
 
     #[test]
     fn sequences_wrap() {

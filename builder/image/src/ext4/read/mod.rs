@@ -7,29 +7,44 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `volume` | superblock, group descriptors, blocks as the journal leaves them |
+//! | `volume` | superblock, blocks as the journal leaves them |
+//! | `features` | features by name |
+//! | `groups` | block groups and their descriptors |
+//! | `info` | what the file system says about itself |
 //! | `journal` | which blocks of the journal take the place of which others |
 //! | `inode` | an inode's fields |
+//! | `inline` | content in the inode |
 //! | `mapping` | extents and block maps: which blocks an inode has |
+//! | `content` | these as segments of the image |
 //! | `directory` | names |
 //! | `xattr` | extended attributes |
+//! | `claims` | that no block belongs to two |
 //! | `walk` | from the root to the tree |
 //!
+//! # What is read
+//! ext2, ext3 and ext4 of revisions 0 and 1, blocks of 1 to 64 KiB, inodes of 128 bytes and more,
+//! block maps and extents, `inline_data`, indexed folders of any depth, `ea_inode`, `bigalloc`,
+//! `meta_bg`, `sparse_super2`, `shared_blocks`, `uninit_bg`, `metadata_csum` and its seed, `64bit`.
+//!
 //! # What is refused by name
-//! Content or attributes in places that coop does not read (`inline_data`, `ea_inode`), other
-//! layouts (`bigalloc`, `meta_bg`, external journals, fast commits), what a tree cannot hold
-//! (encryption, verity, casefold, project quotas, `chattr` flags), and a file system in which its
-//! kernel has recorded errors.
+//! External journals, fast and asynchronous commits that are still to be replayed, features of
+//! other systems (`compression`, `dirdata`), what a tree cannot hold (encrypted, verity and
+//! casefolded inodes, project ids, `chattr` flags with an effect), attributes above 64 KiB, and a
+//! file system in which its kernel has recorded errors.
 //!
 //! # What is left out
-//! Inodes without a name (orphans, the journal, quota files), unwritten extents (they read as
-//! holes), and `/lost+found` where it is empty, mode 0700
-//! and root's: it belongs to the image, not to the tree.
+//! Inodes without a name (orphans, the journal, quota files and what these limit), what lies
+//! behind a file's end, unwritten extents (they read as holes), flags that ext4 ignores, and
+//! `/lost+found` where it is empty, mode 0700 and root's: it belongs to the image, not to the
+//! tree.
 
+mod claims;
+mod content;
 mod directory;
 mod features;
 mod groups;
 mod info;
+mod inline;
 mod inode;
 mod journal;
 mod mapping;

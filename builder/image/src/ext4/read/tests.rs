@@ -85,6 +85,9 @@ fn images_of_mke2fs_read_as_their_source() {
         "-t ext4 -b 1024 -O meta_bg,^resize_inode,bigalloc -C 8192",
         "-t ext4 -b 1024 -O ^metadata_csum,uninit_bg,sparse_super2 -g 1024",
         "-t ext4 -b 4096 -O casefold -E encoding=utf8",
+        "-t ext4 -b 1024 -O inline_data",
+        "-t ext4 -b 4096 -I 512 -O inline_data,^metadata_csum",
+        "-t ext4 -b 4096 -O ea_inode",
         "-t ext2 -r 0",
     ] {
         if options.contains("orphan_file") && !mke2fs_knows("orphan_file") {
@@ -397,8 +400,8 @@ fn a_damaged_journal_never_panics_or_hangs() {
         let volume = volume::Volume::open(image).unwrap();
         assert!(!volume.replaced.is_empty());
         let inode = inode::Inode::read(&volume, 8).unwrap();
-        let runs = mapping::runs(&volume, &inode).unwrap();
-        let start = usize::try_from(runs[0].physical.unwrap()).unwrap() * 1024;
+        let runs = mapping::read(&volume, &inode).unwrap().runs;
+        let start = usize::try_from(runs[0].physical).unwrap() * 1024;
         let journal = (start..start + (200 << 10)).filter(|at| bytes[*at] != 0);
         for at in journal.step_by(3) {
             for value in [0xff, bytes[at] ^ 1] {
@@ -500,7 +503,8 @@ fn what_a_tree_cannot_hold_is_refused_by_name() {
         ("0x80010", "immutable"),
         ("0x80800", "encryption"),
         ("0x180000", "verity"),
-        ("0x10080000", "inline_data"),
+        ("0x40080000", "casefold"),
+        ("0x80080000", "flag 0x80000000"),
     ] {
         sh(
             temp.path(),

@@ -48,7 +48,6 @@ pub(super) struct Volume {
     /// Blocks in a cluster: 1 without the feature `bigalloc`.
     pub(super) cluster_blocks: u64,
     /// Seed of the checksums of attribute values, which need no feature.
-    #[allow(dead_code)]
     pub(super) value_seed: Checksum,
     /// Seed of all other checksums, where the file system has any.
     pub(super) seed: Option<Checksum>,

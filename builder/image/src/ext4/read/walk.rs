@@ -1,20 +1,23 @@
 //! From the root folder to the tree.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::ReadError;
+use super::claims::Claims;
+use super::content::Builder;
 use super::directory::{self, Named};
+use super::features::SHARED_BLOCKS;
+use super::inline::Inline;
 use super::inode::{self, Inode};
-use super::mapping::{self, Run};
-use super::volume::{Replacement, Volume, as_u64};
+use super::mapping;
+use super::volume::Volume;
 use super::xattr;
 use crate::ext4::encoding::decode_device;
-use crate::ext4::format::{EXT4_ROOT_INO, I_BLOCK_SIZE, file_type, mode};
+use crate::ext4::format::{EXT4_ROOT_INO, I_BLOCK_SIZE, compat, file_type, mode};
 use crate::tree::{
     Blob, BlobId, Content, Entries, Inode as TreeInode, InodeId, Kind, Metadata, Name,
-    SYMLINK_LENGTH_MAX, Segment, Tree, TreeError,
+    SYMLINK_LENGTH_MAX, Tree, TreeError,
 };
 
 /// The folder in which `e2fsck` puts what it finds.
@@ -28,12 +31,13 @@ struct Walk<'v> {
     seen: BTreeMap<u32, InodeId>,
     /// Folders whose names are still to be read.
     pending: Vec<Folder>,
-    /// Blocks of files and folders met so far.
-    blocks: u64,
+    claims: Claims,
+    attributes: xattr::Reader<'v>,
 }
 
 struct Folder {
     inode: Inode,
+    inline: Option<Inline>,
     id: InodeId,
     parent: u32,
     path: Vec<u8>,
@@ -41,12 +45,25 @@ struct Folder {
 
 /// Builds the tree of everything that has a name.
 pub(super) fn walk(volume: &Volume, image: Arc<dyn Blob>) -> Result<Tree, ReadError> {
+    let mut claims = Claims::new(volume.blocks_count, &volume.groups.system);
+    let superblock = &volume.superblock;
+    if superblock.s_feature_compat & compat::HAS_JOURNAL != 0 && superblock.s_journal_inum != 0 {
+        let journal = Inode::read(volume, superblock.s_journal_inum)?;
+        claims.add_mapping(journal.number, &mapping::read(volume, &journal)?)?;
+    }
     let root = Inode::read(volume, EXT4_ROOT_INO)?;
     if !root.is_directory() {
         return Err(ReadError::corrupt(root.place(), "it is no directory"));
     }
     root.check_supported().map_err(|error| error.under(b"/"))?;
-    let mut tree = Tree::new(metadata(volume, &root)?);
+    let mut attributes = xattr::Reader::new(volume);
+    let found = attributes
+        .read(&root, &mut claims)
+        .map_err(|error| error.under(b"/"))?;
+    let mut tree = Tree::new(Metadata {
+        xattrs: found.attributes,
+        ..root.metadata()
+    });
     let image = tree.add_blob(image)?;
     let mut walk = Walk {
         volume,
@@ -54,10 +71,12 @@ pub(super) fn walk(volume: &Volume, image: Arc<dyn Blob>) -> Result<Tree, ReadEr
         image,
         seen: BTreeMap::from([(EXT4_ROOT_INO, InodeId::ROOT)]),
         pending: Vec::new(),
-        blocks: 0,
+        claims,
+        attributes,
     };
     walk.pending.push(Folder {
         inode: root,
+        inline: found.inline,
         id: InodeId::ROOT,
         parent: EXT4_ROOT_INO,
         path: Vec::new(),
@@ -66,21 +85,20 @@ pub(super) fn walk(volume: &Volume, image: Arc<dyn Blob>) -> Result<Tree, ReadEr
         walk.read_folder(&folder)
             .map_err(|error| error.under(&folder.path))?;
     }
+    walk.check_claims()?;
     walk.drop_lost_and_found();
     Ok(walk.tree)
 }
 
-fn metadata(volume: &Volume, inode: &Inode) -> Result<Metadata, ReadError> {
-    Ok(Metadata {
-        xattrs: xattr::read(volume, inode)?,
-        ..inode.metadata()
-    })
-}
-
 impl Walk<'_> {
     fn read_folder(&mut self, folder: &Folder) -> Result<(), ReadError> {
-        let listing = directory::read(self.volume, &folder.inode)?;
-        self.count_blocks(&folder.inode, listing.blocks)?;
+        let listing = if let Some(inline) = &folder.inline {
+            directory::read_inline(self.volume, &folder.inode, inline)?
+        } else {
+            let mapping = mapping::read(self.volume, &folder.inode)?;
+            self.claims.add_mapping(folder.inode.number, &mapping)?;
+            directory::read(self.volume, &folder.inode, &mapping)?
+        };
         if listing.parent != Some(folder.parent) {
             return Err(ReadError::corrupt(
                 folder.inode.place(),
@@ -99,18 +117,6 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Blocks are not shared, so all files and folders together have no more than the image.
-    fn count_blocks(&mut self, inode: &Inode, blocks: u64) -> Result<(), ReadError> {
-        self.blocks = self.blocks.saturating_add(blocks);
-        if self.blocks > self.volume.blocks_count {
-            return Err(ReadError::corrupt(
-                inode.place(),
-                "files and directories have more blocks than the image",
-            ));
-        }
-        Ok(())
-    }
-
     /// The tree's inode for a name, made where the name is the first.
     fn add(&mut self, folder: &Folder, named: &Named) -> Result<InodeId, ReadError> {
         let Some(id) = self.seen.get(&named.inode).copied() else {
@@ -122,7 +128,8 @@ impl Walk<'_> {
             return Err(ReadError::corrupt(
                 inode::place(named.inode),
                 "the directory has two names",
-            ));
+            )
+            .named(&named.name));
         }
         Ok(id)
     }
@@ -137,17 +144,21 @@ impl Walk<'_> {
             return Err(corrupt("a name stands for a deleted inode"));
         }
         inode.check_supported()?;
-        let kind = self.kind(&inode, named.file_type)?;
-        let metadata = metadata(self.volume, &inode)?;
-        let is_directory = inode.is_directory();
+        let found = self.attributes.read(&inode, &mut self.claims)?;
+        let kind = self.kind(&inode, found.inline.as_ref(), named.file_type)?;
+        let metadata = Metadata {
+            xattrs: found.attributes,
+            ..inode.metadata()
+        };
         let id = self.tree.add_inode(TreeInode { metadata, kind })?;
         self.seen.insert(named.inode, id);
-        if is_directory {
+        if inode.is_directory() {
             let mut path = folder.path.clone();
             path.push(b'/');
             path.extend_from_slice(&named.name);
             self.pending.push(Folder {
                 inode,
+                inline: found.inline,
                 id,
                 parent: folder.inode.number,
                 path,
@@ -156,176 +167,104 @@ impl Walk<'_> {
         Ok(id)
     }
 
-    fn kind(&mut self, inode: &Inode, named_type: u8) -> Result<Kind, ReadError> {
+    fn kind(
+        &mut self,
+        inode: &Inode,
+        inline: Option<&Inline>,
+        named_type: u8,
+    ) -> Result<Kind, ReadError> {
         let corrupt = |reason: &str| ReadError::corrupt(inode.place(), reason);
-        let (expected, kind) = match inode.format() {
-            mode::S_IFDIR => (file_type::DIR, Kind::Directory(Entries::new())),
-            mode::S_IFREG => (file_type::REG_FILE, Kind::File(self.content(inode)?)),
-            mode::S_IFLNK => (file_type::SYMLINK, Kind::Symlink(self.target(inode)?)),
-            mode::S_IFIFO => (file_type::FIFO, Kind::Fifo),
-            mode::S_IFSOCK => (file_type::SOCK, Kind::Socket),
-            mode::S_IFCHR => {
-                let (major, minor) = device(inode);
-                (file_type::CHRDEV, Kind::CharDevice { major, minor })
-            }
-            mode::S_IFBLK => {
-                let (major, minor) = device(inode);
-                (file_type::BLKDEV, Kind::BlockDevice { major, minor })
-            }
+        let expected = match inode.format() {
+            mode::S_IFDIR => file_type::DIR,
+            mode::S_IFREG => file_type::REG_FILE,
+            mode::S_IFLNK => file_type::SYMLINK,
+            mode::S_IFIFO => file_type::FIFO,
+            mode::S_IFSOCK => file_type::SOCK,
+            mode::S_IFCHR => file_type::CHRDEV,
+            mode::S_IFBLK => file_type::BLKDEV,
             _ => return Err(corrupt("its file type does not exist")),
         };
         if named_type != file_type::UNKNOWN && named_type != expected {
             return Err(corrupt("the directory has it with another file type"));
         }
+        let (major, minor) = device(inode);
+        let kind = match expected {
+            file_type::DIR => Kind::Directory(Entries::new()),
+            file_type::REG_FILE => Kind::File(self.content(inode, inline)?),
+            file_type::SYMLINK => Kind::Symlink(self.target(inode, inline)?),
+            _ if inline.is_some() => return Err(corrupt("it has content and cannot have any")),
+            file_type::FIFO => Kind::Fifo,
+            file_type::SOCK => Kind::Socket,
+            file_type::CHRDEV => Kind::CharDevice { major, minor },
+            _ => Kind::BlockDevice { major, minor },
+        };
         Ok(kind)
     }
 
-    fn content(&mut self, inode: &Inode) -> Result<Content, ReadError> {
+    fn content(&mut self, inode: &Inode, inline: Option<&Inline>) -> Result<Content, ReadError> {
         let size = inode.size();
         if i64::try_from(size).is_err() {
             return Err(ReadError::corrupt(inode.place(), "its size is impossible"));
         }
-        let mut segments = Vec::new();
-        for run in mapping::runs(self.volume, inode)? {
-            if run.physical.is_some() {
-                self.count_blocks(inode, run.length)?;
-            }
-            self.push_segments(run, size, &mut segments)?;
-        }
-        Ok(Content {
+        let builder = Builder {
+            volume: self.volume,
+            tree: &mut self.tree,
+            image: self.image,
             size,
-            segments: segments.into(),
-        })
-    }
-
-    /// Segments of one run, without what is beyond the file's end, and with blocks that the
-    /// journal has in a newer version taken from there.
-    fn push_segments(
-        &mut self,
-        run: Run,
-        size: u64,
-        segments: &mut Vec<Segment>,
-    ) -> Result<(), ReadError> {
-        let Some(start) = run.physical else {
-            return Ok(());
         };
-        let end = start.saturating_add(run.length);
-        let range = (Bound::Included(start), Bound::Excluded(end));
-        let replaced: Vec<(u64, Replacement)> = self
-            .volume
-            .replaced
-            .range(range)
-            .map(|(block, replacement)| (*block, *replacement))
-            .collect();
-        let mut next = start;
-        for (block, replacement) in replaced {
-            self.push_blocks(run, next, block, next, size, segments);
-            next = block.saturating_add(1);
-            if replacement.escaped {
-                self.push_escaped(run, block, size, segments)?;
-            } else {
-                self.push_blocks(run, block, next, replacement.block, size, segments);
+        if let Some(inline) = inline {
+            return builder.inline(inode, inline);
+        }
+        let mapping = mapping::read(self.volume, inode)?;
+        if self.volume.has_ro_compat(SHARED_BLOCKS) {
+            for block in &mapping.own {
+                self.claims.add(inode.number, *block, 1)?;
             }
+        } else {
+            self.claims.add_mapping(inode.number, &mapping)?;
         }
-        self.push_blocks(run, next, end, next, size, segments);
-        Ok(())
+        builder.mapped(&mapping)
     }
 
-    /// Adds the run's blocks from `from` to `to`, whose bytes are at block `at` of the image.
-    fn push_blocks(
-        &self,
-        run: Run,
-        from: u64,
-        to: u64,
-        at: u64,
-        size: u64,
-        segments: &mut Vec<Segment>,
-    ) {
-        let Some((offset, length)) = self.extent_in_file(run, from, to, size) else {
-            return;
-        };
-        let blob_offset = at.saturating_mul(as_u64(self.volume.block_size));
-        if let Some(last) = segments.last_mut()
-            && last.blob == self.image
-            && last.offset.saturating_add(last.length) == offset
-            && last.blob_offset.saturating_add(last.length) == blob_offset
-        {
-            last.length = last.length.saturating_add(length);
-            return;
-        }
-        segments.push(Segment {
-            offset,
-            length,
-            blob: self.image,
-            blob_offset,
-        });
-    }
-
-    /// A block of the journal that begins with the journal's magic is stored without it.
-    fn push_escaped(
-        &mut self,
-        run: Run,
-        block: u64,
-        size: u64,
-        segments: &mut Vec<Segment>,
-    ) -> Result<(), ReadError> {
-        let next = block.saturating_add(1);
-        if let Some((offset, length)) = self.extent_in_file(run, block, next, size) {
-            let bytes = self.volume.block(block)?.to_vec();
-            let blob = self.tree.add_blob(Arc::new(bytes))?;
-            segments.push(Segment {
-                offset,
-                length,
-                blob,
-                blob_offset: 0,
-            });
-        }
-        Ok(())
-    }
-
-    /// Offset and length in the file of the run's blocks from `from` to `to`; `None` for nothing.
-    fn extent_in_file(&self, run: Run, from: u64, to: u64, size: u64) -> Option<(u64, u64)> {
-        let block_size = as_u64(self.volume.block_size);
-        let distance = from.checked_sub(run.physical?)?;
-        let offset = run.logical.checked_add(distance)?.checked_mul(block_size)?;
-        let length = to.checked_sub(from)?.checked_mul(block_size)?;
-        let length = length.min(size.saturating_sub(offset));
-        (length > 0).then_some((offset, length))
-    }
-
-    fn target(&self, inode: &Inode) -> Result<Name, ReadError> {
+    fn target(&mut self, inode: &Inode, inline: Option<&Inline>) -> Result<Name, ReadError> {
         let corrupt = |reason: &str| ReadError::corrupt(inode.place(), reason);
         let length = usize::try_from(inode.size())
             .ok()
             .filter(|length| (1..=SYMLINK_LENGTH_MAX).contains(length))
             .ok_or_else(|| corrupt("the length of the link target is impossible"))?;
-        let mut target = Vec::with_capacity(length);
-        if inode.is_fast_symlink(self.volume) {
+        let target = if let Some(inline) = inline {
+            inline.parts(inode).concat()
+        } else if inode.is_fast_symlink(self.volume) {
             // One byte of the 60 is left for a NUL.
             if length >= I_BLOCK_SIZE {
                 return Err(corrupt("the length of the link target is impossible"));
             }
-            target.extend_from_slice(&inode.raw.i_block[..length]);
+            inode.raw.i_block[..length].to_vec()
         } else {
-            for run in mapping::runs(self.volume, inode)? {
-                let expected = as_u64(target.len()) / as_u64(self.volume.block_size);
-                let Some(start) = run.physical.filter(|_| run.logical == expected) else {
-                    return Err(corrupt("the link target has a hole"));
-                };
-                for distance in 0..run.length {
-                    let left = length.saturating_sub(target.len());
-                    if left == 0 {
-                        break;
-                    }
-                    let block = self.volume.block(start.saturating_add(distance))?;
-                    target.extend_from_slice(&block[..left.min(block.len())]);
-                }
-            }
-        }
+            let mapping = mapping::read(self.volume, inode)?;
+            self.claims.add_mapping(inode.number, &mapping)?;
+            mapping.content(self.volume, inode)?
+        };
         if target.len() != length || target.contains(&0) {
             return Err(corrupt("the link target is cut short"));
         }
         Ok(target.into())
+    }
+
+    /// No block may belong to two.
+    fn check_claims(&mut self) -> Result<(), ReadError> {
+        let Some(conflict) = self.claims.conflict() else {
+            return Ok(());
+        };
+        let error = conflict.error();
+        let path = self.seen.get(&conflict.inode).and_then(|id| {
+            let paths = self.tree.paths();
+            paths.into_iter().find(|(_, found)| found == id)
+        });
+        Err(match path {
+            Some((path, _)) => error.named(&path),
+            None => error,
+        })
     }
 
     /// Drops `/lost+found` as every new image has it: empty and only root's.
