@@ -7,6 +7,7 @@ mod cli;
 mod confinement;
 mod corpus;
 mod failures;
+mod images;
 mod machines;
 mod run;
 mod support;
