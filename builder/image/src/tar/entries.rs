@@ -218,8 +218,13 @@ impl<'a> Entries<'a> {
         if !input::is_end(&source) {
             return TarError::Read { at, source };
         }
+        let what = if at.entry.is_empty() {
+            "an extended header"
+        } else {
+            "this entry's content"
+        };
         let reason = format!(
-            "the archive is cut off: it ends within this entry's content, which reaches to byte {}",
+            "the archive is cut off: it ends within {what}, which reaches to byte {}",
             self.content_end
         );
         TarError::Corrupt { at, reason }
@@ -237,6 +242,9 @@ impl<'a> Entries<'a> {
         loop {
             let at = self.here();
             let Some(header) = self.read_block()? else {
+                if at.offset == 0 {
+                    return Err(corrupt(at, "it is empty; this is no tar archive"));
+                }
                 return Ok(None);
             };
             if header.is_zero() {

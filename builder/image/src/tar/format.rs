@@ -169,7 +169,7 @@ pub(super) fn text(field: &[u8]) -> &[u8] {
 }
 
 /// A numeric field: octal with blanks around it, or base-256 (first bit set, two's complement).
-/// A blank field is zero.
+/// A field of NULs is zero, one of blanks says nothing.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
@@ -183,6 +183,9 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
     }
     let blank = |byte: &u8| matches!(*byte, b' ' | b'\t' | 0);
     let start = field.iter().position(|byte| !blank(byte));
+    if start.is_none() && *first != 0 {
+        return None;
+    }
     let digits = &field[start.unwrap_or(field.len())..];
     let end = digits.iter().position(blank).unwrap_or(digits.len());
     digits[..end].iter().try_fold(0_i64, |value, digit| {
@@ -208,7 +211,7 @@ mod tests {
         assert_eq!(number(b"   644 \0"), Some(0o644));
         assert_eq!(number(b"77777777777 "), Some(0o77_777_777_777));
         assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
-        assert_eq!(number(b"        "), Some(0));
+        assert_eq!(number(b"        "), None);
         assert_eq!(number(b"000064a\0"), None);
         assert_eq!(number(b"\x80\0\0\0\0\0\x01\0"), Some(256));
         assert_eq!(number(&[0xff; 12]), Some(-1));
