@@ -1,6 +1,7 @@
 //! Writes an appliance's files into its staging folder: images, kernel, manifest.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use coop_appliance::{
@@ -140,8 +141,9 @@ fn write_cobd(
         }
         CobdContent::Root { size } => {
             let size = match size {
-                RootSize::Auto { free } => Size::Auto {
+                RootSize::Auto { free, free_min } => Size::Auto {
                     free_percent: free.0,
+                    free_bytes_min: free_min.0,
                 },
                 RootSize::Given(bytes) => Size::Bytes(bytes.0),
             };
@@ -190,6 +192,7 @@ fn write_ext4(
     let seed = |purpose| seed(&parts.resolved, &format!("cobd {name} {purpose}"));
     let options = ext4::Options {
         size,
+        threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         ..ext4::Options::new(seed("uuid"), seed("hash seed"), parts.epoch)
     };
     let output = fs::File::create(path)?;

@@ -357,10 +357,13 @@ pub enum CobdContent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RootSize {
-    /// As large as its content needs, and this share of the whole free: the default, with 20 %.
+    /// As large as its content needs, with the larger of the two free: the default, with 20 % and
+    /// at least 256 MiB, so that a package index and a few packages fit.
     Auto {
         /// The free share.
         free: Percent,
+        /// The least that is free; nothing where the recipe states a share.
+        free_min: ByteCount,
     },
     /// This large.
     Given(ByteCount),

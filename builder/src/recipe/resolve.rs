@@ -50,6 +50,7 @@ impl Defaults {
     const KERNEL_PACKAGE: &'static str = "user-mode-linux";
     const KERNEL_SUITE: &'static str = "sid";
     const FREE: Percent = Percent(20);
+    const FREE_MIN: ByteCount = ByteCount(256 << 20);
     const COLUMNS: u16 = 80;
     const ROWS: u16 = 25;
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,7 +71,10 @@ impl Defaults {
         Cobd {
             name: ROOT_NAME.to_owned(),
             content: CobdContent::Root {
-                size: RootSize::Auto { free: Self::FREE },
+                size: RootSize::Auto {
+                    free: Self::FREE,
+                    free_min: Self::FREE_MIN,
+                },
             },
         }
     }
@@ -642,6 +646,7 @@ impl Resolver<'_, '_> {
                 free,
             ) => RootSize::Auto {
                 free: free.map_or(Defaults::FREE, |at| at.value),
+                free_min: free.map_or(Defaults::FREE_MIN, |_| ByteCount(0)),
             },
             (
                 Some(At {

@@ -135,16 +135,46 @@ pub enum WriteError {
         name: String,
     },
     /// Content could not be read.
-    #[error("cannot read the content of '{path}'")]
+    #[error("cannot read the content of '{path}' at byte {offset}")]
     Read {
         /// The inode.
         path: String,
+        /// Offset in the file.
+        offset: u64,
         /// Why.
         source: io::Error,
     },
     /// The image could not be written.
-    #[error("cannot write the ext4 image")]
-    Write(#[source] io::Error),
+    #[error("cannot write the ext4 image at byte {offset}")]
+    Write {
+        /// Offset in the image.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output could not be prepared: emptied, cut or measured.
+    #[error("cannot prepare the ext4 image's file")]
+    Output(#[source] io::Error),
+    /// The tree has no room for one more blob.
+    #[error("cannot add a blob to the tree")]
+    Tree(#[source] crate::tree::TreeError),
+    /// A thread could not be started.
+    #[error("cannot start a thread to write the ext4 image")]
+    Thread(#[source] io::Error),
+    /// Something failed before, so nothing more can be added.
+    #[error("the ext4 image is incomplete after an earlier error")]
+    Incomplete,
+    /// More content than an image whose size is not known in advance can take.
+    #[error(
+        "more than {limit_bytes} bytes: state the size of the ext4 image, or use larger blocks \
+         than {block_size_bytes} bytes"
+    )]
+    StreamTooLarge {
+        /// How large such an image can become.
+        limit_bytes: u64,
+        /// The block size.
+        block_size_bytes: u32,
+    },
     /// The layout and what was written disagree: a fault of coop.
     #[error("fault in coop: the ext4 layout does not hold: {0}")]
     Layout(&'static str),

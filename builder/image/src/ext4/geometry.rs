@@ -40,9 +40,14 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Divides `blocks` into groups with room for at least `inodes`. `None` where ext4 cannot
-    /// address so much.
-    pub(crate) fn new(block_size: BlockSize, blocks: u64, inodes: u64) -> Option<Self> {
+    /// Divides `blocks` into groups with room for at least `inodes`, with descriptors and their
+    /// reserve in at most `gdt_blocks_max` blocks. `None` where ext4 cannot address so much.
+    pub(crate) fn new(
+        block_size: BlockSize,
+        blocks: u64,
+        inodes: u64,
+        gdt_blocks_max: u64,
+    ) -> Option<Self> {
         let bytes = block_size.bytes();
         let per_group = u64::from(bytes) * 8;
         let first = first_data_block(block_size);
@@ -64,8 +69,12 @@ impl Geometry {
         let reserved = (largest - u64::from(first))
             .div_ceil(per_group)
             .div_ceil(descriptors_per_block)
+            .min(gdt_blocks_max)
             .saturating_sub(gdt_blocks)
             .min(u64::from(bytes) / 4);
+        if gdt_blocks > gdt_blocks_max {
+            return None;
+        }
         let geometry = Self {
             block_size,
             blocks,
@@ -145,26 +154,34 @@ impl Geometry {
     }
 
     /// Places bitmaps and inode tables: those of sixteen groups together at the start of the first,
-    /// around superblocks. They may reach past the end: see [`Placement::end`].
-    pub(crate) fn place(&self) -> Placement {
+    /// around superblocks and what is `taken` (sorted, merged). They may reach past the end: see
+    /// [`Placement::end`].
+    pub(crate) fn place(&self, taken: &[Run]) -> Placement {
         let mut placement = Placement {
             groups: Vec::new(),
             runs: Vec::new(),
         };
-        let mut tables = Vec::new();
+        let supers: Vec<Run> = (0..self.groups)
+            .filter_map(|group| self.super_run(group))
+            .collect();
+        let obstacles = merge([supers.iter(), taken.iter()].into_iter().flatten().copied());
+        let mut tables = supers;
         let mut at = 0;
+        let mut next = 0;
         let mut flex_start = 0;
         while flex_start < self.groups {
             at = self.group_start(flex_start).max(at);
             let flex_end = self.groups.min(flex_start + GROUPS_PER_FLEX);
             let count = flex_end - flex_start;
             let mut take = |length: u32| {
-                let start = self.skip_supers(at, u64::from(length));
-                at = start + u64::from(length);
-                tables.push(Run {
-                    start,
-                    length: u64::from(length),
-                });
+                let length = u64::from(length);
+                while let Some(run) = obstacles.get(next).filter(|run| run.start < at + length) {
+                    at = run.end().max(at);
+                    next += 1;
+                }
+                let start = at;
+                at += length;
+                tables.push(Run { start, length });
                 start
             };
             let block_bitmaps: Vec<_> = (0..count).map(|_| take(1)).collect();
@@ -183,35 +200,25 @@ impl Geometry {
             }
             flex_start = flex_end;
         }
-        tables.extend((0..self.groups).filter_map(|group| self.super_run(group)));
-        tables.sort_unstable_by_key(|run| run.start);
-        for run in tables {
-            match placement.runs.last_mut() {
-                Some(last) if last.end() == run.start => last.length += run.length,
-                _ => placement.runs.push(run),
-            }
-        }
+        placement.runs = merge(tables.into_iter());
         placement
     }
+}
 
-    /// The first place at or after `at` where `length` blocks touch no superblock.
-    fn skip_supers(&self, mut at: u64, length: u64) -> u64 {
-        loop {
-            let first = u64::from(self.first_data_block());
-            let group = (at - first) / self.blocks_per_group();
-            let Ok(group) = u32::try_from(group) else {
-                return at;
-            };
-            let inside = self.super_run(group).filter(|run| at < run.end());
-            let ahead = self
-                .super_run(group + 1)
-                .filter(|run| at + length > run.start);
-            match inside.or(ahead) {
-                Some(run) => at = run.end(),
-                None => return at,
+/// Sorts runs and joins those that touch or overlap; empty ones are left out.
+pub(crate) fn merge(runs: impl Iterator<Item = Run>) -> Vec<Run> {
+    let mut sorted: Vec<Run> = runs.filter(|run| run.length > 0).collect();
+    sorted.sort_unstable_by_key(|run| run.start);
+    let mut merged: Vec<Run> = Vec::new();
+    for run in sorted {
+        match merged.last_mut() {
+            Some(last) if run.start <= last.end() => {
+                last.length = last.length.max(run.end() - last.start);
             }
+            _ => merged.push(run),
         }
     }
+    merged
 }
 
 fn first_data_block(block_size: BlockSize) -> u32 {
@@ -228,6 +235,18 @@ pub(crate) fn has_super(group: u32) -> bool {
             }
             power == 1
         })
+}
+
+/// The groups with a copy of the superblock among the first `groups`, rising.
+pub(crate) fn super_groups(groups: u64) -> Vec<u64> {
+    let powers = |base: u64| {
+        std::iter::successors(Some(base), move |power| power.checked_mul(base))
+            .take_while(move |power| *power < groups)
+    };
+    let mut found: Vec<u64> = (0..groups.min(2)).collect();
+    found.extend([3, 5, 7].into_iter().flat_map(powers));
+    found.sort_unstable();
+    found
 }
 
 /// Where the bookkeeping of one group lies: block numbers.
@@ -253,31 +272,41 @@ impl Placement {
     }
 }
 
-/// Hands out the blocks between the bookkeeping, in order, and goes on past the end: whether the
-/// file system is large enough shows [`Cursor::position`].
+/// Hands out the blocks between those that are taken, in order, and goes on past the end: whether
+/// the file system is large enough shows [`Cursor::into_given`].
 #[derive(Debug)]
 pub(crate) struct Cursor<'p> {
     ahead: std::slice::Iter<'p, Run>,
-    /// The next run of bookkeeping, if any.
+    /// The next run that is taken, if any.
     next: Option<Run>,
     at: u64,
+    /// Shorter gaps are passed over.
+    gap_min: u64,
+    /// What was handed out.
+    given: Vec<Run>,
 }
 
 impl<'p> Cursor<'p> {
-    pub(crate) fn new(geometry: &Geometry, placement: &'p Placement) -> Self {
-        let mut ahead = placement.runs.iter();
+    /// `taken` is sorted and merged; gaps of fewer than `gap_min` blocks are passed over.
+    pub(crate) fn new(geometry: &Geometry, taken: &'p [Run], gap_min: u64) -> Self {
+        let mut ahead = taken.iter();
         Self {
             next: ahead.next().copied(),
             ahead,
             at: u64::from(geometry.first_data_block()),
+            gap_min,
+            given: Vec::new(),
         }
     }
 
     /// One to `length` blocks in one run.
     pub(crate) fn take(&mut self, length: u64) -> Run {
-        while let Some(run) = self.next.filter(|run| run.start == self.at) {
-            self.at = run.end();
+        let entered = self.given.last().is_some_and(|run| run.end() == self.at);
+        let mut gap_min = if entered { 1 } else { self.gap_min };
+        while let Some(run) = self.next.filter(|run| run.start < self.at + gap_min) {
+            self.at = run.end().max(self.at);
             self.next = self.ahead.next().copied();
+            gap_min = self.gap_min;
         }
         let gap = self.next.map_or(u64::MAX, |run| run.start - self.at);
         let run = Run {
@@ -285,12 +314,16 @@ impl<'p> Cursor<'p> {
             length: length.min(gap),
         };
         self.at = run.end();
+        match self.given.last_mut() {
+            Some(last) if last.end() == run.start => last.length += run.length,
+            _ => self.given.push(run),
+        }
         run
     }
 
-    /// The block before which all is in use.
-    pub(crate) fn position(&self) -> u64 {
-        self.at
+    /// Everything that was handed out, in order.
+    pub(crate) fn into_given(self) -> Vec<Run> {
+        self.given
     }
 }
 
@@ -302,6 +335,11 @@ mod tests {
     fn superblocks_are_sparse() {
         let with: Vec<u32> = (0..130).filter(|group| has_super(*group)).collect();
         assert_eq!(with, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+        for groups in [0, 1, 2, 3, 4, 50, 130] {
+            let with = (0..groups).filter(|group| has_super(*group));
+            let expected: Vec<u64> = with.map(u64::from).collect();
+            assert_eq!(super_groups(groups.into()), expected);
+        }
     }
 
     #[test]
@@ -309,24 +347,27 @@ mod tests {
         for block_size in [BlockSize::Kib1, BlockSize::Kib2, BlockSize::Kib4] {
             for blocks in [3000, 8192, 8193, 40_000, 300_000, 1_500_000] {
                 for inodes in [16, 5_000, blocks / 4] {
-                    let Some(geometry) = Geometry::new(block_size, blocks, inodes) else {
+                    let Some(geometry) = Geometry::new(block_size, blocks, inodes, u64::MAX) else {
                         continue;
                     };
-                    let placement = geometry.place();
+                    let placement = geometry.place(&[]);
                     if placement.end() > blocks {
                         continue;
                     }
                     for pair in placement.runs.windows(2) {
                         assert!(pair[0].end() < pair[1].start);
                     }
-                    let mut cursor = Cursor::new(&geometry, &placement);
+                    let mut cursor = Cursor::new(&geometry, &placement.runs, 1);
                     let mut taken = 0;
-                    while cursor.position() < placement.end() {
-                        taken += cursor.take(777).length;
+                    let mut end = 0;
+                    while end < placement.end() {
+                        let run = cursor.take(777);
+                        taken += run.length;
+                        end = run.end();
                     }
                     let first = u64::from(geometry.first_data_block());
                     let bookkeeping: u64 = placement.runs.iter().map(|run| run.length).sum();
-                    assert_eq!(taken + bookkeeping + first, cursor.position());
+                    assert_eq!(taken + bookkeeping + first, end);
                 }
             }
         }

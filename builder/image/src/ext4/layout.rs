@@ -5,19 +5,22 @@ use std::ops::Range;
 use super::error::WriteError;
 use super::extent::{self, BlockExtent};
 use super::format::EXT_INIT_MAX_LEN;
-use super::geometry::{BLOCKS_MAX, Cursor, Geometry, Placement};
+use super::geometry::{BLOCKS_MAX, Cursor, Geometry, Placement, Run, merge};
+use super::kept::{Kept, Track};
 use super::options::{Inodes, Journal, Options, Size};
-use super::scan::{Node, Scan, block_runs};
+use super::scan::{Node, Scan, chunks};
 use crate::tree::Kind;
 
 /// After so many corrections the size of an image must have settled.
 const ROUNDS_MAX: usize = 256;
-/// From this size on [`Inodes::Auto`] makes fewer inodes.
-const LARGE_BYTES: u64 = 512 << 20;
-/// Bytes of free space per inode in a small image.
-const SMALL_BYTES_PER_INODE: u64 = 4096;
-/// Bytes of free space per inode in a large image.
-const LARGE_BYTES_PER_INODE: u64 = 16384;
+/// Up to this many bytes of free space get many inodes under [`Inodes::Auto`].
+const DENSE_BYTES: u64 = 128 << 20;
+/// Bytes per inode of that free space.
+const DENSE_BYTES_PER_INODE: u64 = 4096;
+/// Bytes of further free space per inode.
+const BYTES_PER_INODE: u64 = 16384;
+/// The journal takes no shorter pieces than this between what is placed already, in blocks.
+const JOURNAL_PIECE_MIN: u64 = 1024;
 
 /// The blocks of one inode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +43,8 @@ pub(crate) struct Layout {
     pub(crate) areas: Vec<Area>,
     /// By position in the scan's table.
     pub(crate) attribute_blocks: Vec<u64>,
-    /// Every block before this is in use.
-    pub(crate) data_end: u64,
+    /// All blocks in use, with the boot block; sorted, merged.
+    used: Vec<Run>,
     extents: Vec<BlockExtent>,
     tree_blocks: Vec<u64>,
 }
@@ -51,10 +54,24 @@ impl Layout {
     ///
     /// # Errors
     /// What the tree needs does not fit the size, or is more than ext4 can address.
-    pub(crate) fn plan(scan: &Scan<'_>, options: &Options) -> Result<Self, WriteError> {
+    pub(crate) fn plan(
+        scan: &Scan<'_>,
+        kept: &Kept,
+        options: &Options,
+    ) -> Result<Self, WriteError> {
         match options.size {
-            Size::Auto { free_percent } => plan_auto(scan, options, free_percent),
-            Size::Bytes(bytes) => plan_fixed(scan, options, bytes),
+            Size::Auto {
+                free_percent,
+                free_bytes_min,
+            } => {
+                let block_bytes = u64::from(options.block_size.bytes());
+                let free = Free {
+                    percent: u64::from(free_percent),
+                    blocks_min: free_bytes_min.div_ceil(block_bytes),
+                };
+                plan_auto(scan, kept, options, &free)
+            }
+            Size::Bytes(bytes) => plan_fixed(scan, kept, options, bytes),
         }
     }
 
@@ -75,41 +92,50 @@ impl Layout {
             .flat_map(|extent| extent.start..extent.start + u64::from(extent.length))
     }
 
-    /// Blocks in use within `from..to`.
-    pub(crate) fn used_blocks(&self, from: u64, to: u64) -> u64 {
-        let data_end = self.data_end.clamp(from, to);
-        let after = self
-            .placement
-            .runs
-            .partition_point(|run| run.end() <= data_end);
-        let bookkeeping: u64 = self.placement.runs[after..]
+    /// Runs of blocks in use within `from..to`.
+    pub(crate) fn used_within(&self, from: u64, to: u64) -> impl Iterator<Item = Run> {
+        let first = self.used.partition_point(|run| run.end() <= from);
+        self.used[first..]
             .iter()
-            .take_while(|run| run.start < to)
-            .map(|run| run.end().min(to) - run.start.max(data_end))
-            .sum();
-        data_end - from + bookkeeping
+            .take_while(move |run| run.start < to)
+            .map(move |run| {
+                let start = run.start.max(from);
+                let length = run.end().min(to) - start;
+                Run { start, length }
+            })
     }
 
-    /// Whether everything lies inside the file system.
-    fn fits(&self) -> bool {
-        self.data_end.max(self.placement.end()) <= self.geometry.blocks
+    /// Number of blocks in use within `from..to`.
+    pub(crate) fn used_blocks(&self, from: u64, to: u64) -> u64 {
+        self.used_within(from, to).map(|run| run.length).sum()
     }
 
-    /// Places folders, links, attributes and journal first, so that a walk through all names reads
-    /// one stretch of the image; then the content of files in the order of their numbers.
-    fn place(scan: &Scan<'_>, geometry: Geometry, journal_blocks: u64) -> Self {
-        let placement = geometry.place();
+    /// The block after the last in use.
+    fn end(&self) -> u64 {
+        self.used.last().map_or(0, |run| run.end())
+    }
+
+    /// Places the journal and then folders, links and attributes together in front, so that a walk
+    /// through all names reads one stretch of the image; then the content of files in the order of
+    /// their numbers, unless it stays where it is.
+    fn place(scan: &Scan<'_>, kept: &Kept, geometry: Geometry, journal_blocks: u64) -> Self {
+        let placement = geometry.place(&kept.taken);
+        let taken = merge(placement.runs.iter().chain(&kept.taken).copied());
+        let block_bytes = geometry.block_bytes();
+        let gap_min = journal_blocks.min(JOURNAL_PIECE_MIN);
+        let mut placer = Placer::new(Cursor::new(&geometry, &taken, gap_min), block_bytes);
+        let journal = placer.place([(0, journal_blocks, None)].into_iter(), &kept.track);
+        let journal_runs = placer.cursor.into_given();
+        let taken = merge(taken.iter().chain(&journal_runs).copied());
         let mut placer = Placer {
-            cursor: Cursor::new(&geometry, &placement),
-            block_bytes: geometry.block_bytes(),
-            extents: Vec::with_capacity(scan.nodes.len()),
-            tree_blocks: Vec::new(),
+            cursor: Cursor::new(&geometry, &taken, 1),
+            ..placer
         };
         let resize_block = (geometry.reserved_gdt_blocks > 0).then(|| placer.cursor.take(1).start);
         let mut areas = vec![Area::default(); scan.nodes.len()];
         for (node, area) in scan.nodes.iter().zip(&mut areas) {
             if !matches!(node.inode.kind, Kind::File(_)) {
-                *area = placer.place([(0, node.blocks)].into_iter());
+                *area = placer.place([(0, node.blocks, None)].into_iter(), &kept.track);
             }
         }
         let attribute_blocks = scan
@@ -117,25 +143,34 @@ impl Layout {
             .iter()
             .map(|_| placer.cursor.take(1).start)
             .collect();
-        let journal = placer.place([(0, journal_blocks)].into_iter());
+        let mut places = kept.places();
         for (node, area) in scan.nodes.iter().zip(&mut areas) {
             if let Kind::File(content) = &node.inode.kind {
-                *area = placer.place(block_runs(content, placer.block_bytes));
+                let runs = chunks(content, block_bytes)
+                    .map(|chunk| (chunk.logical, chunk.blocks, places.next().flatten()));
+                *area = placer.place(runs, &kept.track);
             }
         }
-        let data_end = placer.cursor.position();
         let Placer {
+            cursor,
             extents,
             tree_blocks,
             ..
         } = placer;
+        let given = cursor.into_given();
+        let boot = Run {
+            start: 0,
+            length: u64::from(geometry.first_data_block()),
+        };
+        let used = [&placement.runs, &journal_runs, &given, &kept.staying];
+        let used = merge(used.into_iter().flatten().copied().chain([boot]));
         Self {
             geometry,
             resize_block,
             journal,
             areas,
             attribute_blocks,
-            data_end,
+            used,
             extents,
             tree_blocks,
             placement,
@@ -151,13 +186,37 @@ struct Placer<'p> {
     tree_blocks: Vec<u64>,
 }
 
-impl Placer<'_> {
-    fn place(&mut self, runs: impl Iterator<Item = (u64, u64)>) -> Area {
+impl<'p> Placer<'p> {
+    fn new(cursor: Cursor<'p>, block_bytes: u64) -> Self {
+        Self {
+            cursor,
+            block_bytes,
+            extents: Vec::new(),
+            tree_blocks: Vec::new(),
+        }
+    }
+
+    /// Places (logical block, count, place on the track where it stays).
+    fn place(
+        &mut self,
+        runs: impl Iterator<Item = (u64, u64, Option<u64>)>,
+        track: &Track,
+    ) -> Area {
         let first = self.extents.len();
         let mut blocks = 0;
-        for (logical, count) in runs {
+        for (logical, count, place) in runs {
             blocks += count;
-            self.place_run(first, logical, count);
+            let mut done = 0;
+            while done < count {
+                let left = count - done;
+                let run = match place {
+                    Some(place) => track.block(place + done),
+                    None => self.cursor.take(left.min(u64::from(EXT_INIT_MAX_LEN))),
+                };
+                let length = run.length.min(left).min(u64::from(EXT_INIT_MAX_LEN));
+                self.add(first, logical + done, Run { length, ..run });
+                done += length;
+            }
         }
         let tree_first = self.tree_blocks.len();
         let count = self.extents.len() - first;
@@ -171,21 +230,16 @@ impl Placer<'_> {
         }
     }
 
-    fn place_run(&mut self, first: usize, mut logical: u64, mut count: u64) {
-        while count > 0 {
-            let run = self.cursor.take(count.min(u64::from(EXT_INIT_MAX_LEN)));
-            let extent = BlockExtent {
-                // Scan refuses files whose blocks do not fit.
-                logical: u32::try_from(logical).unwrap_or(u32::MAX),
-                length: u32::try_from(run.length).unwrap_or(u32::MAX),
-                start: run.start,
-            };
-            match self.extents[first..].last_mut() {
-                Some(last) if last.absorbs(&extent) => last.length += extent.length,
-                _ => self.extents.push(extent),
-            }
-            logical += run.length;
-            count -= run.length;
+    fn add(&mut self, first: usize, logical: u64, run: Run) {
+        let extent = BlockExtent {
+            // Scan refuses files whose blocks do not fit.
+            logical: u32::try_from(logical).unwrap_or(u32::MAX),
+            length: u32::try_from(run.length).unwrap_or(u32::MAX),
+            start: run.start,
+        };
+        match self.extents[first..].last_mut() {
+            Some(last) if last.absorbs(&extent) => last.length += extent.length,
+            _ => self.extents.push(extent),
         }
     }
 }
@@ -217,30 +271,50 @@ fn inodes(scan: &Scan<'_>, options: &Options, blocks: u64, free: u64) -> u64 {
         Inodes::Count(count) => used.max(u64::from(count)),
         Inodes::PerBytes(bytes) => used.max(blocks * block_bytes / u64::from(bytes)),
         Inodes::Auto => {
-            let per_inode = if blocks * block_bytes < LARGE_BYTES {
-                SMALL_BYTES_PER_INODE
-            } else {
-                LARGE_BYTES_PER_INODE
-            };
-            used + free * block_bytes / per_inode
+            let free_bytes = free * block_bytes;
+            let dense = free_bytes.min(DENSE_BYTES);
+            used + dense / DENSE_BYTES_PER_INODE + (free_bytes - dense) / BYTES_PER_INODE
         }
+    }
+}
+
+/// What shall stay free.
+struct Free {
+    percent: u64,
+    blocks_min: u64,
+}
+
+impl Free {
+    /// Of so many blocks.
+    fn of(&self, blocks: u64) -> u64 {
+        (blocks * self.percent / 100).max(self.blocks_min)
+    }
+
+    /// How many blocks there must be where so many are in use.
+    fn with(&self, used: u64) -> u64 {
+        let by_percent = (used * 100).div_ceil(100 - self.percent);
+        by_percent.max(used.saturating_add(self.blocks_min))
     }
 }
 
 /// The smallest size at which everything fits and the share is free. Every correction makes the
 /// image larger, so it settles at the first size that needs none.
-fn plan_auto(scan: &Scan<'_>, options: &Options, free_percent: u8) -> Result<Layout, WriteError> {
+fn plan_auto(
+    scan: &Scan<'_>,
+    kept: &Kept,
+    options: &Options,
+    free: &Free,
+) -> Result<Layout, WriteError> {
     let too_large = || WriteError::TooLarge {
         block_size_bytes: options.block_size.bytes(),
     };
-    let percent = u64::from(free_percent);
     let mut tree_blocks = 0;
-    let mut blocks = scan.blocks + 2;
+    let mut blocks = free.with(scan.blocks + 2);
     for _ in 0..ROUNDS_MAX {
         if blocks > BLOCKS_MAX {
             return Err(too_large());
         }
-        let inodes = inodes(scan, options, blocks, blocks * percent / 100);
+        let inodes = inodes(scan, options, blocks, free.of(blocks));
         let per_group = u64::from(options.block_size.bytes()) * 8;
         // A group's inode bitmap is one block.
         let blocks_for_inodes = (inodes / per_group) * per_group;
@@ -248,7 +322,8 @@ fn plan_auto(scan: &Scan<'_>, options: &Options, free_percent: u8) -> Result<Lay
             blocks = blocks_for_inodes;
             continue;
         }
-        let Some(geometry) = Geometry::new(options.block_size, blocks, inodes) else {
+        let gdt_max = kept.gdt_blocks_max;
+        let Some(geometry) = Geometry::new(options.block_size, blocks, inodes, gdt_max) else {
             blocks += per_group;
             continue;
         };
@@ -258,18 +333,17 @@ fn plan_auto(scan: &Scan<'_>, options: &Options, free_percent: u8) -> Result<Lay
         }
         let journal = journal_blocks(options.journal, blocks);
         let bookkeeping = geometry.bookkeeping_blocks();
-        let needed = bookkeeping + journal + scan.blocks + tree_blocks;
-        let with_free = (needed * 100).div_ceil(100 - percent);
-        if with_free > blocks {
-            blocks = with_free;
+        let needed = free.with(bookkeeping + journal + scan.blocks + tree_blocks);
+        if needed > blocks {
+            blocks = needed;
             continue;
         }
-        let layout = Layout::place(scan, geometry, journal);
+        let layout = Layout::place(scan, kept, geometry, journal);
         let placed = u64::try_from(layout.tree_blocks.len()).unwrap_or(u64::MAX);
         if placed > tree_blocks {
             tree_blocks = placed;
-        } else if !layout.fits() {
-            blocks = layout.data_end.max(layout.placement.end());
+        } else if layout.end() > blocks {
+            blocks = layout.end();
         } else {
             return Ok(layout);
         }
@@ -278,7 +352,12 @@ fn plan_auto(scan: &Scan<'_>, options: &Options, free_percent: u8) -> Result<Lay
 }
 
 /// The largest file system in so many bytes; with fewer inodes where only then everything fits.
-fn plan_fixed(scan: &Scan<'_>, options: &Options, bytes: u64) -> Result<Layout, WriteError> {
+fn plan_fixed(
+    scan: &Scan<'_>,
+    kept: &Kept,
+    options: &Options,
+    bytes: u64,
+) -> Result<Layout, WriteError> {
     let block_bytes = u64::from(options.block_size.bytes());
     let blocks = bytes / block_bytes;
     if blocks > BLOCKS_MAX {
@@ -290,15 +369,18 @@ fn plan_fixed(scan: &Scan<'_>, options: &Options, bytes: u64) -> Result<Layout, 
     let wanted = inodes(scan, options, blocks, free);
     let mut needed = scan.blocks;
     for inodes in [wanted, u64::from(scan.inodes())] {
-        let Some(geometry) = fixed_geometry(options, blocks, inodes) else {
+        let Some(geometry) = fixed_geometry(options, blocks, inodes, kept.gdt_blocks_max) else {
             continue;
         };
-        let journal = journal_blocks(options.journal, geometry.blocks);
-        let layout = Layout::place(scan, geometry, journal);
-        if layout.fits() {
+        let (blocks, journal) = (
+            geometry.blocks,
+            journal_blocks(options.journal, geometry.blocks),
+        );
+        let layout = Layout::place(scan, kept, geometry, journal);
+        if layout.end() <= blocks {
             return Ok(layout);
         }
-        needed = layout.data_end.max(layout.placement.end());
+        needed = layout.end();
     }
     Err(WriteError::TooSmall {
         size_bytes: bytes,
@@ -310,13 +392,18 @@ fn plan_fixed(scan: &Scan<'_>, options: &Options, bytes: u64) -> Result<Layout, 
 }
 
 /// Divides a fixed number of blocks, without a last group that would be too small.
-fn fixed_geometry(options: &Options, blocks: u64, inodes: u64) -> Option<Geometry> {
-    let geometry = Geometry::new(options.block_size, blocks, inodes)?;
+fn fixed_geometry(
+    options: &Options,
+    blocks: u64,
+    inodes: u64,
+    gdt_blocks_max: u64,
+) -> Option<Geometry> {
+    let geometry = Geometry::new(options.block_size, blocks, inodes, gdt_blocks_max)?;
     if geometry.last_group_lacks().is_none() {
         return Some(geometry);
     }
     let shorter = geometry.group_start(geometry.groups - 1);
-    Geometry::new(options.block_size, shorter, inodes)
+    Geometry::new(options.block_size, shorter, inodes, gdt_blocks_max)
 }
 
 /// Whether an inode's blocks are described by extents.
@@ -377,15 +464,14 @@ mod tests {
                 let tree = tree_of(files, size);
                 let scan = Scan::new(&tree, &lost_found, block_size, &[0; 16]).unwrap();
                 for free_percent in [0, 1, 15, 50, 90] {
-                    let auto = options(block_size, Size::Auto { free_percent });
-                    let layout = Layout::plan(&scan, &auto).unwrap();
+                    let auto = options(block_size, Size::with_free_percent(free_percent));
+                    let layout = Layout::plan(&scan, &Kept::nothing(), &auto).unwrap();
                     let blocks = layout.geometry.blocks;
                     let free = blocks - layout.used_blocks(0, blocks);
                     let wanted = blocks * u64::from(free_percent) / 100;
                     assert!(free >= wanted);
-                    // What is above the share makes the last group large enough, or was for
-                    // inodes that are not made from 512 MiB on.
-                    let slack = layout.geometry.super_blocks() + 2048 + 60 + blocks / 20;
+                    // What is above the share makes the last group large enough.
+                    let slack = layout.geometry.super_blocks() + 2048 + 60;
                     assert!(
                         free <= wanted + slack,
                         "{free} of {blocks} are free, not {wanted}"
@@ -393,7 +479,13 @@ mod tests {
                     let bytes = blocks * layout.geometry.block_bytes();
                     let fixed = options(block_size, Size::Bytes(bytes));
                     // Other numbers of inodes can make the last group too small.
-                    assert!(Layout::plan(&scan, &fixed).unwrap().geometry.blocks <= blocks);
+                    assert!(
+                        Layout::plan(&scan, &Kept::nothing(), &fixed)
+                            .unwrap()
+                            .geometry
+                            .blocks
+                            <= blocks
+                    );
                 }
             }
         }
@@ -409,9 +501,9 @@ mod tests {
                 inodes,
                 ..options(BlockSize::Kib4, size)
             };
-            Layout::plan(&scan, &options).map(|layout| layout.geometry.inodes())
+            Layout::plan(&scan, &Kept::nothing(), &options).map(|layout| layout.geometry.inodes())
         };
-        let auto = Size::Auto { free_percent: 5 };
+        let auto = Size::with_free_percent(5);
         assert!((3010..3200).contains(&plan(Inodes::Count(5), auto).unwrap()));
         assert!((10_000_000..10_010_000).contains(&plan(Inodes::Count(10_000_000), auto).unwrap()));
         let one_gib = Size::Bytes(1 << 30);

@@ -1,5 +1,7 @@
 //! What the caller of the writer decides, and what it hears back.
 
+use std::num::NonZeroUsize;
+
 use super::format;
 use crate::tree::Timestamp;
 
@@ -40,14 +42,27 @@ impl BlockSize {
 /// Size of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// As small as the content allows, with this share of the whole left free.
+    /// As small as the content allows, with room left free: the larger of the two.
     Auto {
         /// Percent of the image's blocks, at most [`PERCENT_MAX`].
         free_percent: u8,
+        /// At least so many bytes.
+        free_bytes_min: u64,
     },
     /// Exactly so many bytes; the file system leaves a last part unused where that is no whole
     /// block or too small for a block group.
     Bytes(u64),
+}
+
+impl Size {
+    /// As small as the content allows, with this share free, in percent.
+    #[must_use]
+    pub fn with_free_percent(free_percent: u8) -> Self {
+        Self::Auto {
+            free_percent,
+            free_bytes_min: 0,
+        }
+    }
 }
 
 /// Whether and how large a journal the file system has.
@@ -98,16 +113,18 @@ pub struct Options {
     /// When the file system was made: for the superblock and the inodes that the tree does not
     /// have (journal, lost+found).
     pub time: Timestamp,
+    /// How many threads may work at once; changes nothing in the image.
+    pub threads: NonZeroUsize,
 }
 
 impl Options {
     /// The defaults: blocks of 4096 bytes, automatic size without free space, a journal, nothing
-    /// reserved.
+    /// reserved, one thread.
     #[must_use]
     pub fn new(uuid: [u8; 16], hash_seed: [u8; 16], time: Timestamp) -> Self {
         Self {
             block_size: BlockSize::default(),
-            size: Size::Auto { free_percent: 0 },
+            size: Size::with_free_percent(0),
             uuid,
             hash_seed,
             label: String::new(),
@@ -115,6 +132,7 @@ impl Options {
             inodes: Inodes::default(),
             reserved_percent: 0,
             time,
+            threads: NonZeroUsize::MIN,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! wants. Everything that ext4 cannot hold is refused here, before a byte is written.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::directory::{self, Entry, Index, LOST_FOUND_SIZE, Target};
 use super::encoding::{encode_device, encode_time};
@@ -68,18 +69,40 @@ pub(crate) fn number_of(position: usize) -> u32 {
     u32::try_from(position).map_or(u32::MAX, |at| at.saturating_add(RESERVED_INODES))
 }
 
-/// The logical blocks that content covers: (first, count), rising, apart from each other. The
-/// content is in order.
-pub(crate) fn block_runs(content: &Content, block_size: u64) -> impl Iterator<Item = (u64, u64)> {
-    let mut segments = content.segments.iter().peekable();
+/// Logical blocks of a file, and the segments that lie in them and in no other chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// First block in the file.
+    pub(crate) logical: u64,
+    /// Number of blocks.
+    pub(crate) blocks: u64,
+    /// Indices of the segments.
+    pub(crate) segments: Range<usize>,
+}
+
+/// The blocks that content covers, rising: segments that share a block are one chunk. The content
+/// is in order.
+pub(crate) fn chunks(content: &Content, block_size: u64) -> impl Iterator<Item = Chunk> {
+    let segments = &content.segments;
+    let mut at = 0;
     std::iter::from_fn(move || {
-        let first = segments.next()?;
-        let start = first.offset / block_size;
+        let first = segments.get(at)?;
+        let from = at;
+        let logical = first.offset / block_size;
         let mut end = (first.offset + first.length).div_ceil(block_size);
-        while let Some(next) = segments.next_if(|next| next.offset / block_size <= end) {
+        at += 1;
+        while let Some(next) = segments
+            .get(at)
+            .filter(|next| next.offset / block_size < end)
+        {
             end = (next.offset + next.length).div_ceil(block_size);
+            at += 1;
         }
-        Some((start, end - start))
+        Some(Chunk {
+            logical,
+            blocks: end - logical,
+            segments: from..at,
+        })
     })
 }
 
@@ -332,9 +355,7 @@ impl<'t> Scan<'t> {
                         size_bytes,
                     });
                 }
-                Ok(block_runs(content, block_size)
-                    .map(|(_, count)| count)
-                    .sum())
+                Ok(chunks(content, block_size).map(|chunk| chunk.blocks).sum())
             }
             Kind::Symlink(target) => {
                 let limit = self.block_size - 1;

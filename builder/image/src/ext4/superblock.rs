@@ -1,8 +1,7 @@
 //! Superblock, group descriptors and bitmaps, with their copies.
 
-use std::io;
-
 use super::checksum::{self, Checksum};
+use super::error::WriteError;
 use super::format::{
     self, EXT2_FLAGS_SIGNED_HASH, EXT3_JNL_BACKUP_BLOCKS, EXT4_BG_BLOCK_UNINIT,
     EXT4_BG_INODE_UNINIT, EXT4_BG_INODE_ZEROED, EXT4_CRC32C_CHKSUM, EXT4_DEFM_ACL,
@@ -49,7 +48,7 @@ impl Tables<'_> {
     ///
     /// # Errors
     /// What the operating system says.
-    pub(crate) fn write(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+    pub(crate) fn write(&self, sink: &mut Sink) -> Result<(), WriteError> {
         let geometry = &self.layout.geometry;
         let mut descriptors = Vec::new();
         let directories = self.directories();
@@ -138,8 +137,8 @@ impl Tables<'_> {
         &self,
         group: u32,
         descriptor: &mut GroupDesc,
-        sink: &mut Sink<'_>,
-    ) -> io::Result<()> {
+        sink: &mut Sink,
+    ) -> Result<(), WriteError> {
         if descriptor.bg_flags & EXT4_BG_BLOCK_UNINIT != 0 {
             return Ok(());
         }
@@ -148,11 +147,8 @@ impl Tables<'_> {
         let bitmap = self.bitmap(at, sink)?;
         let (start, end) = (geometry.group_start(group), geometry.group_end(group));
         let mut set = |from: u64, to: u64| set_bits(bitmap, from - start, to - start);
-        set(start, self.layout.data_end.clamp(start, end));
-        let runs = &self.layout.placement.runs;
-        let first = runs.partition_point(|run| run.end() <= start);
-        for run in runs[first..].iter().take_while(|run| run.start < end) {
-            set(run.start.max(start), run.end().min(end));
+        for run in self.layout.used_within(start, end) {
+            set(run.start, run.end());
         }
         set(end, start + geometry.blocks_per_group());
         let sum = self.seed.add(bitmap).value();
@@ -166,8 +162,8 @@ impl Tables<'_> {
         &self,
         group: u32,
         descriptor: &mut GroupDesc,
-        sink: &mut Sink<'_>,
-    ) -> io::Result<()> {
+        sink: &mut Sink,
+    ) -> Result<(), WriteError> {
         if descriptor.bg_flags & EXT4_BG_INODE_UNINIT != 0 {
             return Ok(());
         }
@@ -184,7 +180,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn bitmap<'s>(&self, block: u64, sink: &'s mut Sink<'_>) -> io::Result<&'s mut [u8]> {
+    fn bitmap<'s>(&self, block: u64, sink: &'s mut Sink) -> Result<&'s mut [u8], WriteError> {
         let bytes = self.layout.geometry.block_bytes();
         sink.zeroed(block * bytes, usize::try_from(bytes).unwrap_or(usize::MAX))
     }
@@ -195,8 +191,8 @@ impl Tables<'_> {
         group: u32,
         superblock: &SuperBlock,
         descriptors: &[u8],
-        sink: &mut Sink<'_>,
-    ) -> io::Result<()> {
+        sink: &mut Sink,
+    ) -> Result<(), WriteError> {
         let geometry = &self.layout.geometry;
         let block_bytes = geometry.block_bytes();
         let start = geometry.group_start(group) * block_bytes;
@@ -223,7 +219,7 @@ impl Tables<'_> {
 
     /// The double indirect block points to the reserved descriptor blocks of group 0; each of these
     /// points to its copies.
-    fn write_resize_blocks(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+    fn write_resize_blocks(&self, sink: &mut Sink) -> Result<(), WriteError> {
         let geometry = &self.layout.geometry;
         let Some(top) = self.layout.resize_block else {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Writes an image as it was planned: content and folders first, the superblock last.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::checksum::{self, Checksum};
 use super::content;
@@ -14,6 +14,7 @@ use super::format::{
 };
 use super::inode::{self, Fields, Map};
 use super::jbd2::{self, JournalHeader, JournalSuperBlock};
+use super::kept::Kept;
 use super::layout::{Area, Layout};
 use super::options::{
     INODE_SIZE, INODE_SIZE_U64, Inodes, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size,
@@ -28,7 +29,7 @@ use crate::tree::{Entries, Inode, Kind, Metadata, Times, Tree};
 const BYTES_PER_INODE_MIN: u32 = 1024;
 
 /// Writes `tree` as an ext4 image into `output`, whose former content is lost. Blocks that hold
-/// nothing are left as holes.
+/// nothing, or only zeroes, are left as holes.
 ///
 /// The same tree and options give the same bytes.
 ///
@@ -37,17 +38,39 @@ const BYTES_PER_INODE_MIN: u32 = 1024;
 /// content and writing the image can fail.
 pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, WriteError> {
     check_options(options)?;
-    let lost_found = made_inode(options, 0o700);
+    let output = Arc::new(output.try_clone().map_err(WriteError::Output)?);
+    let lost_found = made_lost_found(options);
     let scan = Scan::new(tree, &lost_found, options.block_size, &options.hash_seed)?;
-    let layout = Layout::plan(&scan, options)?;
-    let size_bytes = match options.size {
+    let kept = Kept::nothing();
+    let layout = Layout::plan(&scan, &kept, options)?;
+    empty(&output)?;
+    set_size(&output, size_bytes(&layout, options))?;
+    content::copy_all(&scan, &kept, &layout, &output, options.threads)?;
+    write_rest(&scan, &layout, options, &output)
+}
+
+/// Length of the image file.
+pub(crate) fn size_bytes(layout: &Layout, options: &Options) -> u64 {
+    match options.size {
         Size::Auto { .. } => layout.geometry.blocks * layout.geometry.block_bytes(),
         Size::Bytes(bytes) => bytes,
-    };
-    empty(output, size_bytes).map_err(WriteError::Write)?;
+    }
+}
+
+/// Writes everything but the content of files into `output`, where all that is not content reads as
+/// zeroes.
+///
+/// # Errors
+/// The output cannot be written, or a fault in the layout.
+pub(crate) fn write_rest(
+    scan: &Scan<'_>,
+    layout: &Layout,
+    options: &Options,
+    output: &Arc<File>,
+) -> Result<Summary, WriteError> {
     let writer = Writer {
-        scan: &scan,
-        layout: &layout,
+        scan,
+        layout,
         options,
         output,
         seed: Checksum::of_uuid(&options.uuid),
@@ -55,7 +78,7 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
     writer.write()?;
     let blocks_used = layout.used_blocks(0, layout.geometry.blocks);
     Ok(Summary {
-        size_bytes,
+        size_bytes: size_bytes(layout, options),
         block_size_bytes: options.block_size.bytes(),
         blocks: layout.geometry.blocks,
         blocks_free: layout.geometry.blocks - blocks_used,
@@ -65,16 +88,31 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
     })
 }
 
-/// Makes `output` a single hole. A file that is empty already is not cut: ext4 on the host would
-/// take a cut for the replacement of a file and write all out when it is closed.
-fn empty(output: &File, size_bytes: u64) -> io::Result<()> {
-    if output.metadata()?.len() > 0 {
-        output.set_len(0)?;
+/// Makes `output` empty. A file that is empty already is not cut: ext4 on the host would take a cut
+/// for the replacement of a file and write all out when it is closed.
+///
+/// # Errors
+/// What the operating system says.
+pub(crate) fn empty(output: &File) -> Result<(), WriteError> {
+    if output.metadata().map_err(WriteError::Output)?.len() > 0 {
+        set_size(output, 0)?;
     }
-    output.set_len(size_bytes)
+    Ok(())
 }
 
-fn check_options(options: &Options) -> Result<(), WriteError> {
+/// Cuts `output`, or extends it by a hole.
+///
+/// # Errors
+/// What the operating system says.
+pub(crate) fn set_size(output: &File, size_bytes: u64) -> Result<(), WriteError> {
+    output.set_len(size_bytes).map_err(WriteError::Output)
+}
+
+/// Refuses what is out of its range.
+///
+/// # Errors
+/// [`WriteError::InvalidOption`].
+pub(crate) fn check_options(options: &Options) -> Result<(), WriteError> {
     let invalid = |text: String| Err(WriteError::InvalidOption(text));
     let label = options.label.as_bytes();
     if label.len() > LABEL_LENGTH_MAX || label.contains(&0) {
@@ -84,7 +122,7 @@ fn check_options(options: &Options) -> Result<(), WriteError> {
         ));
     }
     let free_percent = match options.size {
-        Size::Auto { free_percent } => free_percent,
+        Size::Auto { free_percent, .. } => free_percent,
         Size::Bytes(_) => 0,
     };
     if free_percent > PERCENT_MAX || options.reserved_percent > PERCENT_MAX {
@@ -121,9 +159,10 @@ fn made_metadata(options: &Options, mode: u16) -> Metadata {
     }
 }
 
-fn made_inode(options: &Options, mode: u16) -> Inode {
+/// The `lost+found` of a tree that has none.
+pub(crate) fn made_lost_found(options: &Options) -> Inode {
     Inode {
-        metadata: made_metadata(options, mode),
+        metadata: made_metadata(options, 0o700),
         kind: Kind::Directory(Entries::new()),
     }
 }
@@ -132,20 +171,17 @@ struct Writer<'w> {
     scan: &'w Scan<'w>,
     layout: &'w Layout,
     options: &'w Options,
-    output: &'w File,
+    output: &'w Arc<File>,
     seed: Checksum,
 }
 
 impl Writer<'_> {
     fn write(&self) -> Result<(), WriteError> {
-        let failed = WriteError::Write;
-        let mut sink = Sink::new(self.output, 0);
+        let mut sink = Sink::threaded(Arc::clone(self.output), 0, self.options.threads)?;
         self.write_nodes(&mut sink)?;
-        self.write_attribute_blocks(&mut sink).map_err(failed)?;
-        sink.flush().map_err(failed)?;
-        content::copy_all(self.scan, self.layout, self.output)?;
+        self.write_attribute_blocks(&mut sink)?;
         let journal = self.write_inodes(&mut sink)?;
-        self.write_journal(&mut sink).map_err(failed)?;
+        self.write_journal(&mut sink)?;
         let tables = Tables {
             scan: self.scan,
             layout: self.layout,
@@ -153,8 +189,8 @@ impl Writer<'_> {
             seed: self.seed,
             journal,
         };
-        tables.write(&mut sink).map_err(failed)?;
-        sink.flush().map_err(failed)
+        tables.write(&mut sink)?;
+        sink.settle()
     }
 
     fn block_bytes(&self) -> usize {
@@ -166,15 +202,13 @@ impl Writer<'_> {
     }
 
     /// Folders and long link targets.
-    fn write_nodes(&self, sink: &mut Sink<'_>) -> Result<(), WriteError> {
+    fn write_nodes(&self, sink: &mut Sink) -> Result<(), WriteError> {
         for (position, (node, area)) in self.scan.nodes.iter().zip(&self.layout.areas).enumerate() {
             match &node.inode.kind {
                 Kind::Directory(_) => self.write_directory(position, area, sink)?,
                 Kind::Symlink(target) => {
                     for block in self.layout.blocks(area) {
-                        let bytes = sink
-                            .zeroed(self.offset(block), self.block_bytes())
-                            .map_err(WriteError::Write)?;
+                        let bytes = sink.zeroed(self.offset(block), self.block_bytes())?;
                         bytes[..target.len()].copy_from_slice(target);
                     }
                 }
@@ -188,7 +222,7 @@ impl Writer<'_> {
         &self,
         position: usize,
         area: &Area,
-        sink: &mut Sink<'_>,
+        sink: &mut Sink,
     ) -> Result<(), WriteError> {
         let node = &self.scan.nodes[position];
         let number = number_of(position);
@@ -203,9 +237,7 @@ impl Writer<'_> {
         };
         let target = |entry: &directory::Entry<'_>| self.scan.target(entry);
         for (at, block) in self.layout.blocks(area).enumerate() {
-            let bytes = sink
-                .zeroed(self.offset(block), self.block_bytes())
-                .map_err(WriteError::Write)?;
+            let bytes = sink.zeroed(self.offset(block), self.block_bytes())?;
             match &node.index {
                 Some(index) => index.encode_block(at, &identity, &target, bytes),
                 None if at == 0 => {
@@ -217,7 +249,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn write_attribute_blocks(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+    fn write_attribute_blocks(&self, sink: &mut Sink) -> Result<(), WriteError> {
         let blocks = &self.layout.attribute_blocks;
         for (attributes, number) in self.scan.attribute_blocks.iter().zip(blocks) {
             let block = sink.piece(self.offset(*number), self.block_bytes())?;
@@ -236,7 +268,7 @@ impl Writer<'_> {
     }
 
     /// All inodes; returns how the journal's blocks are described.
-    fn write_inodes(&self, sink: &mut Sink<'_>) -> Result<Option<Map>, WriteError> {
+    fn write_inodes(&self, sink: &mut Sink) -> Result<Option<Map>, WriteError> {
         let resize = self.resize_fields();
         if let Some(fields) = resize {
             let metadata = made_metadata(self.options, 0o600);
@@ -250,15 +282,15 @@ impl Writer<'_> {
             self.write_tree(&tree)?;
             self.write_inode(number, &node.inode.metadata, &fields, sink)?;
         }
-        sink.flush().map_err(WriteError::Write)?;
         Ok(journal)
     }
 
     fn write_tree(&self, blocks: &[TreeBlock]) -> Result<(), WriteError> {
         for (block, bytes) in blocks {
+            let offset = self.offset(*block);
             self.output
-                .write_all_at(bytes, self.offset(*block))
-                .map_err(WriteError::Write)?;
+                .write_all_at(bytes, offset)
+                .map_err(|source| WriteError::Write { offset, source })?;
         }
         Ok(())
     }
@@ -268,15 +300,13 @@ impl Writer<'_> {
         number: u32,
         metadata: &Metadata,
         fields: &Fields,
-        sink: &mut Sink<'_>,
+        sink: &mut Sink,
     ) -> Result<(), WriteError> {
         let per_group = self.layout.geometry.inodes_per_group;
         let group = usize::try_from((number - 1) / per_group).unwrap_or(usize::MAX);
         let table = self.layout.placement.groups[group].inode_table;
         let at = u64::from((number - 1) % per_group) * INODE_SIZE_U64;
-        let place = sink
-            .zeroed(self.offset(table) + at, INODE_SIZE)
-            .map_err(WriteError::Write)?;
+        let place = sink.zeroed(self.offset(table) + at, INODE_SIZE)?;
         let seed = self.seed.of_inode(number, 0);
         inode::encode(metadata, fields, self.options.block_size, seed, place)
     }
@@ -303,7 +333,7 @@ impl Writer<'_> {
         })
     }
 
-    fn write_journal_inode(&self, sink: &mut Sink<'_>) -> Result<Option<Map>, WriteError> {
+    fn write_journal_inode(&self, sink: &mut Sink) -> Result<Option<Map>, WriteError> {
         let area = &self.layout.journal;
         if area.blocks == 0 {
             return Ok(None);
@@ -327,7 +357,7 @@ impl Writer<'_> {
     }
 
     /// The journal's superblock; the rest of the journal stays a hole.
-    fn write_journal(&self, sink: &mut Sink<'_>) -> io::Result<()> {
+    fn write_journal(&self, sink: &mut Sink) -> Result<(), WriteError> {
         let area = &self.layout.journal;
         let Some(first) = self.layout.blocks(area).next() else {
             return Ok(());

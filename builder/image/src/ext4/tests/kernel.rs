@@ -416,7 +416,7 @@ fn large_folders_are_found_by_name() {
         }
         let options = Options {
             block_size,
-            size: Size::Auto { free_percent: 60 },
+            size: Size::with_free_percent(60),
             ..options()
         };
         let image = image(&tree, &options);
@@ -446,7 +446,7 @@ fn random_options(random: &mut Random) -> Options {
         inodes: inodes[pick(random)],
         size: match random.below(3) {
             0 => Size::Bytes((60 << 20) + random.below(40 << 20)),
-            _ => Size::Auto { free_percent },
+            _ => Size::with_free_percent(free_percent),
         },
         reserved_percent: u8::try_from(random.below(10)).unwrap(),
         ..options()

@@ -4,6 +4,7 @@ mod kernel;
 mod refusals;
 mod shapes;
 mod sizes;
+mod stream;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

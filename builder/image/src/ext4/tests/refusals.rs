@@ -143,5 +143,8 @@ fn content_that_ends_early_is_named() {
     add(&mut tree, InodeId::ROOT, b"f", 0o644, Kind::File(content));
     let output = tempfile::tempfile().unwrap();
     let error = write(&tree, &options(), &output).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the content of '/f'");
+    assert_eq!(
+        error.to_string(),
+        "cannot read the content of '/f' at byte 0"
+    );
 }

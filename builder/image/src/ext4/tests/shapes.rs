@@ -9,7 +9,7 @@ fn an_empty_tree() {
         for free_percent in [0, 20, 90] {
             let options = Options {
                 block_size,
-                size: Size::Auto { free_percent },
+                size: Size::with_free_percent(free_percent),
                 ..options()
             };
             let image = image(&tree, &options);

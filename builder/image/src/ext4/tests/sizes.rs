@@ -50,7 +50,7 @@ fn content_around_group_boundaries() {
             add_file(&mut tree, InodeId::ROOT, b"last", vec![1; 5000]);
             let options = Options {
                 block_size: BlockSize::Kib1,
-                size: Size::Auto { free_percent },
+                size: Size::with_free_percent(free_percent),
                 journal: Journal::Blocks(1024),
                 ..options()
             };
@@ -64,7 +64,7 @@ fn automatic_size_is_exact() {
     for free_percent in [0, 1, 10, 20, 50, 75] {
         let mut tree = Tree::new(metadata(0o755));
         add_endless(&mut tree, b"endless", 30 << 20);
-        let size = Size::Auto { free_percent };
+        let size = Size::with_free_percent(free_percent);
         let summary = image(&tree, &Options { size, ..options() }).summary;
         let wanted = summary.blocks * u64::from(free_percent) / 100;
         assert!(summary.blocks_free >= wanted);
@@ -245,7 +245,7 @@ fn lost_found_is_kept() {
     for at in 0..500 {
         add_file(&mut tree, folder, format!("#{at}").as_bytes(), vec![1; 10]);
     }
-    let size = Size::Auto { free_percent: 50 };
+    let size = Size::with_free_percent(50);
     let image = image(&tree, &Options { size, ..options() });
     check(&tree, &image);
 }
@@ -253,7 +253,7 @@ fn lost_found_is_kept() {
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     let tree = folder_of(5000, 30);
-    let size = Size::Auto { free_percent: 20 };
+    let size = Size::with_free_percent(20);
     let options = Options { size, ..options() };
     let (first, second) = (image(&tree, &options), image(&tree, &options));
     let bytes = std::fs::read(first.path()).unwrap();
