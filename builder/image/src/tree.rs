@@ -467,8 +467,14 @@ impl Tree {
     /// A hard link appears once for each of its names.
     #[must_use]
     pub fn paths(&self) -> Vec<(Vec<u8>, InodeId)> {
+        self.paths_below(InodeId::ROOT)
+    }
+
+    /// As [`Tree::paths`], of `top` and what is in it, which is `/` then.
+    #[must_use]
+    pub fn paths_below(&self, top: InodeId) -> Vec<(Vec<u8>, InodeId)> {
         let mut found = Vec::new();
-        let mut pending = vec![(Vec::new(), InodeId::ROOT)];
+        let mut pending = vec![(Vec::new(), top)];
         while let Some((path, id)) = pending.pop() {
             if let Some(entries) = self.entries(id) {
                 for (name, child) in entries.iter().rev() {

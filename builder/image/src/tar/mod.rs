@@ -63,7 +63,7 @@ pub use content::{ContentSink, InPlace, Spool, SpoolSink};
 pub use entries::Entries;
 pub use entry::{Entry, EntryKind, Layout, SparseRun};
 pub use place::Placer;
-pub use write::{WriteError, write};
+pub use write::{WriteError, write, write_subtree};
 
 use crate::compress;
 use crate::tree::{BlobId, Metadata, Tree, TreeError, display};

@@ -258,26 +258,23 @@ fn timestamp(value: &[u8]) -> Option<Timestamp> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let seconds: i64 = decimal(whole)?;
+    let seconds: i128 = decimal(whole)?;
     let nanoseconds = (0..9_usize).fold(0_u32, |sum, place| {
         let digit = fraction.get(place).map_or(0, |byte| byte - b'0');
         sum.saturating_mul(10).saturating_add(u32::from(digit))
     });
-    if !negative {
-        return Some(Timestamp {
-            seconds,
-            nanoseconds,
-        });
-    }
     let finer = fraction.iter().skip(9).any(|byte| *byte != b'0');
-    let nanoseconds = nanoseconds.saturating_add(u32::from(finer));
-    let seconds = seconds.checked_neg()?;
-    if nanoseconds == 0 {
-        return Some(Timestamp::from_seconds(seconds));
-    }
+    let (seconds, nanoseconds) = match nanoseconds.saturating_add(u32::from(negative && finer)) {
+        nanoseconds if !negative => (seconds, nanoseconds),
+        0 => (seconds.checked_neg()?, 0),
+        back => (
+            seconds.checked_neg()?.checked_sub(1)?,
+            1_000_000_000_u32.checked_sub(back)?,
+        ),
+    };
     Some(Timestamp {
-        seconds: seconds.checked_sub(1)?,
-        nanoseconds: 1_000_000_000_u32.checked_sub(nanoseconds)?,
+        seconds: i64::try_from(seconds).ok()?,
+        nanoseconds,
     })
 }
 
@@ -396,6 +393,16 @@ mod tests {
         assert_eq!(timestamp(b"-1.5"), at(-2, 500_000_000));
         assert_eq!(timestamp(b"-3"), at(-3, 0));
         assert_eq!(timestamp(b"-0.0000000001"), at(-1, 999_999_999));
+        assert_eq!(timestamp(b"-9223372036854775808"), at(i64::MIN, 0));
+        assert_eq!(
+            timestamp(b"-9223372036854775807.5"),
+            at(i64::MIN, 500_000_000)
+        );
+        assert_eq!(
+            timestamp(b"9223372036854775807.5"),
+            at(i64::MAX, 500_000_000)
+        );
+        assert_eq!(timestamp(b"9223372036854775808"), None);
         assert_eq!(timestamp(b"."), None);
         assert_eq!(timestamp(b"1e5"), None);
     }

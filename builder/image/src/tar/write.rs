@@ -4,16 +4,20 @@
 //! where that has no room (long or odd values, fractions of a second, attributes, holes). Paths
 //! begin with `./`, folders come before what is in them, names in byte order. The same tree gives
 //! the same bytes.
+//!
+//! Of a file with holes the archive has whole blocks of 512 bytes: GNU tar begins each run with a
+//! block, libarchive and Python do not, and so all agree.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use crate::tree::{
     Content, Inode, InodeId, Kind, Metadata, Segment, Timestamp, Tree, display, read_exact_at,
 };
 
 use super::acl;
-use super::format::BLOCK_BYTES;
+use super::format::{BLOCK, BLOCK_BYTES};
 
 /// Content is copied in pieces of this size.
 const COPY_BYTES: usize = 256 << 10;
@@ -55,17 +59,34 @@ pub enum WriteError {
 /// Writes every named inode of a tree, and the end of the archive.
 ///
 /// # Errors
-/// A socket, a malformed access control list, content that cannot be read, or the output cannot be
-/// written.
+/// A socket, content that cannot be read, or the output cannot be written.
 pub fn write(tree: &Tree, output: impl Write) -> Result<(), WriteError> {
+    write_subtree(tree, InodeId::ROOT, b"", output)
+}
+
+/// Writes a folder and what is in it, as [`write()`] a whole tree; or one inode that is no folder,
+/// under this name.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_subtree(
+    tree: &Tree,
+    top: InodeId,
+    name: &[u8],
+    output: impl Write,
+) -> Result<(), WriteError> {
     let mut writer = Writer {
         tree,
         output,
         first_paths: BTreeMap::new(),
         buffer: vec![0; COPY_BYTES],
     };
-    for (path, id) in tree.paths() {
-        writer.entry(&path, id)?;
+    if tree.entries(top).is_some() {
+        for (path, id) in tree.paths_below(top) {
+            writer.entry(&path, id)?;
+        }
+    } else {
+        writer.entry(&[b"/", name].concat(), top)?;
     }
     writer.output.write_all(&[0; 2 * BLOCK_BYTES])?;
     Ok(())
@@ -159,7 +180,10 @@ impl<W: Write> Writer<'_, W> {
 
     fn file(&mut self, name: &[u8], inode: &Inode, content: &Content) -> Result<(), WriteError> {
         let runs = runs(content);
-        let stored: u64 = runs.iter().map(|(_, length)| length).sum();
+        let stored: u64 = runs
+            .iter()
+            .map(|run| run.end.saturating_sub(run.start))
+            .sum();
         let mut head = Head::new(::tar::EntryType::Regular, name);
         head.size = content.size;
         let mut records = Records::new();
@@ -183,8 +207,15 @@ impl<W: Write> Writer<'_, W> {
         }
         self.head(&head, inode, records)?;
         self.output.write_all(&map)?;
-        for segment in &content.segments {
-            self.segment(name, segment)?;
+        let mut segments = content.segments.iter().peekable();
+        for run in runs {
+            let mut position = run.start;
+            while let Some(segment) = segments.next_if(|segment| segment.offset < run.end) {
+                self.zeroes(segment.offset.saturating_sub(position))?;
+                self.segment(name, segment)?;
+                position = segment.offset.saturating_add(segment.length);
+            }
+            self.zeroes(run.end.saturating_sub(position))?;
         }
         self.pad(head.size)?;
         Ok(())
@@ -208,15 +239,21 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    /// Fills the last block of what had `size` bytes.
-    fn pad(&mut self, size: u64) -> io::Result<()> {
-        let block = u64::try_from(BLOCK_BYTES).unwrap_or(u64::MAX);
-        let over = usize::try_from(size % block).unwrap_or(0);
-        if over > 0 {
-            self.output
-                .write_all(&[0; BLOCK_BYTES][..BLOCK_BYTES.saturating_sub(over)])?;
+    /// A few zeroes, where a run begins or ends within a block.
+    fn zeroes(&mut self, count: u64) -> io::Result<()> {
+        let zeroes = [0; BLOCK_BYTES];
+        let mut left = count;
+        while left > 0 {
+            let piece = usize::try_from(left.min(BLOCK)).unwrap_or(BLOCK_BYTES);
+            self.output.write_all(&zeroes[..piece])?;
+            left = left.saturating_sub(BLOCK);
         }
         Ok(())
+    }
+
+    /// Fills the last block of what had `size` bytes.
+    fn pad(&mut self, size: u64) -> io::Result<()> {
+        self.zeroes(size.next_multiple_of(BLOCK).saturating_sub(size))
     }
 
     fn head(
@@ -260,9 +297,15 @@ impl<W: Write> Writer<'_, W> {
         header.set_mtime(put_times(metadata, &mut records));
         // Attributes belong to the inode, which the first of its names has given already.
         if head.kind != ::tar::EntryType::Link {
-            put_xattrs(head.path, metadata, &mut records)?;
+            put_xattrs(metadata, &mut records);
         }
         header.set_cksum();
+        // Readers that want text are told where there is none.
+        let names = [&b"path"[..], b"linkpath", b"GNU.sparse.name"];
+        let mut names = names.iter().filter_map(|key| records.get(*key));
+        if names.any(|name| std::str::from_utf8(name).is_err()) {
+            records.insert(b"hdrcharset".to_vec(), b"BINARY".to_vec());
+        }
         if !records.is_empty() {
             self.extended_header(&records)?;
         }
@@ -367,58 +410,73 @@ fn decimal(time: Timestamp) -> Vec<u8> {
     text.trim_end_matches('0').into()
 }
 
-fn put_xattrs(path: &[u8], metadata: &Metadata, records: &mut Records) -> Result<(), WriteError> {
+fn put_xattrs(metadata: &Metadata, records: &mut Records) {
     for (name, value) in &metadata.xattrs {
-        let acl_key: Option<&[u8]> = match &**name {
-            b"system.posix_acl_access" => Some(b"SCHILY.acl.access"),
-            b"system.posix_acl_default" => Some(b"SCHILY.acl.default"),
-            _ => None,
-        };
-        if let Some(key) = acl_key {
-            let text = acl::to_text(value).ok_or_else(|| WriteError::Unsupported {
-                path: display(path),
-                reason: "its access control list is malformed",
-            })?;
+        if let Some((key, text)) = acl_text(name, value) {
             records.insert(key.to_vec(), text);
             continue;
         }
         let mut key = b"SCHILY.xattr.".to_vec();
-        for byte in name {
-            match byte {
-                b'=' => key.extend_from_slice(b"%3D"),
-                b'%' => key.extend_from_slice(b"%25"),
-                other => key.push(*other),
-            }
-        }
+        key.extend_from_slice(&escape_gnu(name));
         records.insert(key, value.to_vec());
     }
-    Ok(())
 }
 
-/// Offset and length of what is stored, neighbours joined.
-fn runs(content: &Content) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for segment in &content.segments {
-        match runs.last_mut() {
-            Some((offset, length)) if offset.saturating_add(*length) == segment.offset => {
-                *length = length.saturating_add(segment.length);
+/// As GNU tar escapes attribute names, but for `%` only where it would be read as an escape:
+/// libarchive reads none.
+fn escape_gnu(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    for (index, byte) in name.iter().enumerate() {
+        let rest = &name[index..];
+        match byte {
+            b'=' => out.extend_from_slice(b"%3D"),
+            b'%' if rest.starts_with(b"%3D") || rest.starts_with(b"%25") => {
+                out.extend_from_slice(b"%25");
             }
-            _ => runs.push((segment.offset, segment.length)),
+            other => out.push(*other),
+        }
+    }
+    out
+}
+
+/// Keyword and text of an access control list; `None` for what is none or does not come back from
+/// its text as it was.
+fn acl_text(name: &[u8], value: &[u8]) -> Option<(&'static [u8], Vec<u8>)> {
+    let (key, is_default): (&[u8], _) = match name {
+        b"system.posix_acl_access" => (b"SCHILY.acl.access", false),
+        b"system.posix_acl_default" => (b"SCHILY.acl.default", true),
+        _ => return None,
+    };
+    let text = acl::to_text(value)?;
+    let again = acl::from_text(&text, is_default).ok()??;
+    (*again == *value).then_some((key, text))
+}
+
+/// What is stored, in whole blocks but for the end of the file, neighbours joined.
+fn runs(content: &Content) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for segment in &content.segments {
+        let start = segment.offset / BLOCK * BLOCK;
+        let end = segment.offset.saturating_add(segment.length);
+        let end = end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        let end = end.min(content.size);
+        match runs.last_mut() {
+            Some(last) if last.end >= start => last.end = end,
+            _ => runs.push(start..end),
         }
     }
     runs
 }
 
 /// The map of form 1.0, padded; an empty run at the end says where a last hole ends.
-fn sparse_map(runs: &[(u64, u64)], size: u64) -> Vec<u8> {
-    let end = runs
-        .last()
-        .map_or(0, |(offset, length)| offset.saturating_add(*length));
-    let last = (end < size).then_some((size, 0));
+fn sparse_map(runs: &[Range<u64>], size: u64) -> Vec<u8> {
+    let end = runs.last().map_or(0, |run| run.end);
+    let last = (end < size).then_some(size..size);
     let count = runs.len().saturating_add(usize::from(last.is_some()));
     let mut map = format!("{count}\n").into_bytes();
-    for (offset, length) in runs.iter().copied().chain(last) {
-        map.extend_from_slice(format!("{offset}\n{length}\n").as_bytes());
+    for run in runs.iter().chain(&last) {
+        let length = run.end.saturating_sub(run.start);
+        map.extend_from_slice(format!("{}\n{length}\n", run.start).as_bytes());
     }
     map.resize(map.len().next_multiple_of(BLOCK_BYTES), 0);
     map
@@ -434,6 +492,17 @@ mod tests {
         assert_eq!(record(b"path", &[b'x'; 91]).len(), 101);
         assert!(record(b"path", &[b'x'; 91]).starts_with(b"101 path="));
         assert!(record(b"path", &[b'x'; 90]).starts_with(b"99 path="));
+    }
+
+    #[test]
+    fn attribute_names_are_escaped_where_they_must_be() {
+        for (name, expected) in [
+            (&b"user.a=b"[..], &b"user.a%3Db"[..]),
+            (b"user.100%", b"user.100%"),
+            (b"user.%3D%25%3d%", b"user.%253D%2525%3d%"),
+        ] {
+            assert_eq!(escape_gnu(name), expected);
+        }
     }
 
     #[test]

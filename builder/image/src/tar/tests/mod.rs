@@ -13,6 +13,7 @@ use crate::tree::{InodeId, Kind, Timestamp};
 
 mod nasty;
 mod raw;
+mod written;
 
 fn look() -> Look {
     Look {
@@ -589,80 +590,3 @@ fn one_byte_mutations_never_panic() {
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const ACL: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x06\0\x31\xd4\0\0\
     \x04\0\x04\0\xff\xff\xff\xff\x10\0\x06\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
-
-#[test]
-fn what_is_written_reads_back_and_gnu_tar_extracts_it() {
-    if !have("tar") {
-        return;
-    }
-    let temp = tempfile::tempdir().unwrap();
-    make_source(temp.path());
-    let src = temp.path().join("src");
-    let mut xattrs = set_xattr(&src.join("usr/bin/hello"), "user.a=b%", b"\0value\n");
-    if is_root() {
-        xattrs &= set_xattr(&src.join("owned"), "security.capability", CAPABILITY);
-        sh(&src, "chmod 764 owned");
-        xattrs &= set_xattr(&src.join("owned"), "system.posix_acl_access", ACL);
-    }
-    sh(
-        temp.path(),
-        "tar -C src --format=pax --xattrs --xattrs-include=* --acls --numeric-owner -S -cf a.tar .",
-    );
-    let bytes = fs::read(temp.path().join("a.tar")).unwrap();
-    let (mut tree, _) = read(&bytes).unwrap();
-    let root = &mut tree.inode_mut(InodeId::ROOT).metadata.times;
-    root.created = Timestamp {
-        seconds: -7,
-        nanoseconds: 5,
-    };
-    let mut written = Vec::new();
-    write(&tree, &mut written).unwrap();
-    let (again, _) = read(&written).unwrap();
-    for (path, id) in tree.paths() {
-        let (a, b) = (tree.inode(id), again.inode(again.lookup(&path).unwrap()));
-        assert_eq!(a.metadata, b.metadata, "{}", crate::tree::display(&path));
-    }
-    let everything = Look {
-        root: true,
-        owners: true,
-        xattrs: true,
-    };
-    let expected = describe_tree(&tree, everything);
-    assert_same(&describe_tree(&again, everything), &expected, "read back");
-    without_holes_lost(&again, b"/holes");
-    let mut rewritten = Vec::new();
-    write(&again, &mut rewritten).unwrap();
-    assert_eq!(written, rewritten);
-
-    fs::write(temp.path().join("b.tar"), &written).unwrap();
-    sh(
-        temp.path(),
-        "mkdir out; tar -C out --xattrs --xattrs-include=* --acls --numeric-owner -xpf b.tar",
-    );
-    if xattrs {
-        let extracted = describe_folder(&temp.path().join("out"), look());
-        assert_same(&extracted, &describe_tree(&tree, look()), "extracted");
-    }
-    if have("bsdtar") {
-        let listed = sh(temp.path(), "bsdtar -tf b.tar");
-        let lines = listed.iter().filter(|byte| **byte == b'\n').count();
-        assert_eq!(lines, expected.len());
-    }
-}
-
-#[test]
-fn sockets_are_refused_by_name() {
-    let mut tree = Tree::new(Metadata::default());
-    let socket = tree
-        .add_inode(crate::tree::Inode {
-            metadata: Metadata::default(),
-            kind: Kind::Socket,
-        })
-        .unwrap();
-    tree.link(InodeId::ROOT, b"s", socket).unwrap();
-    let error = write(&tree, Vec::new()).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "'/s' cannot be written to a tar archive: tar has no sockets"
-    );
-}
