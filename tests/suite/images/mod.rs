@@ -28,10 +28,11 @@ mod kernel;
 mod peer;
 mod programs;
 mod random;
+mod sizes;
 mod view;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -384,47 +385,52 @@ fn check_seed(seed: u64, examiner: &mut Examiner) -> Result<(), String> {
 fn readers_agree_on_generated_images() {
     let count = number("COOP_TEST_IMAGES", IMAGES);
     let first = number("COOP_TEST_IMAGES_SEED", 1);
+    run(count, first, |seed, examiner| {
+        check_seed(seed, examiner).map_err(|error| format!("seed {seed}: {error}"))
+    });
+}
+
+/// Runs numbered checks on all processors, each with an examiner of its own, and fails with all
+/// that went wrong. Nothing is kept of what failed.
+fn run(count: u64, first: u64, check: impl Fn(u64, &mut Examiner) -> Result<(), String> + Sync) {
     let programs = Programs::all();
     let next = AtomicU64::new(first);
-    let stop = AtomicBool::new(false);
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Counts::default());
     let start = Instant::now();
+    let work = || {
+        let mut examiner = Examiner::new(&programs);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= first + count || failures.lock().unwrap().len() >= FAILURES_MAX {
+                break;
+            }
+            let checked = AssertUnwindSafe(|| check(number, &mut examiner));
+            let result = std::panic::catch_unwind(checked)
+                .unwrap_or_else(|_| Err(format!("number {number}: a panic, see above")));
+            if let Err(error) = result {
+                failures.lock().unwrap().push(error);
+                // What was mounted or open goes with the place.
+                let counts = std::mem::take(&mut examiner.counts);
+                examiner = Examiner::new(&programs);
+                examiner.counts = counts;
+            }
+        }
+        total.lock().unwrap().add(&examiner.counts);
+    };
     let workers = std::thread::available_parallelism().map_or(1, |workers| workers.get().min(8));
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| {
-                let mut examiner = Examiner::new(&programs);
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
-                        break;
-                    }
-                    let checked = AssertUnwindSafe(|| check_seed(seed, &mut examiner));
-                    let result = std::panic::catch_unwind(checked)
-                        .unwrap_or_else(|_| Err("a panic, see above".into()));
-                    if let Err(error) = result {
-                        eprintln!("seed {seed}: {error}");
-                        let mut failures = failures.lock().unwrap();
-                        failures.push(seed);
-                        stop.fetch_or(failures.len() >= FAILURES_MAX, Ordering::Relaxed);
-                        // What was mounted or open goes with the place.
-                        let counts = std::mem::take(&mut examiner.counts);
-                        examiner = Examiner::new(&programs);
-                        examiner.counts = counts;
-                    }
-                }
-                total.lock().unwrap().add(&examiner.counts);
-            });
+            scope.spawn(work);
         }
     });
-    let seconds = start.elapsed().as_secs_f64();
     let versions: Vec<&str> = programs.iter().map(|one| one.version.as_str()).collect();
     eprintln!(
-        "{seconds:.1} s with e2fsck {}: {:?}",
+        "{count} from {first}: {:.1} s with e2fsck {}: {:?}",
+        start.elapsed().as_secs_f64(),
         versions.join(" and "),
         total.into_inner().unwrap()
     );
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "seeds that fail: {failures:?}");
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
