@@ -645,7 +645,7 @@ impl Resolver<'_, '_> {
                 }),
                 free,
             ) => RootSize::Auto {
-                free: free.map_or(Defaults::FREE, |at| at.value),
+                free: free.as_ref().map_or(Defaults::FREE, |at| at.value),
                 free_min: free.map_or(Defaults::FREE_MIN, |_| ByteCount(0)),
             },
             (

@@ -90,12 +90,12 @@ pub fn options(random: &mut Random) -> Options {
 /// Either as small as can be with a free share, or a given size around `smallest` bytes.
 pub fn size(random: &mut Random, smallest: u64) -> Size {
     match random.below(6) {
-        0..2 => Size::Auto {
+        0 => Size::Auto {
             free_percent: random.pick(&[0, 0, 1, 5, 20]),
+            free_bytes_min: random.pick(&[0, 1, 4096, 10 << 20]),
         },
-        2 => Size::Auto {
-            free_percent: u8::try_from(random.below(91)).unwrap(),
-        },
+        1 => Size::with_free_percent(random.pick(&[0, 0, 1, 5, 20])),
+        2 => Size::with_free_percent(u8::try_from(random.below(91)).unwrap()),
         3 => Size::Bytes(smallest + random.below(100_000)),
         4 => Size::Bytes(smallest + random.below(200 << 20)),
         _ => Size::Bytes(smallest * 2 + random.below(8 << 30)),

@@ -340,7 +340,7 @@ fn generate(seed: u64, place: &Place) -> Result<Generated, String> {
         future_times: random.chance(6),
     };
     let (tree, theme) = generate::tree(&mut random, limits);
-    options.size = Size::Auto { free_percent: 0 };
+    options.size = Size::with_free_percent(0);
     let smallest = ext4::write(&tree, &options, &place.emptied())
         .map_err(|error| format!("{theme:?}: the writer refuses: {error}"))?;
     options.size = generate::size(&mut random, smallest.size_bytes);

@@ -103,7 +103,7 @@ fn options(block_size: BlockSize) -> Options {
     Options {
         block_size,
         journal: Journal::None,
-        size: Size::Auto { free_percent: 0 },
+        size: Size::with_free_percent(0),
         ..Options::new(
             [0x42; 16],
             [0x17; 16],
