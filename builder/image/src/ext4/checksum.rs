@@ -124,6 +124,12 @@ pub(crate) fn extent_block(seed: Checksum, covered: &[u8]) -> u32 {
     seed.add(covered).value()
 }
 
+/// `ob_checksum` of a block of the orphan file of which `numbers` is everything before the tail;
+/// `seed` is that of the inode.
+pub(crate) fn orphan_block(seed: Checksum, block_number: u64, numbers: &[u8]) -> u32 {
+    seed.add(&block_number.to_le_bytes()).add(numbers).value()
+}
+
 /// `h_checksum` of an attribute block at the given block number.
 pub(crate) fn xattr_block(seed: Checksum, block_number: u64, block: &[u8]) -> u32 {
     seed.add(&block_number.to_le_bytes())

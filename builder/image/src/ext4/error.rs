@@ -117,7 +117,9 @@ pub enum WriteError {
         name: String,
     },
     /// Attributes that do not fit inode and one block.
-    #[error("'{path}': extended attribute '{name}' of {size} bytes leaves no room in one block")]
+    #[error(
+        "'{path}': extended attribute '{name}' of {size} bytes leaves no room for the others, or is larger than 65536 bytes"
+    )]
     XattrTooLarge {
         /// The inode.
         path: String,

@@ -464,6 +464,18 @@ pub(crate) const DX_ROOT_ENTRIES_OFFSET: usize = 32;
 /// Byte offset of the entries in another index node: a fake directory entry is before them.
 pub(crate) const DX_NODE_ENTRIES_OFFSET: usize = 8;
 
+/// `ob_magic`.
+pub(crate) const EXT4_ORPHAN_BLOCK_MAGIC: u32 = 0x0B10_CA04;
+
+structure! {
+    /// The end of a block of the orphan file; before it are inode numbers, 0 where there is none
+    /// (spec: orphan.rst, `struct ext4_orphan_block_tail`).
+    OrphanBlockTail, 8, little {
+        0 ob_magic: u32,
+        4 ob_checksum: u32,
+    }
+}
+
 /// Magic of attributes in an inode and of an attribute block.
 pub(crate) const EXT4_XATTR_MAGIC: u32 = 0xEA02_0000;
 /// How many inodes may share an attribute block.

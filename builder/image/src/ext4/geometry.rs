@@ -21,8 +21,11 @@ impl Run {
 const GROWTH_FACTOR: u64 = 1024;
 /// A last block group that has fewer blocks than this beyond its own bookkeeping is not made.
 const LAST_GROUP_BLOCKS_MIN: u64 = 50;
-/// The largest number of blocks: block numbers fit 32 bits, which `resize_inode` needs.
-pub(crate) const BLOCKS_MAX: u64 = 0xFFFF_FFFF;
+/// The largest number of blocks. The descriptors of so many groups fit the first.
+pub(crate) const BLOCKS_MAX: u64 = 1 << 36;
+/// The largest number of blocks with a reserve for a growing table of descriptors: the inode that
+/// owns it has block numbers of 32 bits.
+const RESIZE_BLOCKS_MAX: u64 = 0xFFFF_FFFF;
 
 /// How a file system divides into block groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +68,8 @@ impl Geometry {
         let descriptors_per_block = u64::from(bytes) / 64;
         const { assert!(GroupDesc::SIZE == 64) };
         let gdt_blocks = groups.div_ceil(descriptors_per_block);
-        let largest = blocks.saturating_mul(GROWTH_FACTOR).min(BLOCKS_MAX);
-        let reserved = (largest - u64::from(first))
+        let largest = blocks.saturating_mul(GROWTH_FACTOR).min(RESIZE_BLOCKS_MAX);
+        let reserved = (largest.max(blocks) - u64::from(first))
             .div_ceil(per_group)
             .div_ceil(descriptors_per_block)
             .min(gdt_blocks_max)

@@ -11,7 +11,7 @@ use super::format::{
 use super::layout::{Area, Layout, has_extents};
 use super::options::{BlockSize, INODE_SIZE};
 use super::scan::Node;
-use super::xattr;
+use super::xattr::{self, FindValue};
 use crate::tree::{Kind, Metadata};
 
 /// Bytes in the unit of `i_blocks`.
@@ -27,6 +27,8 @@ pub(crate) struct Fields {
     /// Blocks in use, with those of extent tree and attributes.
     pub(crate) blocks: u64,
     pub(crate) attribute_block: u64,
+    /// `l_i_version`.
+    pub(crate) version: u32,
     pub(crate) i_block: [u8; I_BLOCK_SIZE],
 }
 
@@ -40,6 +42,7 @@ pub(crate) fn encode(
     fields: &Fields,
     block_size: BlockSize,
     seed: Checksum,
+    find: FindValue<'_>,
     place: &mut [u8],
 ) -> Result<(), WriteError> {
     let times = metadata.times;
@@ -65,6 +68,7 @@ pub(crate) fn encode(
         i_links_count: split_u32(fields.links).1,
         i_blocks_lo: sectors_low,
         i_flags: fields.flags,
+        l_i_version: fields.version,
         i_block: fields.i_block,
         i_file_acl_lo: acl_low,
         i_size_high: size_high,
@@ -85,7 +89,7 @@ pub(crate) fn encode(
         let block_size = usize::try_from(block_size.bytes()).unwrap_or(usize::MAX);
         let split = xattr::split(metadata, block_size)
             .map_err(|_| WriteError::Layout("attributes that do not fit"))?;
-        xattr::encode_inline(&split.inline, &mut place[RawInode::SIZE..INODE_SIZE]);
+        xattr::encode_inline(&split.inline, find, &mut place[RawInode::SIZE..INODE_SIZE]);
     }
     let (high, low) = split_u32(checksum::inode(seed, &place[..INODE_SIZE]));
     place[INODE_CHECKSUM_LO_OFFSET..][..2].copy_from_slice(&low.to_le_bytes());
@@ -153,14 +157,21 @@ pub(crate) fn fields_of(
         Kind::Socket => (mode::S_IFSOCK, 0),
     };
     let tree_blocks = u64::try_from(map.tree.len()).unwrap_or(u64::MAX);
-    let attribute_block = node.attribute_block.map(|at| layout.attribute_blocks[at]);
+    let attribute_block = node
+        .attribute_block
+        .and_then(|at| layout.attribute_blocks.get(usize::try_from(at).ok()?))
+        .copied();
     let fields = Fields {
         file_type,
         links: node.links,
         size,
         flags: map.flags,
-        blocks: area.blocks + tree_blocks + u64::from(attribute_block.is_some()),
+        blocks: area.blocks
+            + tree_blocks
+            + u64::from(attribute_block.is_some())
+            + u64::from(node.value_blocks),
         attribute_block: attribute_block.unwrap_or(0),
+        version: 0,
         i_block: map.i_block,
     };
     Ok((fields, map.tree))

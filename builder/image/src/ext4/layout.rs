@@ -6,6 +6,7 @@ use super::error::WriteError;
 use super::extent::{self, BlockExtent};
 use super::format::EXT_INIT_MAX_LEN;
 use super::geometry::{BLOCKS_MAX, Cursor, Geometry, Placement, Run, merge};
+use super::jbd2::JBD2_MIN_JOURNAL_BLOCKS;
 use super::kept::{Kept, Track};
 use super::options::{Inodes, Journal, Options, Size};
 use super::scan::{Node, Scan, chunks};
@@ -43,6 +44,9 @@ pub(crate) struct Layout {
     pub(crate) areas: Vec<Area>,
     /// By position in the scan's table.
     pub(crate) attribute_blocks: Vec<u64>,
+    /// By position in the scan's table of values.
+    pub(crate) values: Vec<Area>,
+    pub(crate) orphan_file: Area,
     /// All blocks in use, with the boot block; sorted, merged.
     used: Vec<Run>,
     extents: Vec<BlockExtent>,
@@ -124,7 +128,7 @@ impl Layout {
         let block_bytes = geometry.block_bytes();
         let gap_min = journal_blocks.min(JOURNAL_PIECE_MIN);
         let mut placer = Placer::new(Cursor::new(&geometry, &taken, gap_min), block_bytes);
-        let journal = placer.place([(0, journal_blocks, None)].into_iter(), &kept.track);
+        let journal = placer.place_whole(journal_blocks);
         let journal_runs = placer.cursor.into_given();
         let taken = merge(taken.iter().chain(&journal_runs).copied());
         let mut placer = Placer {
@@ -135,7 +139,7 @@ impl Layout {
         let mut areas = vec![Area::default(); scan.nodes.len()];
         for (node, area) in scan.nodes.iter().zip(&mut areas) {
             if !matches!(node.inode.kind, Kind::File(_)) {
-                *area = placer.place([(0, node.blocks, None)].into_iter(), &kept.track);
+                *area = placer.place_whole(node.blocks);
             }
         }
         let attribute_blocks = scan
@@ -143,6 +147,12 @@ impl Layout {
             .iter()
             .map(|_| placer.cursor.take(1).start)
             .collect();
+        let values = scan
+            .values
+            .iter()
+            .map(|value| placer.place_whole(scan.value_blocks(value)))
+            .collect();
+        let orphan_file = placer.place_whole(scan.orphan_blocks);
         let mut places = kept.places();
         for (node, area) in scan.nodes.iter().zip(&mut areas) {
             if let Kind::File(content) = &node.inode.kind {
@@ -170,6 +180,8 @@ impl Layout {
             journal,
             areas,
             attribute_blocks,
+            values,
+            orphan_file,
             used,
             extents,
             tree_blocks,
@@ -194,6 +206,11 @@ impl<'p> Placer<'p> {
             extents: Vec::new(),
             tree_blocks: Vec::new(),
         }
+    }
+
+    /// Places so many blocks from the first on.
+    fn place_whole(&mut self, blocks: u64) -> Area {
+        self.place([(0, blocks, None)].into_iter(), &Track::default())
     }
 
     /// Places (logical block, count, place on the track where it stays).
@@ -244,13 +261,14 @@ impl<'p> Placer<'p> {
     }
 }
 
-/// Blocks of the journal for a file system of so many (mke2fs's table).
-fn journal_blocks(journal: Journal, blocks: u64) -> u64 {
-    match journal {
+/// Blocks of the journal for a file system of so many (mke2fs's table); the orphan file needs one.
+fn journal_blocks(options: &Options, blocks: u64) -> u64 {
+    match options.journal {
         Journal::None => 0,
         Journal::Blocks(count) => u64::from(count),
         Journal::Auto => match blocks {
-            0..0x800 => 0,
+            0..0x800 if !options.orphan_file => 0,
+            0..0x800 => u64::from(JBD2_MIN_JOURNAL_BLOCKS),
             0x800..0x8000 => 1024,
             0x8000..0x4_0000 => 4096,
             0x4_0000..0x8_0000 => 8192,
@@ -331,7 +349,7 @@ fn plan_auto(
             blocks += lacks;
             continue;
         }
-        let journal = journal_blocks(options.journal, blocks);
+        let journal = journal_blocks(options, blocks);
         let bookkeeping = geometry.bookkeeping_blocks();
         let needed = free.with(bookkeeping + journal + scan.blocks + tree_blocks);
         if needed > blocks {
@@ -365,17 +383,14 @@ fn plan_fixed(
             block_size_bytes: options.block_size.bytes(),
         });
     }
-    let free = blocks.saturating_sub(scan.blocks + journal_blocks(options.journal, blocks));
+    let free = blocks.saturating_sub(scan.blocks + journal_blocks(options, blocks));
     let wanted = inodes(scan, options, blocks, free);
     let mut needed = scan.blocks;
     for inodes in [wanted, u64::from(scan.inodes())] {
         let Some(geometry) = fixed_geometry(options, blocks, inodes, kept.gdt_blocks_max) else {
             continue;
         };
-        let (blocks, journal) = (
-            geometry.blocks,
-            journal_blocks(options.journal, geometry.blocks),
-        );
+        let (blocks, journal) = (geometry.blocks, journal_blocks(options, geometry.blocks));
         let layout = Layout::place(scan, kept, geometry, journal);
         if layout.end() <= blocks {
             return Ok(layout);
@@ -462,7 +477,8 @@ mod tests {
                 (3, 9 << 30),
             ] {
                 let tree = tree_of(files, size);
-                let scan = Scan::new(&tree, &lost_found, block_size, &[0; 16]).unwrap();
+                let scan =
+                    Scan::new(&tree, &lost_found, &options(block_size, Size::Bytes(0))).unwrap();
                 for free_percent in [0, 1, 15, 50, 90] {
                     let auto = options(block_size, Size::with_free_percent(free_percent));
                     let layout = Layout::plan(&scan, &Kept::nothing(), &auto).unwrap();
@@ -495,7 +511,12 @@ mod tests {
     fn inode_policies() {
         let lost_found = directory();
         let tree = tree_of(3000, 10);
-        let scan = Scan::new(&tree, &lost_found, BlockSize::Kib4, &[0; 16]).unwrap();
+        let scan = Scan::new(
+            &tree,
+            &lost_found,
+            &options(BlockSize::Kib4, Size::Bytes(0)),
+        )
+        .unwrap();
         let plan = |inodes, size| {
             let options = Options {
                 inodes,

@@ -108,6 +108,9 @@ pub struct Options {
     pub journal: Journal,
     /// How many inodes.
     pub inodes: Inodes,
+    /// Whether a file keeps track of orphans (`orphan_file`: Linux 5.15 and later), where there is
+    /// a journal: several processors can then remove files at once.
+    pub orphan_file: bool,
     /// Percent of the blocks that only root may use, at most [`PERCENT_MAX`].
     pub reserved_percent: u8,
     /// When the file system was made: for the superblock and the inodes that the tree does not
@@ -130,6 +133,7 @@ impl Options {
             label: String::new(),
             journal: Journal::default(),
             inodes: Inodes::default(),
+            orphan_file: false,
             reserved_percent: 0,
             time,
             threads: NonZeroUsize::MIN,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::checksum::Checksum;
 use super::directory::{self, Entry, Index, LOST_FOUND_SIZE, Target};
 use super::encoding::{encode_device, encode_time};
 use super::error::WriteError;
@@ -12,12 +13,14 @@ use super::format::{
     file_type,
 };
 use super::hash;
-use super::options::BlockSize;
-use super::xattr;
+use super::options::Options;
+use super::xattr::{self, Attribute, ValueInode};
 use crate::tree::{Blob, BlobId, Content, Inode, InodeId, Kind, Tree, display};
 
 /// Name of the folder in the root in which a repair leaves what it finds.
 const LOST_FOUND: &[u8] = b"lost+found";
+/// Blocks of the orphan file: as many as mke2fs makes in all but very large file systems.
+const ORPHAN_BLOCKS: u64 = 32;
 /// The lowest number of a node but the root, less one: nodes follow the reserved inodes.
 const RESERVED_INODES: u32 = EXT4_GOOD_OLD_FIRST_INO - 1;
 
@@ -35,7 +38,18 @@ pub(crate) struct Node<'t> {
     /// Index of an indexed folder.
     pub(crate) index: Option<Box<Index<'t>>>,
     /// Position in [`Scan::attribute_blocks`].
-    pub(crate) attribute_block: Option<usize>,
+    pub(crate) attribute_block: Option<u32>,
+    /// Blocks of the values that are inodes, which count for each inode that has them.
+    pub(crate) value_blocks: u32,
+}
+
+/// An inode that holds the value of an attribute (`ea_inode`).
+#[derive(Debug)]
+pub(crate) struct Value {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) inode: ValueInode,
+    /// Entries that refer to it; those of a shared block count once.
+    pub(crate) references: u32,
 }
 
 /// A block of attributes that one or more inodes have.
@@ -56,8 +70,15 @@ pub(crate) struct Scan<'t> {
     /// Root, `lost+found`, then folder by folder.
     pub(crate) nodes: Vec<Node<'t>>,
     pub(crate) attribute_blocks: Vec<AttributeBlock>,
-    /// Sum of [`Node::blocks`] and attribute blocks.
+    /// Values of attributes that are inodes; these follow the nodes.
+    pub(crate) values: Vec<Value>,
+    /// Positions in [`Scan::values`].
+    known_values: BTreeMap<Vec<u8>, usize>,
+    /// Blocks of the orphan file, the last inode; 0 where there is none.
+    pub(crate) orphan_blocks: u64,
+    /// Sum of [`Node::blocks`], attribute blocks, values and orphan file.
     pub(crate) blocks: u64,
+    seed: Checksum,
 }
 
 /// The number of the node at a position.
@@ -106,6 +127,10 @@ pub(crate) fn chunks(content: &Content, block_size: u64) -> impl Iterator<Item =
     })
 }
 
+fn blocks_of(length: usize, block_size: usize) -> u64 {
+    u64::try_from(length.div_ceil(block_size)).unwrap_or(u64::MAX)
+}
+
 fn content_in_order(content: &Content) -> bool {
     let mut at = 0;
     content.segments.iter().all(|segment| {
@@ -129,29 +154,62 @@ impl<'t> Scan<'t> {
     pub(crate) fn new(
         tree: &'t Tree,
         lost_found: &'t Inode,
-        block_size: BlockSize,
-        hash_seed: &[u8; 16],
+        options: &Options,
     ) -> Result<Self, WriteError> {
         let mut scan = Self {
             tree,
-            block_size: usize::try_from(block_size.bytes()).unwrap_or(usize::MAX),
+            block_size: usize::try_from(options.block_size.bytes()).unwrap_or(usize::MAX),
             numbers: vec![0; tree.inodes().len()],
             nodes: Vec::with_capacity(tree.inodes().len() + 1),
             attribute_blocks: Vec::new(),
+            values: Vec::new(),
+            known_values: BTreeMap::new(),
+            orphan_blocks: 0,
             blocks: 0,
+            seed: Checksum::of_uuid(&options.uuid),
         };
         scan.add_root(lost_found)?;
-        scan.walk(hash::seed(hash_seed))?;
+        scan.walk(hash::seed(&options.hash_seed))?;
         scan.check_links()?;
         scan.place_attributes()?;
+        if options.orphan_file {
+            scan.orphan_blocks = ORPHAN_BLOCKS;
+        }
         scan.blocks += scan.nodes.iter().map(|node| node.blocks).sum::<u64>();
         scan.blocks += u64::try_from(scan.attribute_blocks.len()).unwrap_or(u64::MAX);
+        scan.blocks += scan
+            .values
+            .iter()
+            .map(|value| scan.value_blocks(value))
+            .sum::<u64>();
+        scan.blocks += scan.orphan_blocks;
         Ok(scan)
     }
 
     /// The highest inode number in use; all lower ones are too.
     pub(crate) fn inodes(&self) -> u32 {
-        number_of(self.nodes.len() - 1)
+        let orphan_file = usize::from(self.orphan_blocks > 0);
+        number_of(self.nodes.len() + self.values.len() + orphan_file - 1)
+    }
+
+    /// The number of the orphan file, if there is one.
+    pub(crate) fn orphan_file(&self) -> Option<u32> {
+        (self.orphan_blocks > 0).then(|| self.inodes())
+    }
+
+    /// Blocks of a value.
+    pub(crate) fn value_blocks(&self, value: &Value) -> u64 {
+        blocks_of(value.bytes.len(), self.block_size)
+    }
+
+    /// The inode of a value that is in one.
+    pub(crate) fn value_inode(&self, value: &[u8]) -> ValueInode {
+        let known = self
+            .known_values
+            .get(value)
+            .map(|at| self.values[*at].inode);
+        // Every value that is in an inode was found by `place_attributes`.
+        known.unwrap_or(ValueInode { number: 0, hash: 0 })
     }
 
     /// The names of a folder in byte order.
@@ -265,6 +323,7 @@ impl<'t> Scan<'t> {
             blocks: 0,
             index: None,
             attribute_block: None,
+            value_blocks: 0,
         });
         Ok(position)
     }
@@ -427,17 +486,30 @@ impl<'t> Scan<'t> {
         Ok(())
     }
 
-    /// Finds the attribute blocks; inodes with equal ones share them.
+    /// Finds the attribute blocks and the values that are inodes; inodes with equal ones share them.
     fn place_attributes(&mut self) -> Result<(), WriteError> {
         let mut known: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         for position in 0..self.nodes.len() {
             let inode = self.nodes[position].inode;
+            if inode.metadata.xattrs.is_empty() {
+                continue;
+            }
             let split = xattr::split(&inode.metadata, self.block_size)
                 .map_err(|problem| self.attribute_error(position, problem))?;
+            let mut value_blocks = 0;
+            for attribute in split.inline.iter().chain(&split.block) {
+                if attribute.outside {
+                    self.know_value(&attribute.value);
+                    value_blocks += blocks_of(attribute.value.len(), self.block_size);
+                }
+            }
+            self.nodes[position].value_blocks = u32::try_from(value_blocks).unwrap_or(u32::MAX);
+            self.refer(&split.inline);
             if split.block.is_empty() {
                 continue;
             }
-            let bytes = xattr::encode_block(&split.block, self.block_size);
+            let find = |value: &[u8]| self.value_inode(value);
+            let bytes = xattr::encode_block(&split.block, self.block_size, &find);
             let shared = known
                 .get(&bytes)
                 .copied()
@@ -454,12 +526,38 @@ impl<'t> Scan<'t> {
                         bytes,
                         references: 1,
                     });
+                    self.refer(&split.block);
                     at
                 }
             };
-            self.nodes[position].attribute_block = Some(at);
+            self.nodes[position].attribute_block = u32::try_from(at).ok();
         }
         Ok(())
+    }
+
+    /// Gives a value an inode, unless an equal one has one.
+    fn know_value(&mut self, value: &[u8]) {
+        if self.known_values.contains_key(value) {
+            return;
+        }
+        let at = self.values.len();
+        self.known_values.insert(value.to_vec(), at);
+        self.values.push(Value {
+            bytes: value.to_vec(),
+            inode: ValueInode {
+                number: number_of(self.nodes.len() + at),
+                hash: xattr::value_hash(self.seed, value),
+            },
+            references: 0,
+        });
+    }
+
+    fn refer(&mut self, attributes: &[Attribute<'_>]) {
+        for attribute in attributes.iter().filter(|attribute| attribute.outside) {
+            if let Some(at) = self.known_values.get(&*attribute.value) {
+                self.values[*at].references += 1;
+            }
+        }
     }
 
     fn attribute_error(&self, position: usize, problem: xattr::Problem) -> WriteError {

@@ -101,7 +101,7 @@ impl Stream {
         drop(sink);
         let options = &self.options;
         let lost_found = write::made_lost_found(options);
-        let scan = Scan::new(tree, &lost_found, options.block_size, &options.hash_seed)?;
+        let scan = Scan::new(tree, &lost_found, options)?;
         let placed = Placed {
             blob: self.blob,
             track: &self.place.track,

@@ -6,11 +6,10 @@ use super::format::{
     self, EXT2_FLAGS_SIGNED_HASH, EXT3_JNL_BACKUP_BLOCKS, EXT4_BG_BLOCK_UNINIT,
     EXT4_BG_INODE_UNINIT, EXT4_BG_INODE_ZEROED, EXT4_CRC32C_CHKSUM, EXT4_DEFM_ACL,
     EXT4_DEFM_XATTR_USER, EXT4_DYNAMIC_REV, EXT4_ERRORS_CONTINUE, EXT4_GOOD_OLD_FIRST_INO,
-    EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC, EXT4_VALID_FS, EXTRA_ISIZE, GroupDesc, SUPERBLOCK_OFFSET,
-    SuperBlock, compat, incompat, ro_compat, split_u32, split_u64,
+    EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC, EXT4_VALID_FS, EXTRA_ISIZE, GroupDesc, I_BLOCK_SIZE,
+    SUPERBLOCK_OFFSET, SuperBlock, compat, incompat, ro_compat, split_u32, split_u64,
 };
 use super::geometry::Geometry;
-use super::inode::Map;
 use super::layout::Layout;
 use super::options::{LOG_GROUPS_PER_FLEX, Options};
 use super::scan::{Scan, number_of};
@@ -40,7 +39,8 @@ pub(crate) struct Tables<'w> {
     pub(crate) layout: &'w Layout,
     pub(crate) options: &'w Options,
     pub(crate) seed: Checksum,
-    pub(crate) journal: Option<Map>,
+    /// The journal's `i_block`.
+    pub(crate) journal: Option<[u8; I_BLOCK_SIZE]>,
 }
 
 impl Tables<'_> {
@@ -327,18 +327,25 @@ impl Tables<'_> {
         if geometry.reserved_gdt_blocks > 0 {
             superblock.s_feature_compat |= compat::RESIZE_INODE;
         }
-        if let Some(map) = &self.journal {
+        if !self.scan.values.is_empty() {
+            superblock.s_feature_incompat |= incompat::EA_INODE;
+        }
+        if let Some(number) = self.scan.orphan_file() {
+            superblock.s_feature_compat |= compat::ORPHAN_FILE;
+            superblock.s_orphan_file_inum = number;
+        }
+        if let Some(i_block) = &self.journal {
             superblock.s_feature_compat |= compat::HAS_JOURNAL;
             superblock.s_journal_inum = EXT4_JOURNAL_INO;
             superblock.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
-            superblock.s_jnl_blocks = self.journal_backup(map);
+            superblock.s_jnl_blocks = self.journal_backup(i_block);
         }
         superblock
     }
 
-    fn journal_backup(&self, map: &Map) -> [u32; JOURNAL_POINTERS + 2] {
+    fn journal_backup(&self, i_block: &[u8]) -> [u32; JOURNAL_POINTERS + 2] {
         let mut backup = [0; JOURNAL_POINTERS + 2];
-        for (word, bytes) in backup.iter_mut().zip(map.i_block.chunks_exact(4)) {
+        for (word, bytes) in backup.iter_mut().zip(i_block.chunks_exact(4)) {
             *word = bytes.try_into().map_or(0, u32::from_le_bytes);
         }
         let size = self.layout.journal.blocks * self.layout.geometry.block_bytes();

@@ -10,9 +10,10 @@ use super::directory::{self, Identity};
 use super::error::WriteError;
 use super::extent::TreeBlock;
 use super::format::{
-    EXT4_DIND_BLOCK, EXT4_JOURNAL_INO, EXT4_RESIZE_INO, XattrHeader, mode, split_u64,
+    EXT4_DIND_BLOCK, EXT4_JOURNAL_INO, EXT4_ORPHAN_BLOCK_MAGIC, EXT4_RESIZE_INO, I_BLOCK_SIZE,
+    OrphanBlockTail, XattrHeader, inode_flags, mode, split_u64,
 };
-use super::inode::{self, Fields, Map};
+use super::inode::{self, Fields};
 use super::jbd2::{self, JournalHeader, JournalSuperBlock};
 use super::kept::Kept;
 use super::layout::{Area, Layout};
@@ -23,7 +24,7 @@ use super::options::{
 use super::scan::{Scan, number_of};
 use super::sink::Sink;
 use super::superblock::{self, Tables};
-use crate::tree::{Entries, Inode, Kind, Metadata, Times, Tree};
+use crate::tree::{Entries, Inode, Kind, Metadata, Times, Timestamp, Tree};
 
 /// More inodes than one for so many bytes would leave no room for content.
 const BYTES_PER_INODE_MIN: u32 = 1024;
@@ -40,7 +41,7 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
     check_options(options)?;
     let output = Arc::new(output.try_clone().map_err(WriteError::Output)?);
     let lost_found = made_lost_found(options);
-    let scan = Scan::new(tree, &lost_found, options.block_size, &options.hash_seed)?;
+    let scan = Scan::new(tree, &lost_found, options)?;
     let kept = Kept::nothing();
     let layout = Layout::plan(&scan, &kept, options)?;
     empty(&output)?;
@@ -136,6 +137,9 @@ pub(crate) fn check_options(options: &Options) -> Result<(), WriteError> {
             jbd2::JBD2_MIN_JOURNAL_BLOCKS
         ));
     }
+    if options.orphan_file && options.journal == Journal::None {
+        return invalid("an orphan file without a journal".into());
+    }
     if let Inodes::PerBytes(bytes) = options.inodes
         && bytes < BYTES_PER_INODE_MIN
     {
@@ -180,6 +184,8 @@ impl Writer<'_> {
         let mut sink = Sink::threaded(Arc::clone(self.output), 0, self.options.threads)?;
         self.write_nodes(&mut sink)?;
         self.write_attribute_blocks(&mut sink)?;
+        self.write_values(&mut sink)?;
+        self.write_orphan_file(&mut sink)?;
         let journal = self.write_inodes(&mut sink)?;
         self.write_journal(&mut sink)?;
         let tables = Tables {
@@ -267,8 +273,39 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// All inodes; returns how the journal's blocks are described.
-    fn write_inodes(&self, sink: &mut Sink) -> Result<Option<Map>, WriteError> {
+    /// Values of attributes that are inodes.
+    fn write_values(&self, sink: &mut Sink) -> Result<(), WriteError> {
+        let block_bytes = self.block_bytes();
+        for (value, area) in self.scan.values.iter().zip(&self.layout.values) {
+            let pieces = value.bytes.chunks(block_bytes);
+            for (block, piece) in self.layout.blocks(area).zip(pieces) {
+                let bytes = sink.zeroed(self.offset(block), block_bytes)?;
+                bytes[..piece.len()].copy_from_slice(piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks without a single orphan.
+    fn write_orphan_file(&self, sink: &mut Sink) -> Result<(), WriteError> {
+        let Some(number) = self.scan.orphan_file() else {
+            return Ok(());
+        };
+        let seed = self.seed.of_inode(number, 0);
+        for block in self.layout.blocks(&self.layout.orphan_file) {
+            let bytes = sink.zeroed(self.offset(block), self.block_bytes())?;
+            let tail_at = bytes.len() - OrphanBlockTail::SIZE;
+            let tail = OrphanBlockTail {
+                ob_magic: EXT4_ORPHAN_BLOCK_MAGIC,
+                ob_checksum: checksum::orphan_block(seed, block, &bytes[..tail_at]),
+            };
+            bytes[tail_at..].copy_from_slice(&tail.encode());
+        }
+        Ok(())
+    }
+
+    /// All inodes; returns the journal's `i_block`.
+    fn write_inodes(&self, sink: &mut Sink) -> Result<Option<[u8; I_BLOCK_SIZE]>, WriteError> {
         let resize = self.resize_fields();
         if let Some(fields) = resize {
             let metadata = made_metadata(self.options, 0o600);
@@ -282,7 +319,51 @@ impl Writer<'_> {
             self.write_tree(&tree)?;
             self.write_inode(number, &node.inode.metadata, &fields, sink)?;
         }
+        self.write_value_inodes(sink)?;
+        self.write_orphan_inode(sink)?;
         Ok(journal)
+    }
+
+    /// The inode of a value keeps its hash as access time and the number of references as version.
+    fn write_value_inodes(&self, sink: &mut Sink) -> Result<(), WriteError> {
+        for (value, area) in self.scan.values.iter().zip(&self.layout.values) {
+            let mut metadata = made_metadata(self.options, 0o600);
+            let hash = i64::from(value.inode.hash.cast_signed());
+            metadata.times.accessed = Timestamp::from_seconds(hash);
+            metadata.times.changed = Timestamp::default();
+            let mut fields = self.made_fields(value.inode.number, area)?;
+            fields.size = u64::try_from(value.bytes.len()).unwrap_or(u64::MAX);
+            fields.flags |= inode_flags::EA_INODE;
+            fields.version = value.references;
+            self.write_inode(value.inode.number, &metadata, &fields, sink)?;
+        }
+        Ok(())
+    }
+
+    fn write_orphan_inode(&self, sink: &mut Sink) -> Result<(), WriteError> {
+        let Some(number) = self.scan.orphan_file() else {
+            return Ok(());
+        };
+        let fields = self.made_fields(number, &self.layout.orphan_file)?;
+        let metadata = made_metadata(self.options, 0o600);
+        self.write_inode(number, &metadata, &fields, sink)
+    }
+
+    /// Fields of a regular file that the tree does not have, with its extent tree written.
+    fn made_fields(&self, number: u32, area: &Area) -> Result<Fields, WriteError> {
+        let map = inode::map_area(self.layout, area, self.seed.of_inode(number, 0))?;
+        self.write_tree(&map.tree)?;
+        let tree_blocks = u64::try_from(map.tree.len()).unwrap_or(u64::MAX);
+        Ok(Fields {
+            file_type: mode::S_IFREG,
+            links: 1,
+            size: self.offset(area.blocks),
+            flags: map.flags,
+            blocks: area.blocks + tree_blocks,
+            attribute_block: 0,
+            version: 0,
+            i_block: map.i_block,
+        })
     }
 
     fn write_tree(&self, blocks: &[TreeBlock]) -> Result<(), WriteError> {
@@ -308,7 +389,9 @@ impl Writer<'_> {
         let at = u64::from((number - 1) % per_group) * INODE_SIZE_U64;
         let place = sink.zeroed(self.offset(table) + at, INODE_SIZE)?;
         let seed = self.seed.of_inode(number, 0);
-        inode::encode(metadata, fields, self.options.block_size, seed, place)
+        let find = |value: &[u8]| self.scan.value_inode(value);
+        let block_size = self.options.block_size;
+        inode::encode(metadata, fields, block_size, seed, &find, place)
     }
 
     /// The resize inode owns the reserved descriptor blocks, and their copies, through one double
@@ -319,7 +402,7 @@ impl Writer<'_> {
         let pointers = geometry.block_bytes() / 4;
         let copies = superblock::backup_groups(geometry).count();
         let copies = u64::try_from(copies).unwrap_or(u64::MAX);
-        let mut i_block = [0; super::format::I_BLOCK_SIZE];
+        let mut i_block = [0; I_BLOCK_SIZE];
         i_block[EXT4_DIND_BLOCK * 4..][..4].copy_from_slice(&split_u64(block).1.to_le_bytes());
         let direct = 12;
         Some(Fields {
@@ -329,31 +412,23 @@ impl Writer<'_> {
             flags: 0,
             blocks: 1 + u64::from(geometry.reserved_gdt_blocks) * (1 + copies),
             attribute_block: 0,
+            version: 0,
             i_block,
         })
     }
 
-    fn write_journal_inode(&self, sink: &mut Sink) -> Result<Option<Map>, WriteError> {
+    fn write_journal_inode(
+        &self,
+        sink: &mut Sink,
+    ) -> Result<Option<[u8; I_BLOCK_SIZE]>, WriteError> {
         let area = &self.layout.journal;
         if area.blocks == 0 {
             return Ok(None);
         }
-        let seed = self.seed.of_inode(EXT4_JOURNAL_INO, 0);
-        let map = inode::map_area(self.layout, area, seed)?;
-        self.write_tree(&map.tree)?;
-        let tree_blocks = u64::try_from(map.tree.len()).unwrap_or(u64::MAX);
-        let fields = Fields {
-            file_type: mode::S_IFREG,
-            links: 1,
-            size: self.offset(area.blocks),
-            flags: map.flags,
-            blocks: area.blocks + tree_blocks,
-            attribute_block: 0,
-            i_block: map.i_block,
-        };
+        let fields = self.made_fields(EXT4_JOURNAL_INO, area)?;
         let metadata = made_metadata(self.options, 0o600);
         self.write_inode(EXT4_JOURNAL_INO, &metadata, &fields, sink)?;
-        Ok(Some(map))
+        Ok(Some(fields.i_block))
     }
 
     /// The journal's superblock; the rest of the journal stays a hole.

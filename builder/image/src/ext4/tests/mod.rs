@@ -1,5 +1,6 @@
 //! Images against independent tools: e2fsck, debugfs, resize2fs and the kernel.
 
+mod features;
 mod kernel;
 mod refusals;
 mod shapes;

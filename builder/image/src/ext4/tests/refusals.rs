@@ -63,10 +63,10 @@ fn what_ext4_cannot_hold_is_refused() {
             },
         ),
         (
-            "'/d/f': extended attribute 'user.x' of 4061 bytes leaves no room",
+            "'/d/f': extended attribute 'user.x' of 65537 bytes leaves no room",
             |tree, id| {
                 let xattrs = &mut tree.inode_mut(id).metadata.xattrs;
-                xattrs.insert((*b"user.x").into(), vec![1; 4061].into());
+                xattrs.insert((*b"user.x").into(), vec![1; 65_537].into());
             },
         ),
         (
