@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 
 use coop_image::tree::{Metadata, Timestamp, Tree};
 use coop_image::{compress, tar};
@@ -73,8 +74,11 @@ pub fn tarball(
         let spool = fetcher.store().temp_file().map_err(io::Error::other)?;
         Ok(spool.into_file())
     };
-    let limits = compress::Limits::default();
-    let summary = tar::read_file(&mut tree, file, spool, &options, limits).map_err(|source| {
+    let unpacking = compress::Options {
+        limits: compress::Limits::default(),
+        threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    };
+    let summary = tar::read_file(&mut tree, file, spool, &options, unpacking).map_err(|source| {
         TarballError::Archive {
             name: name.clone(),
             source,

@@ -315,7 +315,7 @@ pub fn read_stream(
 }
 
 /// Reads an archive file, compressed or not (decided by content): a plain one stays in place, a
-/// compressed one is unpacked on another thread into the file that `make_spool` gives.
+/// compressed one is unpacked on other threads into the file that `make_spool` gives.
 ///
 /// # Errors
 /// As [`read_into`]; [`TarError::Store`] where the spool cannot be made.
@@ -324,7 +324,7 @@ pub fn read_file(
     archive: File,
     make_spool: impl FnOnce() -> io::Result<File>,
     options: &Options,
-    limits: compress::Limits,
+    unpacking: compress::Options,
 ) -> Result<Summary, TarError> {
     let read_error = |source| TarError::Read {
         at: At::start(),
@@ -340,7 +340,7 @@ pub fn read_file(
     };
     let archive = Arc::new(archive);
     let reader = content::FileReader::new(Arc::clone(&archive));
-    let (format, plain) = compress::decompress(reader, limits).map_err(read_error)?;
+    let (format, plain) = compress::decompress_threaded(reader, unpacking).map_err(read_error)?;
     if format == compress::Compression::None {
         let blob = tree.add_blob(archive).map_err(tree_error)?;
         return read_blob(tree, blob, options);
@@ -348,6 +348,5 @@ pub fn read_file(
     let file = Arc::new(make_spool().map_err(store_error)?);
     let spool = Spool::new(Arc::clone(&file)).map_err(store_error)?;
     let blob = tree.add_blob(file).map_err(tree_error)?;
-    let input = compress::pipelined(plain).map_err(read_error)?;
-    read_stream(tree, input, &spool, blob, options)
+    read_stream(tree, plain, &spool, blob, options)
 }

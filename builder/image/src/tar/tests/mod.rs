@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Cursor;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::*;
@@ -549,7 +550,10 @@ fn compressed_and_plain_files_are_told_apart() {
             archive,
             tempfile::tempfile,
             &Options::default(),
-            compress::Limits::default(),
+            compress::Options {
+                limits: compress::Limits::default(),
+                threads: NonZeroUsize::MIN,
+            },
         )
         .unwrap();
         let found = describe_tree(&tree, look());
