@@ -29,8 +29,10 @@ mod peer;
 mod programs;
 mod random;
 mod sizes;
+mod stream;
 mod view;
 
+use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -50,6 +52,8 @@ use random::Random;
 const IMAGES: u64 = 60;
 /// After so many failures a run stops.
 const FAILURES_MAX: usize = 8;
+/// How many threads write where it may not make a difference.
+const THREADS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Blocks and inodes that the kernel is left to write with.
 const WRITE_BLOCKS: u64 = 120;
 const WRITE_INODES: u32 = 20;
@@ -87,6 +91,7 @@ struct Counts {
     dumped: u64,
     repeated: u64,
     archived: u64,
+    streamed: u64,
     peer: u64,
     paths: u64,
     inodes: u64,
@@ -107,6 +112,7 @@ impl Counts {
             (&mut self.dumped, other.dumped),
             (&mut self.repeated, other.repeated),
             (&mut self.archived, other.archived),
+            (&mut self.streamed, other.streamed),
             (&mut self.peer, other.peer),
             (&mut self.paths, other.paths),
             (&mut self.inodes, other.inodes),
@@ -285,10 +291,11 @@ impl Examiner {
         Ok(())
     }
 
-    /// Writes the same tree again; all bytes have to be the same.
+    /// Writes the same tree again, by eight threads; all bytes have to be the same.
     fn repeat(&mut self, tree: &Tree, options: &Options, summary: &Summary) -> Result<(), String> {
         let first = image::sum(&self.place.opened());
-        let again = ext4::write(tree, options, &self.place.emptied());
+        let threaded = with_threads(options);
+        let again = ext4::write(tree, &threaded, &self.place.emptied());
         let again = again.map_err(|error| format!("written again: {error}"))?;
         self.counts.repeated += 1;
         match again == *summary && image::sum(&self.place.opened()) == first {
@@ -313,6 +320,13 @@ impl Examiner {
             true => Ok(()),
             false => Err("from our archive it has other bytes".into()),
         }
+    }
+}
+
+fn with_threads(options: &Options) -> Options {
+    Options {
+        threads: THREADS,
+        ..options.clone()
     }
 }
 
@@ -376,9 +390,15 @@ fn check_seed(seed: u64, examiner: &mut Examiner) -> Result<(), String> {
         repeat: seed % 4 == 1,
         archive: generated.is_archivable && seed % 4 >= 2,
     };
-    examiner
-        .examine(&generated.tree, &generated.options, more)
-        .map_err(|error| format!("{error}\n({})", generated.what))
+    let in_context = |error: String| format!("{error}\n({})", generated.what);
+    let mut random = Random::new(!seed);
+    let Generated { tree, options, .. } = &generated;
+    examiner.examine(tree, options, more).map_err(in_context)?;
+    // A stream takes what an archive says.
+    if generated.is_archivable {
+        stream::check(examiner, tree, options, &mut random).map_err(in_context)?;
+    }
+    Ok(())
 }
 
 #[test]
