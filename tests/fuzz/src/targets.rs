@@ -10,14 +10,14 @@ use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
-use coop_image::tree::{Kind, Metadata, Tree};
+use coop_image::tree::{Blob, Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, tar};
 
 /// Inputs and outputs stay below this.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Images have at least so many bytes.
-const IMAGE_BYTES: usize = 60 << 10;
+const IMAGE_BYTES: usize = 140 << 10;
 
 /// A target by the name of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
@@ -99,7 +99,10 @@ pub fn ext4_reader(data: &[u8]) {
     // An image that became too short is refused at once; behind it may be zeroes.
     let mut image = data.to_vec();
     image.resize(image.len().max(IMAGE_BYTES), 0);
-    if let Ok(tree) = ext4::read(Arc::new(image)) {
+    let image: Arc<dyn Blob> = Arc::new(image);
+    let info = ext4::read_info(Arc::clone(&image));
+    if let Ok(tree) = ext4::read(image) {
+        info.expect("what reads as a tree says what it is");
         touch_content(&tree);
     }
 }
