@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod build;
+pub mod cobd;
 pub mod debian;
 pub mod digest;
 pub mod fetch;
@@ -15,6 +16,7 @@ pub mod publish;
 pub mod recipe;
 pub mod rootfs;
 pub mod source;
+pub mod staged_file;
 pub mod store;
 
 #[cfg(test)]

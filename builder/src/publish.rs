@@ -13,7 +13,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with};
 
 /// Between a destination's name and the random part of a staging folder's.
-const MARK: &str = ".coop-new-";
+pub(crate) const MARK: &str = ".coop-new-";
 
 /// A folder that becomes the destination, or vanishes.
 #[derive(Debug)]
@@ -107,34 +107,34 @@ impl Drop for MadeFolders {
     }
 }
 
-fn absolute(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     // `out/` and `out/.` name the same folder as `out`.
     Ok(std::path::absolute(path)?.components().collect())
 }
 
-fn split(destination: &Path) -> io::Result<(&Path, &OsStr)> {
+pub(crate) fn split(destination: &Path) -> io::Result<(&Path, &OsStr)> {
     match (destination.parent(), destination.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),
         _ => Err(io::Error::other(format!(
-            "'{}' cannot be an output folder",
+            "'{}' cannot be an output's name",
             destination.display()
         ))),
     }
 }
 
-fn staging_prefix(name: &OsStr) -> OsString {
+pub(crate) fn staging_prefix(name: &OsStr) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(MARK);
     prefix
 }
 
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open(path, flags, Mode::empty()).map_err(|error| in_folder(&error.into(), path))
 }
 
-fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
+pub(crate) fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
 }
 

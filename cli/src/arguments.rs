@@ -9,6 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use coop_appliance::Forward;
 use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forward};
 
+mod image;
+
+pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageSize};
+
 /// Verbs of later versions.
 pub(crate) const PLANNED: &[&str] = &[
     "test",
@@ -56,6 +60,9 @@ pub(crate) enum Command {
     Check(CheckOptions),
     /// Show what an appliance is made of
     Inspect(InspectOptions),
+    /// Make images from archives and folders, without a recipe
+    #[command(subcommand)]
+    Image(ImageCommand),
 }
 
 /// How progress is shown.

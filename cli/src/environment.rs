@@ -11,6 +11,8 @@ pub(crate) struct Environment {
     pub(crate) cache: Option<PathBuf>,
     /// COOP_DEBIAN_MIRROR.
     pub(crate) debian_mirror: Option<String>,
+    /// SOURCE_DATE_EPOCH: the latest time that an output may have, in seconds.
+    pub(crate) source_date: Option<OsString>,
     /// NO_COLOR is set and not empty (no-color.org).
     pub(crate) no_color: bool,
     /// TERM says that the terminal knows no control sequences.
@@ -42,6 +44,7 @@ impl Environment {
         Self {
             cache,
             debian_mirror: get("COOP_DEBIAN_MIRROR").and_then(|text| text.into_string().ok()),
+            source_date: get("SOURCE_DATE_EPOCH"),
             no_color: get("NO_COLOR").is_some(),
             dumb_terminal: get("TERM").is_none_or(|term| term == "dumb"),
             temporary: get("TMPDIR").map(PathBuf::from),

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use arguments::{Arguments, Command, PLANNED};
+use arguments::{Arguments, Command, ImageCommand, PLANNED};
 use environment::Environment;
 use failure::{Failure, USAGE};
 use render::Output;
@@ -40,6 +40,10 @@ fn main() -> ExitCode {
         ),
         Command::Check(options) => (command::check::run(options, &output), options.json),
         Command::Inspect(options) => (command::inspect::run(options, &output), options.json),
+        Command::Image(ImageCommand::Build(options)) => (
+            command::image::build(options, &environment, &output),
+            options.json,
+        ),
     };
     ExitCode::from(result.unwrap_or_else(|failure| {
         if json {

@@ -54,9 +54,45 @@ pub(crate) fn plain(text: &str) -> String {
     safe
 }
 
+/// An amount of bytes for people: three digits or more are enough.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} bytes");
+    }
+    // Tenths of the unit, cut off.
+    let mut tenths = u128::from(count) * 10;
+    let mut unit = "";
+    for name in UNITS {
+        if tenths < 10240 {
+            break;
+        }
+        tenths /= 1024;
+        unit = name;
+    }
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        for (count, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (100 << 20, "100 MiB"),
+            (u64::MAX, "16383.9 PiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
 
     #[test]
     fn control_characters_are_not_obeyed() {

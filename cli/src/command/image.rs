@@ -1,0 +1,182 @@
+//! `coop image`: work on single images.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use coop_builder::cobd::{self, Archive, Made, MakeError, MakeRequest, Source};
+use coop_image::ext4::{self, Journal, Size};
+use coop_image::tree::Timestamp;
+use coop_runtime::event::Observer;
+use fs_err as fs;
+use serde_json::json;
+
+use super::Ended;
+use crate::arguments::{ImageBuildOptions, ImageSize};
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::render::progress::{self, Interruptible};
+use crate::render::{Output, bytes, data, json as render_json, line};
+use crate::signals::Interruption;
+
+/// The name of standard input, and of standard output.
+const STANDARD: &str = "-";
+
+/// Makes an image, and prints its path.
+pub(crate) fn build(
+    options: &ImageBuildOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Ended {
+    if options.output == Path::new(STANDARD) {
+        let failure = Failure::usage("an image cannot be written to standard output");
+        return Err(failure
+            .with_hint("an image has holes and is written out of order; name a file with -o"));
+    }
+    let request = MakeRequest {
+        source: open(options)?,
+        output: &options.output,
+        options: shape(options),
+        uuid: options.uuid.map(|uuid| uuid.0),
+        time: time(options, environment)?,
+        owner: options.owner,
+        sync: !options.no_sync,
+    };
+    let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
+        .map_err(|error| Failure::work(&error))?;
+    let observer: Arc<dyn Observer> = Arc::new(Interruptible {
+        inner: progress::observer(options.progress, output),
+        heard: interruption.flag(),
+    });
+    let made = cobd::make(request, &observer).map_err(|error| match interruption.signal() {
+        // What failed then failed because of the signal.
+        Some(signal) => Failure::sentence(
+            signal.shell_code(),
+            "the work was stopped by a signal; the output is as it was",
+        ),
+        None => explain(&error),
+    })?;
+    if options.json {
+        render_json::value(&describe(options, &made));
+    } else {
+        line(&sentence(&made));
+        data(&format!("{}\n", options.output.display()));
+    }
+    Ok(0)
+}
+
+fn open(options: &ImageBuildOptions) -> Result<Source, Failure> {
+    let (name, file) = if options.source == Path::new(STANDARD) {
+        if std::io::stdin().is_terminal() {
+            let failure = Failure::usage("an archive cannot be typed in");
+            return Err(failure.with_hint("lead one into standard input, or name a file"));
+        }
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+        let file = File::from(stdin.map_err(|error| Failure::work(&error))?);
+        ("standard input".to_owned(), file)
+    } else {
+        let file = fs::File::open(&options.source).map_err(|error| Failure::work(&error))?;
+        (options.source.display().to_string(), file.into_parts().0)
+    };
+    Ok(Source::Archive {
+        archive: Archive { name, file },
+        strip_components: options.strip_components,
+    })
+}
+
+fn shape(options: &ImageBuildOptions) -> ext4::Options {
+    let journal = match options.journal {
+        _ if options.no_journal => Journal::None,
+        None => Journal::Auto,
+        Some(size) => {
+            let blocks = size.0 / u64::from(options.block_size.bytes());
+            Journal::Blocks(u32::try_from(blocks).unwrap_or(u32::MAX))
+        }
+    };
+    ext4::Options {
+        block_size: options.block_size,
+        size: match options.size {
+            ImageSize::Auto => Size::Auto {
+                free_percent: options.free.0,
+            },
+            ImageSize::Given(bytes) => Size::Bytes(bytes.0),
+        },
+        label: options.label.clone(),
+        journal,
+        inodes: options.inodes.unwrap_or_default(),
+        reserved_percent: options.reserved.0,
+        ..ext4::Options::new([0; 16], [0; 16], Timestamp::default())
+    }
+}
+
+fn time(
+    options: &ImageBuildOptions,
+    environment: &Environment,
+) -> Result<Option<Timestamp>, Failure> {
+    if options.time.is_some() {
+        return Ok(options.time.map(Timestamp::from_seconds));
+    }
+    let Some(text) = &environment.source_date else {
+        return Ok(None);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let seconds = seconds
+        .filter(|seconds| *seconds >= 0)
+        .ok_or_else(|| Failure::usage("SOURCE_DATE_EPOCH is not a number of seconds since 1970"))?;
+    Ok(Some(Timestamp::from_seconds(seconds)))
+}
+
+fn explain(error: &MakeError) -> Failure {
+    let failure = Failure::work(error);
+    match error {
+        MakeError::Ext4 {
+            source: ext4::WriteError::TooSmall { .. },
+            ..
+        } => failure.with_hint("--size auto takes as much as is needed"),
+        _ => failure,
+    }
+}
+
+fn sentence(made: &Made) -> String {
+    let image = &made.image;
+    let free = image.blocks_free * u64::from(image.block_size_bytes);
+    format!(
+        "{} names, {} of content; the image has {}, {} of it free",
+        made.names,
+        bytes(made.content_bytes),
+        bytes(image.size_bytes),
+        bytes(free),
+    )
+}
+
+fn describe(options: &ImageBuildOptions, made: &Made) -> serde_json::Value {
+    let image = &made.image;
+    json!({
+        "image": options.output,
+        "uuid": uuid_text(&made.uuid),
+        "label": options.label,
+        "size_bytes": image.size_bytes,
+        "block_size_bytes": image.block_size_bytes,
+        "blocks": image.blocks,
+        "blocks_free": image.blocks_free,
+        "blocks_journal": image.blocks_journal,
+        "inodes": image.inodes,
+        "inodes_free": image.inodes_free,
+        "names": made.names,
+        "content_bytes": made.content_bytes,
+        "ignored": made.ignored,
+    })
+}
+
+/// A UUID as people write it.
+pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
+    let digits: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let cuts = [0, 8, 12, 16, 20, 32];
+    let groups: Vec<&str> = cuts
+        .windows(2)
+        .filter_map(|ends| digits.get(ends[0]..ends[1]))
+        .collect();
+    groups.join("-")
+}
