@@ -5,9 +5,11 @@
 //! the clock, the environment or a source of randomness: UUIDs, times and seeds are inputs, so the
 //! same input gives the same bytes anywhere.
 
+pub mod compare;
 pub mod compress;
 pub mod cpio;
 pub mod ext4;
+pub mod folder;
 pub mod swap;
 pub mod tar;
 #[cfg(test)]

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use coop_image::compress;
-use coop_image::ext4::{self, WriteError};
-use coop_image::tar::{self, Spool, TarError};
-use coop_image::tree::{Kind, Metadata, Timestamp, Tree, TreeError};
-use coop_runtime::event::{Event, Observer};
+use coop_image::ext4::{self, Stream, WriteError};
+use coop_image::folder::{self, FolderError};
+use coop_image::tar::{self, Entries, TarError};
+use coop_image::tree::{Kind, Metadata, Timestamp, Tree, display};
+use coop_runtime::event::{Event, Observer, Unit};
+use fs_err as fs;
 
 use super::identity;
 use super::input::{self, Archive, Watched};
@@ -39,9 +41,22 @@ pub enum MakeError {
         /// What is wrong, with entry and offset.
         source: TarError,
     },
-    /// The tree does not take what it was to have.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
+    /// The folder cannot be read.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: FolderError,
+    },
+    /// The image would be a part of what it is made from.
+    #[error("{} is inside {}, which it is to be made from", output.display(), folder.display())]
+    Inside {
+        /// The output.
+        output: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The image cannot be made.
     #[error("{}: {source}", path.display())]
     Ext4 {
@@ -61,6 +76,15 @@ pub enum Source {
         archive: Archive,
         /// Leading components that are dropped from its names.
         strip_components: usize,
+    },
+    /// A folder of the host.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Whether file systems that are mounted below it belong to it.
+        cross_mounts: bool,
+        /// Whether extended attributes are taken over.
+        xattrs: bool,
     },
 }
 
@@ -114,48 +138,48 @@ pub struct Made {
 /// The source is damaged or holds what an image cannot, or something cannot be read or written;
 /// the output is then as it was.
 pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Made, MakeError> {
+    if let Source::Folder { path, .. } = &request.source {
+        refuse_inside(request.output, path)?;
+    }
     let staged = StagedFile::new(request.output)?;
-    let mut tree = Tree::new(Metadata {
-        mode: 0o755,
-        ..Metadata::default()
-    });
-    let ignored = match request.source {
+    let ext4_error = |source| MakeError::Ext4 {
+        path: request.output.to_owned(),
+        source,
+    };
+    let mut options = request.options.clone();
+    let (tree, image, ignored) = match &request.source {
         Source::Archive {
             archive,
             strip_components,
         } => {
-            let options = tar::Options {
-                strip_components,
+            let mut tree = Tree::new(Metadata {
+                mode: 0o755,
+                ..Metadata::default()
+            });
+            let mut stream =
+                Stream::new(&options, Arc::clone(staged.file()), &mut tree).map_err(ext4_error)?;
+            let tar_options = tar::Options {
+                strip_components: *strip_components,
                 ..tar::Options::default()
             };
-            let name = archive.name.clone();
-            let summary = read_archive(&mut tree, archive, &options, request.output, observer)?;
-            for (keyword, count) in &summary.ignored {
-                observer.event(&Event::Warning {
-                    message: &format!(
-                        "{name}: {count} entries have '{keyword}', which images cannot hold"
-                    ),
-                });
-            }
-            summary.ignored
+            let summary = read_archive(&mut tree, archive, &mut stream, &tar_options, observer)?;
+            tell_ignored(&archive.name, &summary.ignored, observer);
+            finish_tree(&mut tree, &request, &mut options);
+            stream.identify(options.uuid, options.hash_seed, options.time);
+            let image = write(observer, || stream.finish(&tree)).map_err(ext4_error)?;
+            (tree, image, summary.ignored)
+        }
+        Source::Folder {
+            path,
+            cross_mounts,
+            xattrs,
+        } => {
+            let mut tree = read_folder(path, *cross_mounts, *xattrs, observer)?;
+            finish_tree(&mut tree, &request, &mut options);
+            let image = write(observer, || ext4::write(&tree, &options, staged.file()));
+            (tree, image.map_err(ext4_error)?, BTreeMap::new())
         }
     };
-    if let Some(owner) = request.owner {
-        set_owner(&mut tree, owner);
-    }
-    let mut options = request.options;
-    options.time = request.time.unwrap_or_else(|| youngest(&tree));
-    if let Some(latest) = request.time {
-        clamp_times(&mut tree, latest);
-    }
-    let digest = identity::digest(&tree, &options);
-    options.uuid = request.uuid.unwrap_or_else(|| seed(&digest, "uuid"));
-    options.hash_seed = seed(&digest, "hash seed");
-    let image = ext4::write(&tree, &options, staged.file());
-    let image = image.map_err(|source| MakeError::Ext4 {
-        path: request.output.to_owned(),
-        source,
-    })?;
     staged.publish(request.sync)?;
     let names = tree.name_counts().into_iter().map(u64::from).sum();
     Ok(Made {
@@ -167,33 +191,138 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
     })
 }
 
+/// Does what the request asks for with the source's tree, and settles what derives from it.
+fn finish_tree(tree: &mut Tree, request: &MakeRequest<'_>, options: &mut ext4::Options) {
+    if let Some(owner) = request.owner {
+        set_owner(tree, owner);
+    }
+    if let Some(latest) = request.time {
+        clamp_times(tree, latest);
+    }
+    options.time = request.time.unwrap_or_else(|| youngest(tree));
+    let digest = identity::digest(tree, options);
+    options.uuid = request.uuid.unwrap_or_else(|| seed(&digest, "uuid"));
+    options.hash_seed = seed(&digest, "hash seed");
+}
+
+/// Refuses an output that the next run would read as a part of its source.
+fn refuse_inside(output: &Path, folder: &Path) -> Result<(), MakeError> {
+    let parent = output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = fs::canonicalize(parent.unwrap_or(Path::new(".")))?;
+    if parent.starts_with(fs::canonicalize(folder)?) {
+        return Err(MakeError::Inside {
+            output: output.to_owned(),
+            folder: folder.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 fn read_archive(
     tree: &mut Tree,
-    archive: Archive,
+    archive: &Archive,
+    stream: &mut Stream,
     options: &tar::Options,
-    output: &Path,
     observer: &Arc<dyn Observer>,
 ) -> Result<tar::Summary, MakeError> {
-    let Archive { name, file } = archive;
+    let name = &archive.name;
     let started = Instant::now();
-    let opened = Watched::new(file, Arc::clone(observer))
+    let opened = archive
+        .file
+        .try_clone()
+        .and_then(|file| Watched::new(file, Arc::clone(observer)))
         .and_then(|watched| compress::decompress(watched, compress::Limits::default()))
         .and_then(|(_, plain)| compress::pipelined(plain));
     let input = opened.map_err(|source| MakeError::Read {
         name: name.clone(),
         source,
     })?;
-    let spool = tempfile::tempfile_in(output.parent().unwrap_or(Path::new(".")))?;
-    let spool = Arc::new(spool);
-    let blob = tree.add_blob(Arc::clone(&spool) as Arc<_>)?;
-    let spool = Spool::new(spool)?;
-    let summary = tar::read_stream(tree, input, &spool, blob, options)
-        .map_err(|source| MakeError::Archive { name, source })?;
+    let mut entries = Entries::stream(input, options.limits);
+    let summary = tar::read_into(tree, &mut entries, stream, options).map_err(|source| {
+        MakeError::Archive {
+            name: name.clone(),
+            source,
+        }
+    })?;
     observer.event(&Event::TaskFinished {
         task: input::TASK,
         elapsed: started.elapsed(),
     });
     Ok(summary)
+}
+
+fn tell_ignored(name: &str, ignored: &BTreeMap<String, u64>, observer: &Arc<dyn Observer>) {
+    for (keyword, count) in ignored {
+        observer.event(&Event::Warning {
+            message: &format!("{name}: {count} entries have '{keyword}', which images cannot hold"),
+        });
+    }
+}
+
+fn read_folder(
+    path: &Path,
+    cross_mounts: bool,
+    xattrs: bool,
+    observer: &Arc<dyn Observer>,
+) -> Result<Tree, MakeError> {
+    let opened = fs::File::open(path)?.into_parts().0;
+    let watcher = Arc::clone(observer);
+    let options = folder::Options {
+        cross_mounts,
+        xattrs,
+        check: Arc::new(move || {
+            if watcher.is_cancelled() {
+                return Err(io::Error::other("the work was called off"));
+            }
+            Ok(())
+        }),
+    };
+    let found = task(observer, "read folder", || {
+        folder::read(opened.into(), &options)
+    });
+    let found = found.map_err(|source| MakeError::Folder {
+        path: path.to_owned(),
+        source,
+    })?;
+    for mount in &found.mounts {
+        observer.event(&Event::Warning {
+            message: &format!(
+                "{}: '{}' is another file system and stays empty; --cross-mounts takes it in",
+                path.display(),
+                display(mount)
+            ),
+        });
+    }
+    Ok(found.tree)
+}
+
+fn write(
+    observer: &Arc<dyn Observer>,
+    write: impl FnOnce() -> Result<ext4::Summary, WriteError>,
+) -> Result<ext4::Summary, WriteError> {
+    task(observer, "write image", write)
+}
+
+/// Does a piece of work under a name that the observer hears.
+fn task<T, E>(
+    observer: &Arc<dyn Observer>,
+    task: &str,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let started = Instant::now();
+    observer.event(&Event::TaskStarted {
+        task,
+        total: None,
+        unit: Unit::Items,
+    });
+    let done = work()?;
+    observer.event(&Event::TaskFinished {
+        task,
+        elapsed: started.elapsed(),
+    });
+    Ok(done)
 }
 
 fn set_owner(tree: &mut Tree, owner: Owner) {

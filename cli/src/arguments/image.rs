@@ -13,7 +13,7 @@ use super::Progress;
 /// `coop image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Make an ext4 image from an archive
+    /// Make an ext4 image from an archive or a folder
     #[command(after_long_help = BUILD_EXAMPLES)]
     Build(Box<ImageBuildOptions>),
 }
@@ -22,15 +22,19 @@ const BUILD_EXAMPLES: &str = "\
 Examples:
   coop image build rootfs.tar.xz -o root.cobd --free 20%
   docker export some-container | coop image build - -o root.cobd --size 2GiB
+  coop image build ./rootfs -o root.cobd --owner 0:0
   SOURCE_DATE_EPOCH=0 coop image build rootfs.tar -o root.cobd
 
 The image is raw ext4 without a partition table, and the same bytes for the same archive, compressed
-or not, from a file or a pipe. It appears whole at the end, or not at all.";
+or not, from a file or a pipe. It appears whole at the end, or not at all. From a folder all times of
+a file become its modification time; nothing needs root, and --owner and --time make the image the
+same on every host.";
 
 /// `coop image build`.
 #[derive(Args, Debug)]
 pub(crate) struct ImageBuildOptions {
-    /// A tar archive, plain or gzip, bzip2, xz or zstd, decided by content; - is standard input
+    /// A folder, or a tar archive, plain or gzip, bzip2, xz or zstd, decided by content; - is an
+    /// archive on standard input
     pub(crate) source: PathBuf,
     /// The image; an old one is replaced
     #[arg(short, long, value_name = "FILE")]
@@ -78,6 +82,12 @@ pub(crate) struct ImageBuildOptions {
     /// Drop so many leading components from the names of an archive
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) strip_components: usize,
+    /// Take in what is mounted below a folder; otherwise it stays empty
+    #[arg(long)]
+    pub(crate) cross_mounts: bool,
+    /// Leave out the extended attributes of a folder: labels of the host's, lists, capabilities
+    #[arg(long)]
+    pub(crate) no_xattrs: bool,
     /// How many threads may work [default: one for each processor]; changes nothing in the image
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,

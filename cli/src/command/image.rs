@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,6 +77,15 @@ fn open(options: &ImageBuildOptions) -> Result<Source, Failure> {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned();
         let file = File::from(stdin.map_err(|error| Failure::work(&error))?);
         ("standard input".to_owned(), file)
+    } else if options.source.is_dir() {
+        if options.strip_components > 0 {
+            return Err(Failure::usage("--strip-components is for archives"));
+        }
+        return Ok(Source::Folder {
+            path: options.source.clone(),
+            cross_mounts: options.cross_mounts,
+            xattrs: !options.no_xattrs,
+        });
     } else {
         let file = fs::File::open(&options.source).map_err(|error| Failure::work(&error))?;
         (options.source.display().to_string(), file.into_parts().0)
@@ -98,17 +108,20 @@ fn shape(options: &ImageBuildOptions) -> ext4::Options {
     ext4::Options {
         block_size: options.block_size,
         size: match options.size {
-            ImageSize::Auto => Size::Auto {
-                free_percent: options.free.0,
-            },
+            ImageSize::Auto => Size::with_free_percent(options.free.0),
             ImageSize::Given(bytes) => Size::Bytes(bytes.0),
         },
         label: options.label.clone(),
         journal,
         inodes: options.inodes.unwrap_or_default(),
         reserved_percent: options.reserved.0,
+        threads: options.threads.unwrap_or_else(processors),
         ..ext4::Options::new([0; 16], [0; 16], Timestamp::default())
     }
+}
+
+fn processors() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn time(
@@ -131,6 +144,9 @@ fn time(
 fn explain(error: &MakeError) -> Failure {
     let failure = Failure::work(error);
     match error {
+        MakeError::Folder { .. } => failure.with_hint(
+            "a folder that its user may not read whole can be packed by somebody who may: tar -C DIR -c . | coop image build -",
+        ),
         MakeError::Ext4 {
             source: ext4::WriteError::TooSmall { .. },
             ..

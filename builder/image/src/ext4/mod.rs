@@ -36,4 +36,4 @@ pub use options::{
 };
 pub use read::{Info, ReadError, read, read_info};
 pub use stream::Stream;
-pub use write::write;
+pub use write::{measure, write};

@@ -16,7 +16,7 @@ use super::scan::Scan;
 use super::sink::{Sink, clear};
 use super::write;
 use crate::tar::ContentSink;
-use crate::tree::{Blob, BlobId, Tree};
+use crate::tree::{Blob, BlobId, Timestamp, Tree};
 
 /// What an image of unknown size leaves free for group descriptors and their reserve, as a share
 /// of a block in blocks: 512 blocks of 4 KiB, 256 of 2 KiB, 128 of 1 KiB. They describe up to
@@ -88,6 +88,17 @@ impl Stream {
         })
     }
 
+    /// Changes what the file system is known by: UUID, hash seed and time may derive from the
+    /// tree, which is complete only now.
+    pub fn identify(&mut self, uuid: [u8; 16], hash_seed: [u8; 16], time: Timestamp) {
+        self.options = Options {
+            uuid,
+            hash_seed,
+            time,
+            ..self.options.clone()
+        };
+    }
+
     /// Writes everything but the content that came before.
     ///
     /// # Errors
@@ -100,6 +111,7 @@ impl Stream {
         sink.settle()?;
         drop(sink);
         let options = &self.options;
+        write::check_options(options)?;
         let lost_found = write::made_lost_found(options);
         let scan = Scan::new(tree, &lost_found, options)?;
         let placed = Placed {

@@ -50,6 +50,18 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
     write_rest(&scan, &layout, options, &output)
 }
 
+/// Says what [`write()`] would make, without making it.
+///
+/// # Errors
+/// As [`write()`], but nothing is read or written.
+pub fn measure(tree: &Tree, options: &Options) -> Result<Summary, WriteError> {
+    check_options(options)?;
+    let lost_found = made_lost_found(options);
+    let scan = Scan::new(tree, &lost_found, options.block_size, &options.hash_seed)?;
+    let layout = Layout::plan(&scan, &Kept::nothing(), options)?;
+    Ok(summary(&scan, &layout, options))
+}
+
 /// Length of the image file.
 pub(crate) fn size_bytes(layout: &Layout, options: &Options) -> u64 {
     match options.size {
@@ -77,8 +89,12 @@ pub(crate) fn write_rest(
         seed: Checksum::of_uuid(&options.uuid),
     };
     writer.write()?;
+    Ok(summary(scan, layout, options))
+}
+
+fn summary(scan: &Scan<'_>, layout: &Layout, options: &Options) -> Summary {
     let blocks_used = layout.used_blocks(0, layout.geometry.blocks);
-    Ok(Summary {
+    Summary {
         size_bytes: size_bytes(layout, options),
         block_size_bytes: options.block_size.bytes(),
         blocks: layout.geometry.blocks,
@@ -86,7 +102,7 @@ pub(crate) fn write_rest(
         blocks_journal: layout.journal.blocks,
         inodes: layout.geometry.inodes(),
         inodes_free: layout.geometry.inodes() - scan.inodes(),
-    })
+    }
 }
 
 /// Makes `output` empty. A file that is empty already is not cut: ext4 on the host would take a cut
