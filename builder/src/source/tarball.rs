@@ -78,12 +78,13 @@ pub fn tarball(
         limits: compress::Limits::default(),
         threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
-    let summary = tar::read_file(&mut tree, file, spool, &options, unpacking).map_err(|source| {
-        TarballError::Archive {
-            name: name.clone(),
-            source,
-        }
-    })?;
+    let summary =
+        tar::read_file(&mut tree, file, spool, &options, unpacking).map_err(|source| {
+            TarballError::Archive {
+                name: name.clone(),
+                source,
+            }
+        })?;
     for (keyword, count) in summary.ignored {
         observer.event(&Event::Warning {
             message: &format!("{name}: {count} entries have '{keyword}', which images cannot hold"),

@@ -6,6 +6,7 @@
 //! installed ones, whose mke2fs then makes images too.
 
 mod hostile;
+mod journals;
 mod kernel;
 mod matrix;
 
@@ -165,6 +166,18 @@ fn what_a_tree_cannot_hold_is_refused_by_name() {
         assert!(matches!(error, ReadError::Unsupported { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
+    sh(
+        temp.path(),
+        "cp a.img b.img; debugfs -w -R 'sif /etc/f projid 7' b.img 2>/dev/null",
+    );
+    let error = read_path(&temp.path().join("b.img")).unwrap_err();
+    assert!(error.to_string().contains("a project id"), "{error}");
+    // Flags without an effect: s, u, c, t, T.
+    sh(
+        temp.path(),
+        "cp a.img b.img; debugfs -w -R 'sif /etc/f flags 0xA8007' b.img 2>/dev/null",
+    );
+    read_path(&temp.path().join("b.img")).unwrap();
 }
 
 #[test]
