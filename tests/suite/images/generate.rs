@@ -23,6 +23,8 @@ pub const FUTURE: std::ops::Range<i64> = (3 << 32) - (1 << 31)..3 << 32;
 const XATTR_BLOCK_HEAD: usize = 32 + 4;
 /// The longest full name of an attribute (`XATTR_NAME_MAX`).
 const XATTR_NAME_MAX: usize = 255;
+/// The longest value of an attribute (`XATTR_SIZE_MAX`).
+const VALUE_MAX: usize = 64 << 10;
 /// Bytes of the random blob that many files share.
 const SHARED_BYTES: u64 = 1 << 20;
 
@@ -69,19 +71,21 @@ pub fn options(random: &mut Random) -> Options {
         nanoseconds: nanoseconds(random),
     };
     let labels = ["", "root", "a label of 16 by", "Größe", "\u{1F40E}", "x y"];
+    let journal = match random.below(4) {
+        0 => Journal::None,
+        1 => Journal::Blocks(u32::try_from(random.between(1024, 3000)).unwrap()),
+        _ => Journal::Auto,
+    };
     Options {
         block_size: random.pick(&[BlockSize::Kib1, BlockSize::Kib2, BlockSize::Kib4]),
         label: random.pick(&labels).into(),
-        journal: match random.below(4) {
-            0 => Journal::None,
-            1 => Journal::Blocks(u32::try_from(random.between(1024, 3000)).unwrap()),
-            _ => Journal::Auto,
-        },
+        journal,
         inodes: match random.below(4) {
             0 => Inodes::PerBytes(u32::try_from(random.between(1024, 70_000)).unwrap()),
             1 => Inodes::Count(u32::try_from(random.between(1, 6000)).unwrap()),
             _ => Inodes::Auto,
         },
+        orphan_file: random.chance(25) && journal != Journal::None,
         reserved_percent: random.pick(&[0, 0, 1, 5, 10, 50]),
         ..Options::new(uuid, hash_seed, time)
     }
@@ -111,6 +115,8 @@ pub struct Limits {
     pub archivable: bool,
     /// Times whose low 32 bits have the sign bit set: before 1970, and every other 68 years.
     pub odd_times: bool,
+    /// Attributes whose values need inodes of their own.
+    pub large_values: bool,
     /// Times that e2fsck complains of: see [`FUTURE`].
     pub future_times: bool,
 }
@@ -515,11 +521,17 @@ impl<'r> Maker<'r> {
         let mut xattrs = Xattrs::new();
         let most = self.random.pick(&[1, 2, 4, 10, 120]);
         for _ in 0..most {
-            let (name, value) = self.xattr(room);
+            let (name, mut value) = self.xattr(room);
             let prefix = name.iter().position(|byte| *byte == b'.').unwrap() + 1;
-            // A list on disk is never longer than the attribute's value.
-            let size =
-                16 + (name.len() - prefix).next_multiple_of(4) + value.len().next_multiple_of(4);
+            let mut size = 16 + (name.len() - prefix).next_multiple_of(4);
+            let is_free = name.starts_with(b"user.") || name.starts_with(b"trusted.");
+            if self.limits.large_values && is_free && self.random.chance(25) {
+                let length = self.random.pick(&[room, 5000, VALUE_MAX - 1, VALUE_MAX]);
+                value = self.random.bytes(length).into();
+            } else {
+                // A list on disk is never longer than the attribute's value.
+                size += value.len().next_multiple_of(4);
+            }
             if used + size <= room && !xattrs.contains_key(&name) {
                 used += size;
                 xattrs.insert(name, value);

@@ -17,7 +17,7 @@ use super::{required, skip};
 
 const PREFIX: &str = "coop-images-";
 /// Large enough for every image that ext4 can be; the file has no blocks before they are written.
-const DEVICE_BYTES: u64 = 17 << 40;
+const DEVICE_BYTES: u64 = 40 << 40;
 /// How long the kernel may take to let go of a device.
 const RELEASE: Duration = Duration::from_secs(20);
 

@@ -17,6 +17,8 @@ use super::facts::{Bytes, Facts, Snapshot, Type, compare, escape, join};
 const ROOT: u32 = 2;
 const SUPERBLOCK_AT: u64 = 1024;
 const HAS_JOURNAL: u32 = 0x4;
+const ORPHAN_FILE: u32 = 0x1000;
+const EA_INODE: u32 = 0x400;
 
 /// Reads an image and compares everything; `false` where the size of blocks forbids it, which the
 /// reader then has to say.
@@ -67,6 +69,17 @@ fn is_known(issue: &str) -> bool {
         .and_then(|number| number.parse().ok());
     let is_unwritten = issue.ends_with(" != stored 0x0");
     is_descriptor || is_unwritten && matches!(number, Some(1 | 3..=10))
+}
+
+/// It has to refuse an image with `ea_inode`.
+pub fn refuses_values(image: File) -> Result<(), String> {
+    match Fs::open(image) {
+        Err(Error::Unsupported(what)) if what == format!("incompat features {EA_INODE:#x}") => {
+            Ok(())
+        }
+        Err(error) => Err(format!("mkext4: {error}")),
+        Ok(_) => Err("mkext4: reads ea_inode, which it should not".into()),
+    }
 }
 
 struct Walk {
@@ -183,8 +196,12 @@ fn value_of(entry: XattrEntry) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Compares the superblock, which mkext4 decodes whatever the size of blocks, with options and
-/// counts.
-pub fn check_superblock(image: &File, options: &Options, summary: &Summary) -> Result<(), String> {
+/// counts. Whether there are attributes with inodes of their own.
+pub fn check_superblock(
+    image: &File,
+    options: &Options,
+    summary: &Summary,
+) -> Result<bool, String> {
     let mut bytes = [0; Superblock::LEN];
     let read = image.read_exact_at(&mut bytes, SUPERBLOCK_AT);
     read.map_err(|error| format!("superblock: {error}"))?;
@@ -198,6 +215,7 @@ pub fn check_superblock(image: &File, options: &Options, summary: &Summary) -> R
         .collect();
     let reserved = summary.blocks * u64::from(options.reserved_percent) / 100;
     let reserved = reserved.min(summary.blocks_free);
+    let has_orphan_file = found.feature_compat & ORPHAN_FILE != 0;
     let has_journal = found.feature_compat & HAS_JOURNAL != 0;
     for (field, holds) in [
         ("uuid", found.uuid == options.uuid),
@@ -219,6 +237,10 @@ pub fn check_superblock(image: &File, options: &Options, summary: &Summary) -> R
         ),
         ("reserved blocks", found.r_blocks_count == reserved),
         ("journal", has_journal == (summary.blocks_journal > 0)),
+        (
+            "orphan file",
+            has_orphan_file == (has_journal && options.orphan_file),
+        ),
         ("state", found.state == 1),
         (
             "checksum",
@@ -231,5 +253,5 @@ pub fn check_superblock(image: &File, options: &Options, summary: &Summary) -> R
             ));
         }
     }
-    Ok(())
+    Ok(found.feature_incompat & EA_INODE != 0)
 }

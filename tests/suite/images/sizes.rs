@@ -380,8 +380,8 @@ fn images_up_to_the_largest() {
             sizes.push(1 << 40);
         }
         if all() && block_size == BlockSize::Kib4 {
-            // As many blocks as 32 bits count.
-            sizes.push(((1 << 32) - 2) * block);
+            // As many blocks as 32 bits count; more than that.
+            sizes.extend([((1 << 32) - 1) * block, 1 << 44, 17 << 40]);
         }
         for size in sizes {
             for by in AROUND {
@@ -398,14 +398,6 @@ fn images_up_to_the_largest() {
             }
         }
     }
-    let name = "an image with more blocks than 32 bits count".to_string();
-    cases.push(Case::new(name, || {
-        let options = Options {
-            size: Size::Bytes(1 << 44),
-            ..options(BlockSize::Kib4)
-        };
-        Made::Refused(small_tree(), options, "too large for ext4")
-    }));
     check(&cases);
 }
 
@@ -520,10 +512,29 @@ fn attributes_up_to_a_full_block() {
         cases.push(Case::new(name, move || {
             Made::Image(with_attributes(&[inode, full]), options(block_size))
         }));
-        let name = format!("attributes that are too large for blocks of {block}");
+        // Values in inodes of their own.
+        for length in [full + 1, block, block + 1, 3 * block, 65_535, 65_536] {
+            let name = format!("an attribute of {length} bytes, blocks of {block}");
+            cases.push(Case::new(name, move || {
+                Made::Image(with_attributes(&[inode, full, length]), options(block_size))
+            }));
+        }
+        // As many entries as fit, and one more.
+        let entries = (block - 36) / 20 + (96 - 8) / 20;
+        for count in [entries - 1, entries, entries + 1] {
+            let name = format!("{count} empty attributes, blocks of {block}");
+            cases.push(Case::new(name, move || {
+                let tree = with_attributes(&vec![0; count]);
+                match count > entries {
+                    true => Made::Refused(tree, options(block_size), "leaves no room"),
+                    false => Made::Image(tree, options(block_size)),
+                }
+            }));
+        }
+        let name = format!("a value of more than 64 KiB, blocks of {block}");
         cases.push(Case::new(name, move || {
-            let tree = with_attributes(&[inode, full, 1]);
-            Made::Refused(tree, options(block_size), "leaves no room")
+            let tree = with_attributes(&[65_537]);
+            Made::Refused(tree, options(block_size), "larger than 65536 bytes")
         }));
     }
     let name = "100 attributes".to_string();

@@ -28,6 +28,24 @@ pub struct Limits {
     pub targets: u64,
 }
 
+impl Limits {
+    pub fn add(&mut self, other: &Self) {
+        self.times += other.times;
+        self.paths += other.paths;
+        self.contents += other.contents;
+        self.targets += other.targets;
+    }
+}
+
+/// It has to refuse an image with `ea_inode`.
+pub fn refuses_values(image: File) -> Result<(), String> {
+    match Ext4::load(Box::new(image)) {
+        Err(Ext4Error::Incompatible(_)) => Ok(()),
+        Err(error) => Err(format!("ext4-view: {error}")),
+        Ok(_) => Err("ext4-view: reads ea_inode, which it should not".into()),
+    }
+}
+
 /// Reads an image and compares: kind, mode, owner, the four times, size, content, target, names.
 /// It gives no device numbers, attributes, link counts or inode numbers.
 pub fn check(image: File, expected: &Snapshot) -> Result<Limits, String> {

@@ -153,13 +153,18 @@ pub(crate) fn split(metadata: &Metadata, block_size: usize) -> Result<Split<'_>,
 }
 
 /// Fills inode and block; the index of what does not fit.
+///
+/// Entries whose values are elsewhere go into the block first: the blocks of such values count for
+/// the inode, and e2fsck takes a short link that has blocks, but none of attributes, for one whose
+/// target is a list of blocks.
 fn fit<'t, N>(attributes: &[(Attribute<'t>, N)], block_size: usize) -> Result<Split<'t>, usize> {
     let mut split = Split::default();
     let mut inline_free = INODE_XATTR_SIZE - XATTR_IBODY_HEADER_SIZE - TERMINATOR_SIZE;
     let mut block_free = block_size - XattrHeader::SIZE - TERMINATOR_SIZE;
     for (at, (attribute, _)) in attributes.iter().enumerate() {
         let size = attribute.size();
-        if size <= inline_free {
+        let prefers_block = attribute.outside && size <= block_free;
+        if size <= inline_free && !prefers_block {
             inline_free -= size;
             split.inline.push(attribute.clone());
         } else if size <= block_free {
