@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -162,7 +163,15 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
                 strip_components: *strip_components,
                 ..tar::Options::default()
             };
-            let summary = read_archive(&mut tree, archive, &mut stream, &tar_options, observer)?;
+            let threads = options.threads;
+            let summary = read_archive(
+                &mut tree,
+                archive,
+                &mut stream,
+                &tar_options,
+                threads,
+                observer,
+            )?;
             tell_ignored(&archive.name, &summary.ignored, observer);
             finish_tree(&mut tree, &request, &mut options);
             stream.identify(options.uuid, options.hash_seed, options.time);
@@ -225,6 +234,7 @@ fn read_archive(
     archive: &Archive,
     stream: &mut Stream,
     options: &tar::Options,
+    threads: NonZeroUsize,
     observer: &Arc<dyn Observer>,
 ) -> Result<tar::Summary, MakeError> {
     let name = &archive.name;
@@ -233,9 +243,14 @@ fn read_archive(
         .file
         .try_clone()
         .and_then(|file| Watched::new(file, Arc::clone(observer)))
-        .and_then(|watched| compress::decompress(watched, compress::Limits::default()))
-        .and_then(|(_, plain)| compress::pipelined(plain));
-    let input = opened.map_err(|source| MakeError::Read {
+        .and_then(|watched| {
+            let options = compress::Options {
+                limits: compress::Limits::default(),
+                threads,
+            };
+            compress::decompress_threaded(watched, options)
+        });
+    let (_, input) = opened.map_err(|source| MakeError::Read {
         name: name.clone(),
         source,
     })?;

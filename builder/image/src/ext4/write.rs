@@ -57,7 +57,7 @@ pub fn write(tree: &Tree, options: &Options, output: &File) -> Result<Summary, W
 pub fn measure(tree: &Tree, options: &Options) -> Result<Summary, WriteError> {
     check_options(options)?;
     let lost_found = made_lost_found(options);
-    let scan = Scan::new(tree, &lost_found, options.block_size, &options.hash_seed)?;
+    let scan = Scan::new(tree, &lost_found, options)?;
     let layout = Layout::plan(&scan, &Kept::nothing(), options)?;
     Ok(summary(&scan, &layout, options))
 }
