@@ -190,11 +190,16 @@ fn compare_kind(tree: &Tree, id: InodeId, host: &Path, found: &fs::Metadata, nam
 /// Mounts read-only and compares; then mounts for writing, writes into every folder that is not
 /// too deep, removes again, and lets e2fsck look at the result.
 pub(super) fn check(tree: &Tree, image: &Image) {
+    check_with(tree, image, |mounted| compare(tree, mounted));
+}
+
+/// Like [`check`], for a tree whose content cannot be read any more: `look` compares.
+pub(super) fn check_with(tree: &Tree, image: &Image, look: impl FnOnce(&Path)) {
     fsck(image);
     let Some(mounted) = mount(image, "ro,noload,noatime") else {
         return;
     };
-    compare(tree, &mounted.0);
+    look(&mounted.0);
     drop(mounted);
     let Some(mounted) = mount(image, "rw,noatime") else {
         return;

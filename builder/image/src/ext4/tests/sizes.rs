@@ -87,6 +87,37 @@ fn large_images_stay_sparse() {
     fsck(&image);
 }
 
+/// Block numbers of more than 32 bits; only a file system in memory has files of that size.
+#[test]
+fn more_than_sixteen_tebibytes() {
+    let shared_memory = Path::new("/dev/shm");
+    let Ok(folder) = tempfile::tempdir_in(shared_memory) else {
+        crate::testing::skip("/dev/shm cannot be written");
+        return;
+    };
+    let path = folder.path().join("image");
+    let output = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    if output.set_len((16 << 40) + (1 << 30)).is_err() {
+        crate::testing::skip("no file of 16 TiB in /dev/shm");
+        return;
+    }
+    let mut tree = Tree::new(metadata(0o755));
+    add_file(&mut tree, InodeId::ROOT, b"f", vec![1; 5000]);
+    let options = Options {
+        size: Size::Bytes((16 << 40) + (1 << 30)),
+        inodes: Inodes::PerBytes(64 << 20),
+        ..options()
+    };
+    let summary = write(&tree, &options, &output).unwrap();
+    assert_eq!(summary.blocks, (1 << 32) + (1 << 18));
+    fsck_path(&path);
+}
+
 #[test]
 fn an_image_can_grow() {
     let mut tree = Tree::new(metadata(0o755));

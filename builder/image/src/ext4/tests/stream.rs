@@ -333,3 +333,54 @@ fn gaps_of_every_size() {
         }
     }
 }
+
+#[test]
+fn a_streamed_image_can_grow_and_shrink() {
+    for block_size in [BlockSize::Kib1, BlockSize::Kib4] {
+        let options = Options {
+            block_size,
+            size: Size::with_free_percent(10),
+            ..options()
+        };
+        let mut tree = Tree::new(metadata(0o755));
+        let mut streaming = begin(&mut tree, &options);
+        fill(&mut tree, &mut streaming);
+        edit(&mut tree);
+        let expected = describe_tree(&tree, LOOK);
+        let image = streaming.finish(&tree);
+        let path = image.path();
+        for arguments in [&["-f"][..], &["-f", "-M"]] {
+            let size = ["1500M"].into_iter().filter(|_| arguments.len() == 1);
+            let arguments = arguments.iter().copied();
+            let path = [path.to_str().unwrap()];
+            let arguments: Vec<&str> = arguments.chain(path).chain(size).collect();
+            let Some(output) = oracle("resize2fs", &arguments) else {
+                return;
+            };
+            assert!(output.status.success(), "{output:?}");
+            fsck(&image);
+            assert_same(
+                &describe_tree(&read_back(&image), LOOK),
+                &expected,
+                "resized",
+            );
+        }
+    }
+}
+
+#[test]
+fn a_streamed_image_mounts() {
+    for options in all_options().filter(|options| options.size != Size::with_free_percent(0)) {
+        let mut tree = Tree::new(metadata(0o755));
+        let mut streaming = begin(&mut tree, &options);
+        fill(&mut tree, &mut streaming);
+        edit(&mut tree);
+        let expected = describe_tree(&tree, LOOK);
+        let image = streaming.finish(&tree);
+        super::kernel::check_with(&tree, &image, |mounted| {
+            let mut found = crate::testing::describe_folder(mounted, LOOK);
+            found.remove("/lost+found");
+            assert_same(&found, &expected, "mounted");
+        });
+    }
+}
