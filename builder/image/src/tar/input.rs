@@ -10,7 +10,7 @@ use super::format::BLOCK_BYTES;
 
 /// A blob is read through a window of this size, so that the headers and contents of small files
 /// come many at a time.
-const WINDOW_BYTES: usize = 16 << 10;
+const WINDOW_BYTES: usize = 64 << 10;
 /// A stream is read in pieces of this size, or larger ones where a reader of content wants them.
 const STREAM_BYTES: usize = 128 << 10;
 /// A stream is skipped in pieces of this size.
