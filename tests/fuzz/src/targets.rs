@@ -1,6 +1,7 @@
 //! What each fuzz target does with its input. The ordinary tests replay the corpus through the
 //! same functions, so this file knows neither.
 
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use coop_builder::debian::mirror::AptSources;
@@ -10,7 +11,7 @@ use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
-use coop_image::tree::{Blob, Kind, Metadata, Tree};
+use coop_image::tree::{Blob, BlobId, Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, tar};
 
 /// Inputs and outputs stay below this.
@@ -32,9 +33,28 @@ pub const TARGETS: [Target; 5] = [
     ("debian_index", debian_index),
 ];
 
-/// Reads an archive; what reads must survive writing and reading again.
+/// Reads an archive in place and as a stream, which must agree, and with every option; what reads
+/// must survive writing and reading again.
 pub fn tar(data: &[u8]) {
-    let Some(tree) = read_tar(&resealed(data)) else {
+    let data = resealed(data);
+    let other = tar::Options {
+        strip_components: 1,
+        keep_directory_symlinks: true,
+        ignore_zeros: true,
+        ..tar_options()
+    };
+    let _ = read_tar(&data, &other);
+    let tree = read_tar(&data, &tar_options());
+    match (&tree, stream_tar(&data)) {
+        (Ok(tree), Ok(streamed)) => assert_eq!(tree.inodes(), streamed.inodes()),
+        // A stream that ends too early is noticed before the entry is put anywhere.
+        (Err(error), Err(streamed)) => {
+            let (error, streamed) = (error.to_string(), streamed.to_string());
+            assert!(error == streamed || streamed.contains("cut off"), "{error}");
+        }
+        (tree, streamed) => panic!("{:?} {:?}", tree.as_ref().err(), streamed.err()),
+    }
+    let Ok(tree) = tree else {
         return;
     };
     touch_content(&tree);
@@ -43,13 +63,31 @@ pub fn tar(data: &[u8]) {
         return;
     }
     let mut written = Vec::new();
-    if tar::write(&tree, &mut written).is_err() {
-        return;
-    }
-    let again = read_tar(&written).expect("what was written reads back");
+    tar::write(&tree, &mut written).expect("what was read can be written");
+    let again = read_tar(&written, &tar::Options::default()).expect("what was written reads back");
+    assert_eq!(again.paths().len(), tree.paths().len());
     for (path, id) in tree.paths() {
         let found = again.lookup(&path).expect("every path is there again");
         assert_eq!(again.inode(found).metadata, tree.inode(id).metadata);
+        assert_eq!(
+            size_of_file(again.inode(found)),
+            size_of_file(tree.inode(id))
+        );
+        if matches!(tree.inode(id).kind, Kind::File(_)) {
+            let bytes = tree.read_file(id, BYTES_MAX).expect("content is there");
+            assert_eq!(again.read_file(found, BYTES_MAX).ok(), Some(bytes));
+        }
+    }
+}
+
+fn tar_options() -> tar::Options {
+    tar::Options {
+        limits: tar::Limits {
+            entries: 1000,
+            sparse_runs: 1000,
+            ..tar::Limits::default()
+        },
+        ..tar::Options::default()
     }
 }
 
@@ -67,19 +105,51 @@ fn resealed(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn read_tar(data: &[u8]) -> Option<Tree> {
+fn read_tar(data: &[u8], options: &tar::Options) -> Result<Tree, tar::TarError> {
     let mut tree = Tree::new(Metadata::default());
-    let blob = tree.add_blob(Arc::new(data.to_vec())).ok()?;
-    let options = tar::Options {
-        limits: tar::Limits {
-            entries: 1000,
-            sparse_runs: 1000,
-            ..tar::Limits::default()
-        },
-        ..tar::Options::default()
-    };
-    tar::read_blob(&mut tree, blob, &options).ok()?;
-    Some(tree)
+    let blob = tree
+        .add_blob(Arc::new(data.to_vec()))
+        .expect("the first blob");
+    tar::read_blob(&mut tree, blob, options)?;
+    Ok(tree)
+}
+
+/// Content that comes from a stream is where the archive has it.
+struct InArchive<'d> {
+    data: &'d [u8],
+    blob: BlobId,
+}
+
+impl tar::ContentSink for InArchive<'_> {
+    fn keep(
+        &mut self,
+        bytes: &mut dyn Read,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<(BlobId, u64)> {
+        let mut seen = Vec::new();
+        bytes.read_to_end(&mut seen)?;
+        assert_eq!(u64::try_from(seen.len()), Ok(length));
+        let start = usize::try_from(offset).expect("an offset in the input");
+        assert!(self.data[start..].starts_with(&seen));
+        Ok((self.blob, offset))
+    }
+}
+
+fn stream_tar(data: &[u8]) -> Result<Tree, tar::TarError> {
+    let mut tree = Tree::new(Metadata::default());
+    let blob = tree
+        .add_blob(Arc::new(data.to_vec()))
+        .expect("the first blob");
+    let options = tar_options();
+    let mut entries = tar::Entries::stream(data, options.limits);
+    tar::read_into(
+        &mut tree,
+        &mut entries,
+        &mut InArchive { data, blob },
+        &options,
+    )?;
+    Ok(tree)
 }
 
 /// Reads an initramfs; what the writer then takes must read back.

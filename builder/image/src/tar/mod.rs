@@ -73,7 +73,7 @@ use crate::tree::{BlobId, Metadata, Tree, TreeError, display};
 /// [`compress::Limits`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Headers of any kind.
+    /// Headers of any kind; also what the tree may hold with the folders that paths imply.
     pub entries: u64,
     /// Components of a path.
     pub depth: usize,

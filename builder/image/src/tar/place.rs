@@ -62,6 +62,7 @@ impl Placer {
             return self.put_root(tree, entry).map(Some);
         };
         let parent = self.parent(tree, entry, parent)?;
+        self.check_count(tree, entry)?;
         let inode = |kind| Inode {
             metadata: entry.metadata.clone(),
             kind,
@@ -95,6 +96,18 @@ impl Placer {
         let id = tree.add_inode(inode(kind)).map_err(in_tree(entry))?;
         self.replace(tree, entry, parent, name, id)?;
         Ok(Some(id))
+    }
+
+    /// One path can imply many folders.
+    fn check_count(&self, tree: &Tree, entry: &Entry) -> Result<(), TarError> {
+        let limit = self.limits.entries;
+        if u64::try_from(tree.inodes().len()).is_ok_and(|count| count <= limit) {
+            return Ok(());
+        }
+        Err(TarError::Limit {
+            at: entry.at(),
+            reason: format!("more than {limit} files and folders"),
+        })
     }
 
     /// The path before its last component, and that; no component at all is the root.

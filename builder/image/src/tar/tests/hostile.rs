@@ -28,6 +28,11 @@ fn limits_are_named() {
             "more than 1 entries",
         ),
         (
+            small(|limits| limits.entries = 3),
+            vec![Raw::file("a/b/c/d", "")],
+            "more than 3 files and folders",
+        ),
+        (
             small(|limits| limits.depth = 3),
             vec![Raw::file("a/b/c/d", "")],
             "more than 3 deep",
