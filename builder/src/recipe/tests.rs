@@ -89,7 +89,8 @@ fn defaults_are_filled_in() {
             r#""users":[],"services":{"enable":[],"disable":[]},"run":[]},"kernel":{"package":"#,
             r#"{"name":"user-mode-linux","suite":"sid"},"requirements":[],"modules":true,"#,
             r#""cmdline":[]},"devices":{"memory":268435456,"cpus":1,"cobd":[{"name":"root","#,
-            r#""content":{"root":{"size":{"auto":{"free":20}}}}}],"conet":[{"user":{"forward":[],"#,
+            r#""content":{"root":{"size":{"auto":{"free":20,"free_min":268435456}}}}}],"#,
+            r#""conet":[{"user":{"forward":[],"#,
             r#""allow_host":false}}],"cocon":{"columns":80,"rows":25}},"test":[]}"#,
         )
     );
