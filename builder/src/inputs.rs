@@ -3,9 +3,7 @@
 //! The encoding that is hashed is a list of records, each a tag and a value with their lengths in
 //! front (64-bit little-endian), so that no two lists have the same bytes.
 
-use std::io::{self, Read};
-
-use fs_err as fs;
+use std::io;
 
 use crate::digest::{Digest, Hasher};
 use crate::recipe::{
@@ -80,15 +78,7 @@ pub fn digest(recipe: &Recipe) -> io::Result<Digest> {
 /// # Errors
 /// The file cannot be read.
 pub fn digest_of_file(file: &HostFile) -> io::Result<Digest> {
-    let mut opened = fs::File::open(&file.path)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match opened.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
+    coop_appliance::sha256_of_file(&file.path).map(Digest::from)
 }
 
 fn host_files(recipe: &Recipe) -> Vec<&HostFile> {

@@ -4,8 +4,10 @@
 //! holds `appliance.json` (the [`Manifest`]), the kernel with its `config`, and the cobds; every
 //! file that the manifest names lies inside the folder and has its digest there.
 
+mod digest;
 mod manifest;
 
+pub use digest::sha256_of_file;
 pub use manifest::{
     Appliance, ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Forward, Kernel,
     MANIFEST_NAME, Machine, Manifest, Member, Protocol, TestStep,

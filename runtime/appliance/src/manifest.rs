@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use crate::digest::sha256_of_file;
 
 /// The manifest's file name.
 pub const MANIFEST_NAME: &str = "appliance.json";
@@ -343,19 +344,6 @@ impl Member {
 }
 
 fn sha256_of(path: &Path) -> Result<String, ApplianceError> {
-    let mut hasher = Sha256::new();
-    let mut file = fs::File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-    }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    let digest = sha256_of_file(path)?;
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
