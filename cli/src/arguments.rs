@@ -9,16 +9,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use coop_appliance::Forward;
 use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forward};
 
+mod diff;
 mod image;
 
-pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageSize};
+pub(crate) use diff::DiffOptions;
+pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
 
 /// Verbs of later versions.
 pub(crate) const PLANNED: &[&str] = &[
     "test",
     "lock",
     "explain",
-    "diff",
     "ps",
     "logs",
     "attach",
@@ -58,8 +59,11 @@ pub(crate) enum Command {
     Run(Box<RunOptions>),
     /// Check a recipe without building it
     Check(CheckOptions),
-    /// Show what an appliance is made of
+    /// Show what an appliance or an image is made of, or take a folder or file out of it
     Inspect(InspectOptions),
+    /// Tell what two appliances, images, archives or folders differ in
+    #[command(after_long_help = diff::EXAMPLES)]
+    Diff(DiffOptions),
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),
@@ -138,12 +142,22 @@ impl CheckOptions {
 /// `coop inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectOptions {
-    /// The appliance's folder
+    /// The appliance's folder, or an image; with --extract an archive too
     pub(crate) appliance: PathBuf,
-    /// Compare every file with its digest
+    /// Compare every file of the appliance with its digest
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Print the manifest as one JSON value
+    /// Write this folder or file as a tar archive to stdout, with owners, modes, times, attributes
+    /// and holes; names begin at the folder, as with tar -C FOLDER -c .
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["verify", "json"])]
+    pub(crate) extract: Option<OsString>,
+    /// Write the archive to a file, which appears whole or not at all
+    #[arg(short, long, value_name = "FILE", requires = "extract")]
+    pub(crate) output: Option<PathBuf>,
+    /// Which cobd of an appliance --extract reads [default: the root]
+    #[arg(long, value_name = "NAME", requires = "extract")]
+    pub(crate) cobd: Option<String>,
+    /// Print one JSON value: the manifest, or what an image says about itself
     #[arg(long)]
     pub(crate) json: bool,
 }

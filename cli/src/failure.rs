@@ -84,6 +84,14 @@ impl Failure {
         }
     }
 
+    /// Names the file that a sentence is about.
+    pub(crate) fn about(mut self, path: &std::path::Path) -> Self {
+        if let Reason::Sentence { message, .. } = &mut self.reason {
+            *message = format!("{}: {message}", path.display());
+        }
+        self
+    }
+
     /// Adds how to go on.
     pub(crate) fn with_hint(mut self, text: impl Into<String>) -> Self {
         if let Reason::Sentence { hint, .. } = &mut self.reason {

@@ -39,7 +39,14 @@ fn main() -> ExitCode {
             false,
         ),
         Command::Check(options) => (command::check::run(options, &output), options.json),
-        Command::Inspect(options) => (command::inspect::run(options, &output), options.json),
+        Command::Inspect(options) => (
+            command::inspect::run(options, &environment, &output),
+            options.json,
+        ),
+        Command::Diff(options) => (command::diff::run(options, &environment), options.json),
+        Command::Image(ImageCommand::Resize(options)) => {
+            (command::image::resize(options), options.json)
+        }
         Command::Image(ImageCommand::Build(options)) => (
             command::image::build(options, &environment, &output),
             options.json,

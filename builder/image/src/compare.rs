@@ -53,11 +53,13 @@ pub enum Field {
     Hardlink,
     /// Extended attributes, access control lists among them.
     Xattr,
+    /// A key of an appliance's manifest; trees have none.
+    Manifest,
 }
 
 impl Field {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Presence,
         Self::Kind,
         Self::Mode,
@@ -74,6 +76,7 @@ impl Field {
         Self::Device,
         Self::Hardlink,
         Self::Xattr,
+        Self::Manifest,
     ];
 
     /// The name that people write.
@@ -96,6 +99,7 @@ impl Field {
             Self::Device => "device",
             Self::Hardlink => "hardlink",
             Self::Xattr => "xattr",
+            Self::Manifest => "manifest",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use coop_builder::cobd::Owner;
+use coop_builder::cobd::{NewSize, Owner};
 use coop_builder::recipe::{ByteCount, Percent};
 use coop_image::ext4::{BlockSize, Inodes};
 
@@ -16,7 +16,19 @@ pub(crate) enum ImageCommand {
     /// Make an ext4 image from an archive or a folder
     #[command(after_long_help = BUILD_EXAMPLES)]
     Build(Box<ImageBuildOptions>),
+    /// Write the file system of an image in another size
+    #[command(after_long_help = RESIZE_EXAMPLES)]
+    Resize(ImageResizeOptions),
 }
+
+const RESIZE_EXAMPLES: &str = "\
+Examples:
+  coop image resize root.cobd --size 4GiB
+  coop image resize root.cobd --size +1GiB -o larger.cobd
+  coop image resize old-ext3.img --size fit -o small.cobd
+
+The file system is written anew as ext4: UUID, label, hash seed, time, block size, the shares of
+inodes and reserved blocks, and whether there is a journal stay. coop inspect shows the least size.";
 
 const BUILD_EXAMPLES: &str = "\
 Examples:
@@ -100,6 +112,38 @@ pub(crate) struct ImageBuildOptions {
     /// Print one JSON value on stdout: sizes, counts and UUID
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `coop image resize`.
+#[derive(Args, Debug)]
+pub(crate) struct ImageResizeOptions {
+    /// An ext2, ext3 or ext4 image without a partition table
+    pub(crate) image: PathBuf,
+    /// The new size, as 4GiB; +1GiB is so much more; fit is the least that is enough
+    #[arg(long, value_name = "SIZE", value_parser = parse_new_size)]
+    pub(crate) size: NewSize,
+    /// The new image [default: takes the old one's place]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// How many threads may work [default: one for each processor]; changes nothing in the image
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Do not wait until the image is on the disk: after a crash of the host it may be damaged
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+    /// Print one JSON value on stdout: sizes, and which features changed
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_new_size(text: &str) -> Result<NewSize, String> {
+    if text == "fit" {
+        return Ok(NewSize::Fit);
+    }
+    match text.strip_prefix('+') {
+        Some(more) => ByteCount::parse(more).map(|more| NewSize::More(more.0)),
+        None => ByteCount::parse(text).map(|size| NewSize::Bytes(size.0)),
+    }
 }
 
 /// The size that is asked for.

@@ -7,7 +7,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use coop_builder::cobd::{self, Archive, Made, MakeError, MakeRequest, Source};
+use coop_appliance::MANIFEST_NAME;
+use coop_builder::cobd::{
+    self, Archive, Made, MakeError, MakeRequest, ResizeError, ResizeRequest, Source,
+};
 use coop_image::ext4::{self, Journal, Size};
 use coop_image::tree::Timestamp;
 use coop_runtime::event::Observer;
@@ -15,7 +18,7 @@ use fs_err as fs;
 use serde_json::json;
 
 use super::Ended;
-use crate::arguments::{ImageBuildOptions, ImageSize};
+use crate::arguments::{ImageBuildOptions, ImageResizeOptions, ImageSize};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::render::progress::{self, Interruptible};
@@ -66,6 +69,79 @@ pub(crate) fn build(
         data(&format!("{}\n", options.output.display()));
     }
     Ok(0)
+}
+
+/// Writes a file system in another size, and prints the image's path.
+pub(crate) fn resize(options: &ImageResizeOptions) -> Ended {
+    let path = options.output.as_ref().unwrap_or(&options.image);
+    if options.output.is_none() {
+        refuse_member(path)?;
+    }
+    let request = ResizeRequest {
+        image: &options.image,
+        output: path,
+        size: options.size,
+        threads: options.threads.unwrap_or_else(processors),
+        sync: !options.no_sync,
+    };
+    let resized = cobd::resize(&request).map_err(|error| {
+        let failure = Failure::work(&error);
+        match error {
+            ResizeError::BelowMinimum { .. } => failure.with_hint("--size fit is the least"),
+            ResizeError::InUse { .. } => failure.with_hint("stop the machine that runs with it"),
+            _ => failure,
+        }
+    })?;
+    if options.json {
+        render_json::value(&json!({
+            "image": path,
+            "before_bytes": resized.before_bytes,
+            "size_bytes": resized.after.size_bytes,
+            "blocks_free": resized.after.blocks_free,
+            "block_size_bytes": resized.after.block_size_bytes,
+            "inodes": resized.after.inodes,
+            "features_added": resized.features_added,
+            "features_removed": resized.features_removed,
+        }));
+        return Ok(0);
+    }
+    line(&format!(
+        "{} before, {} now, {} of it free",
+        bytes(resized.before_bytes),
+        bytes(resized.after.size_bytes),
+        bytes(resized.after.blocks_free * u64::from(resized.after.block_size_bytes)),
+    ));
+    for (features, what) in [
+        (&resized.features_added, "has now"),
+        (&resized.features_removed, "no longer has"),
+    ] {
+        if !features.is_empty() {
+            line(&format!(
+                "note: the file system {what} {}",
+                features.join(", ")
+            ));
+        }
+    }
+    data(&format!("{}\n", path.display()));
+    Ok(0)
+}
+
+/// Refuses to change an appliance's image behind its manifest's back.
+fn refuse_member(image: &Path) -> Result<(), Failure> {
+    let image = fs::canonicalize(image).map_err(|error| Failure::work(&error))?;
+    let Some(folder) = image
+        .parent()
+        .filter(|folder| folder.join(MANIFEST_NAME).is_file())
+    else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} belongs to the appliance {}, whose manifest states its size",
+        image.display(),
+        folder.display()
+    );
+    let hint = "write another image with -o, or change the size in the recipe";
+    Err(Failure::usage(message).with_hint(hint))
 }
 
 fn open(options: &ImageBuildOptions) -> Result<Source, Failure> {
@@ -120,7 +196,8 @@ fn shape(options: &ImageBuildOptions) -> ext4::Options {
     }
 }
 
-fn processors() -> NonZeroUsize {
+/// One thread for each processor.
+pub(super) fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 

@@ -1,30 +1,131 @@
-//! `coop inspect`: what is this appliance made of?
+//! `coop inspect`: what is this appliance or image made of?
+
+mod image;
 
 use std::fmt::Write as _;
+use std::io::{BufWriter, IsTerminal, Write as _};
+use std::os::unix::ffi::OsStrExt;
 
-use coop_appliance::{Appliance, Conet, Filesystem, Forward, Manifest, Protocol};
+use coop_appliance::{Appliance, ApplianceError, Conet, Filesystem, Forward, Manifest, Protocol};
 use coop_builder::recipe::ByteCount;
+use coop_builder::staged_file::StagedFile;
+use coop_image::tar;
 
 use super::Ended;
 use crate::arguments::InspectOptions;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::{Output, data, plain};
+use crate::render::{Output, data, error, plain};
 
-/// Opens the appliance and prints its manifest.
-pub(crate) fn run(options: &InspectOptions, _output: &Output) -> Ended {
+/// Opens the appliance or the image and prints what it says about itself.
+pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &Output) -> Ended {
+    if let Some(path) = &options.extract {
+        return extract(path.as_bytes(), options, environment);
+    }
+    if options.appliance.is_file() {
+        if options.verify {
+            let message = "an image alone has no digest to compare with; name the appliance";
+            return Err(Failure::usage(message));
+        }
+        return image::run(&options.appliance, options.json);
+    }
     let appliance = Appliance::open(&options.appliance).map_err(|error| Failure::work(&error))?;
     if options.verify {
-        appliance.verify().map_err(|error| Failure::work(&error))?;
+        appliance
+            .verify()
+            .map_err(|error| explain(&appliance, &error))?;
     }
     if options.json {
         data(&appliance.manifest.to_json());
-    } else {
-        data(&describe(&appliance.manifest, options.verify));
+        return Ok(0);
+    }
+    let mut text = describe(&appliance.manifest, options.verify);
+    for (index, cobd) in appliance.manifest.cobd.iter().enumerate() {
+        if cobd.filesystem == Filesystem::Ext4 {
+            let path = appliance.path(&cobd.image);
+            let path = path.map_err(|error| Failure::work(&error))?;
+            match image::describe(&path) {
+                Ok(lines) => {
+                    text.push_str(&format!("\ncobd{index} {}\n{lines}", plain(&cobd.name)))
+                }
+                // What the manifest says is still worth something.
+                Err(failure) => error::failure(output, &failure),
+            }
+        }
+    }
+    data(&text);
+    Ok(0)
+}
+
+/// Writes a part of a file system as an archive.
+fn extract(path: &[u8], options: &InspectOptions, environment: &Environment) -> Ended {
+    if options.output.is_none() && std::io::stdout().is_terminal() {
+        let failure = Failure::usage("an archive is nothing for a terminal");
+        return Err(failure.with_hint("lead it into tar -x, or name a file with -o"));
+    }
+    if path.split(|byte| *byte == b'/').any(|part| part == b"..") {
+        return Err(Failure::usage("a path inside an image has no '..'"));
+    }
+    let failed = |error: &dyn std::error::Error| {
+        let failure = Failure::work(error);
+        failure.about(&options.appliance)
+    };
+    let operand = super::diff::open(&options.appliance, environment)?;
+    let tree = operand
+        .into_tree(options.cobd.as_deref())
+        .map_err(|error| Failure::work(&error))?;
+    let top = tree.lookup(path).map_err(|error| failed(&error))?;
+    let mut parts = path.rsplit(|byte| *byte == b'/');
+    let name = parts.find(|part| !part.is_empty() && *part != b".");
+    let name = name.unwrap_or_default();
+    match &options.output {
+        None => {
+            let mut stdout = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+            tar::write_subtree(&tree, top, name, &mut stdout).map_err(|error| failed(&error))?;
+            stdout.flush().map_err(|error| Failure::work(&error))?;
+        }
+        Some(output) => {
+            let staged = StagedFile::new(output).map_err(|error| Failure::work(&error))?;
+            let mut file = BufWriter::with_capacity(1 << 20, &**staged.file());
+            tar::write_subtree(&tree, top, name, &mut file).map_err(|error| failed(&error))?;
+            file.flush().map_err(|error| Failure::work(&error))?;
+            drop(file);
+            staged
+                .publish(true)
+                .map_err(|error| Failure::work(&error))?;
+        }
     }
     Ok(0)
 }
 
+/// Says why an image is not what was built, where the image itself tells.
+fn explain(appliance: &Appliance, error: &ApplianceError) -> Failure {
+    let failure = Failure::work(error);
+    let ApplianceError::Member { path, .. } = error else {
+        return failure;
+    };
+    let mut devices = appliance.manifest.cobd.iter();
+    let cobd = devices.find(|cobd| {
+        appliance
+            .path(&cobd.image)
+            .is_ok_and(|image| image == *path)
+    });
+    match cobd.map(|cobd| (cobd.filesystem, image::mounts(path))) {
+        Some((Filesystem::Ext4, Some(mounts @ 1..))) => {
+            let times = if mounts == 1 { "once" } else { "several times" };
+            failure.with_hint(format!(
+                "it was mounted for writing {times} since it was built, as coop run --persist does"
+            ))
+        }
+        Some(_) => {
+            failure.with_hint("coop run --persist changes images; coop build makes new ones")
+        }
+        None => failure,
+    }
+}
+
 /// Lines of a name and its value.
+#[derive(Default)]
 struct Table(String);
 
 impl Table {

@@ -3,6 +3,7 @@
 mod attend;
 pub(crate) mod build;
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod run;

@@ -42,6 +42,10 @@ pub struct Info {
     pub inodes_free: u32,
     /// Features by mke2fs's names (`has_journal`, `64bit`), in the order of their bits.
     pub features: Vec<String>,
+    /// How often the file system was mounted for writing since it was made or checked.
+    pub mounts: u16,
+    /// When it was mounted for writing last; 1970 for never.
+    pub mounted: Timestamp,
     /// The image was not unmounted cleanly: a kernel would recover its journal first.
     pub needs_recovery: bool,
     /// The file system's kernel has recorded errors, so that [`read()`](super::read) refuses it.
@@ -95,6 +99,7 @@ pub fn read_info(image: Arc<dyn Blob>) -> Result<Info, ReadError> {
     }
     let block_size = as_u64(volume.block_size);
     let seconds = join_u32(u32::from(superblock.s_mkfs_time_hi), superblock.s_mkfs_time);
+    let mounted = join_u32(u32::from(superblock.s_mtime_hi), superblock.s_mtime);
     Ok(Info {
         label: label.into(),
         uuid: superblock.s_uuid,
@@ -120,6 +125,8 @@ pub fn read_info(image: Arc<dyn Blob>) -> Result<Info, ReadError> {
             .unwrap_or(u32::MAX)
             .min(superblock.s_inodes_count),
         features: features::names(superblock),
+        mounts: superblock.s_mnt_count,
+        mounted: Timestamp::from_seconds(i64::try_from(mounted).unwrap_or(i64::MAX)),
         needs_recovery,
         has_errors: superblock.s_state & EXT4_ERROR_FS != 0,
     })
