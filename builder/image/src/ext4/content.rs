@@ -22,6 +22,8 @@ use crate::tree::{Content, Kind, Segment, read_exact_at};
 const BATCH_BYTES: u64 = 1 << 20;
 /// And no more than so many pieces.
 const BATCH_ITEMS: usize = 1024;
+/// More threads than this would only wait for each other.
+const THREADS_MAX: usize = 16;
 /// Longer segments are divided among the threads.
 const ITEM_BYTES: u64 = 8 << 20;
 
@@ -60,7 +62,7 @@ pub(crate) fn copy_all(
     };
     std::thread::scope(|scope| {
         let mut others = Vec::new();
-        for _ in 1..threads.get() {
+        for _ in 1..threads.get().min(THREADS_MAX) {
             let other = std::thread::Builder::new().spawn_scoped(scope, work);
             others.push(other.map_err(WriteError::Thread)?);
         }

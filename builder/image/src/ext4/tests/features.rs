@@ -145,3 +145,21 @@ fn a_least_amount_of_free_space() {
         }
     }
 }
+
+#[test]
+fn label_and_reserved_blocks() {
+    let mut tree = Tree::new(metadata(0o755));
+    file(&mut tree, "f");
+    let options = Options {
+        size: Size::Bytes(64 << 20),
+        label: "sixteen bytes ok".into(),
+        reserved_percent: 7,
+        ..options()
+    };
+    let image = image(&tree, &options);
+    fsck(&image);
+    if let Some(text) = debugfs(&image, "stats") {
+        assert!(text.contains("sixteen bytes ok\n"), "{text}");
+        assert!(text.contains(&format!("{}\n", 16_384 * 7 / 100)), "{text}");
+    }
+}

@@ -87,6 +87,43 @@ fn large_images_stay_sparse() {
     fsck(&image);
 }
 
+#[test]
+fn the_journal_is_as_large_as_mke2fs_makes_it() {
+    let tree = Tree::new(metadata(0o755));
+    for mebibytes in [
+        7, 9, 127, 129, 1023, 1025, 2049, 17_000, 33_000, 66_000, 133_000,
+    ] {
+        let options = Options {
+            size: Size::Bytes(mebibytes << 20),
+            inodes: Inodes::PerBytes(1 << 20),
+            ..options()
+        };
+        let summary = image(&tree, &options).summary;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        File::create(&path)
+            .unwrap()
+            .set_len(mebibytes << 20)
+            .unwrap();
+        let arguments = "-q -F -t ext4 -b 4096 -i 1048576 -E nodiscard,lazy_journal_init=1";
+        let path = path.to_str().unwrap();
+        let arguments: Vec<&str> = arguments.split(' ').chain([path]).collect();
+        let Some(output) = oracle("mke2fs", &arguments) else {
+            return;
+        };
+        assert!(output.status.success(), "{output:?}");
+        let Some(output) = oracle("dumpe2fs", &["-h", path]) else {
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Total journal blocks:"));
+        let expected = line.map_or(0, |count| count.trim().parse().unwrap());
+        assert_eq!(summary.blocks_journal, expected, "{mebibytes} MiB");
+    }
+}
+
 /// Block numbers of more than 32 bits; only a file system in memory has files of that size.
 #[test]
 fn more_than_sixteen_tebibytes() {
