@@ -224,7 +224,7 @@ impl<'a> Entries<'a> {
             "this entry's content"
         };
         let reason = format!(
-            "the archive is cut off: it ends within {what}, which reaches to byte {}",
+            "the archive is cut off: it ends within {what}, which reaches to byte {}; get it again",
             self.content_end
         );
         TarError::Corrupt { at, reason }
@@ -260,7 +260,7 @@ impl<'a> Entries<'a> {
             let reason = if at.offset == 0 {
                 "the first header's checksum is wrong; this is no tar archive"
             } else {
-                "a header's checksum is wrong; the archive is damaged here or before"
+                "a header's checksum is wrong: the archive is damaged here or before; get it again"
             };
             return Err(corrupt(at, reason));
         }
@@ -298,7 +298,7 @@ impl<'a> Entries<'a> {
             Ok(BLOCK_BYTES) => Ok(Some(Header(block))),
             Ok(_) => Err(corrupt(
                 at,
-                "the archive is cut off: it ends within a header",
+                "the archive is cut off: it ends within a header; get it again",
             )),
             Err(source) if input::is_end(&source) => Err(self.content_error(source)),
             Err(source) => Err(TarError::Read { at, source }),
@@ -307,7 +307,7 @@ impl<'a> Entries<'a> {
 
     /// A block that must be there.
     pub(super) fn need_block(&mut self, at: &At) -> Result<Header, TarError> {
-        let reason = "the archive is cut off: it ends within this entry's headers";
+        let reason = "the archive is cut off: it ends within this entry's headers; get it again";
         self.read_block()?
             .ok_or_else(|| corrupt(at.clone(), reason))
     }

@@ -35,8 +35,9 @@
 //! `..` in the path of an entry or in a hard link's target is refused, where GNU tar leaves the
 //! entry out and goes on: whoever packed `a/../b` meant a folder `a` that the archive need not
 //! have, or a symbolic link of that name, so there is no reading that is surely meant. Unknown
-//! types, multi-volume parts, unknown ACL forms, and a lone block of zeroes with an entry behind
-//! it are refused too. Extended header keywords that coop does not know are counted in
+//! types, multi-volume parts, unknown ACL forms, headers that end the archive without an entry,
+//! sparse maps that are out of order, and a lone block of zeroes with an entry behind it are
+//! refused too. `tests/nasty` has the whole table. Extended header keywords that coop does not know are counted in
 //! [`Summary::ignored`].
 
 mod acl;

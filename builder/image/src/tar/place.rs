@@ -123,7 +123,8 @@ impl Placer {
         let mut depth = 0_usize;
         for part in components(path) {
             if part == b".." {
-                return Err(conflict(entry, "the path has '..' in it"));
+                let reason = "the path has '..' in it; pack it again with plain paths";
+                return Err(conflict(entry, reason));
             }
             if part.len() > NAME_LENGTH_MAX {
                 return Err(limit(format!(
@@ -262,11 +263,14 @@ impl Placer {
         let stripped = strip(target, self.strip_components)
             .ok_or_else(|| refuse("nothing of the target is left after stripping"))?;
         if components(stripped).any(|part| part == b"..") {
-            return Err(refuse("the target has '..' in it"));
+            return Err(refuse(
+                "the target has '..' in it; pack it again with plain paths",
+            ));
         }
-        let id = tree
-            .lookup(stripped)
-            .map_err(|error| refuse(&error.to_string()))?;
+        let id = tree.lookup(stripped).map_err(|error| match error {
+            TreeError::NotFound(_) => refuse("no entry before has that path; it must come first"),
+            other => refuse(&other.to_string()),
+        })?;
         if tree.entries(id).is_some() {
             return Err(refuse("the target is a directory"));
         }

@@ -461,6 +461,15 @@ fn symlinks_to_directories_are_kept_on_request() {
         names(&tree),
         ["/", "/lib", "/usr", "/usr/lib", "/usr/lib/x"]
     );
+    if !have("tar") {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a.tar"), &bytes).unwrap();
+    let extract = "mkdir out; tar -C out --keep-directory-symlink -xpf a.tar; cd out; find | sort";
+    let listed = String::from_utf8(sh(temp.path(), extract)).unwrap();
+    let listed: Vec<&str> = listed.lines().map(|path| &path[1..]).collect();
+    assert_eq!(listed, ["", "/lib", "/usr", "/usr/lib", "/usr/lib/x"]);
 }
 
 #[test]
