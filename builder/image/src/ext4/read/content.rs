@@ -23,7 +23,8 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     /// The content that a mapping leads to.
     pub(super) fn mapped(mut self, mapping: &Mapping) -> Result<Content, ReadError> {
-        let mut segments = Vec::new();
+        // Nearly always as many as runs.
+        let mut segments = Vec::with_capacity(mapping.runs.len());
         for run in mapping.runs.iter().filter(|run| run.written) {
             self.push_run(*run, &mut segments)?;
         }

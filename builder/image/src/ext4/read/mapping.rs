@@ -260,6 +260,10 @@ impl Reader<'_> {
         header: &ExtentHeader,
         end: u64,
     ) -> Result<(), ReadError> {
+        if self.found.runs.is_empty() {
+            // Most files have one leaf, with one extent.
+            self.found.runs = Vec::with_capacity(header.eh_entries.into());
+        }
         for index in 0..header.eh_entries {
             let extent = entry_at(bytes, index).and_then(Extent::decode);
             let extent =
