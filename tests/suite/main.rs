@@ -13,3 +13,4 @@ mod run;
 mod support;
 mod terminal;
 mod tidy;
+mod verbs;

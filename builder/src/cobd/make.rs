@@ -18,6 +18,7 @@ use fs_err as fs;
 use super::identity;
 use super::input::{self, Archive, Watched};
 use crate::inputs::seed;
+use crate::recipe::{Diagnostic, Overrides};
 use crate::staged_file::StagedFile;
 
 /// Why there is no image.
@@ -50,6 +51,9 @@ pub enum MakeError {
         /// Why.
         source: FolderError,
     },
+    /// An override does not fit the tree.
+    #[error(transparent)]
+    Override(Box<Diagnostic>),
     /// The image would be a part of what it is made from.
     #[error("{} is inside {}, which it is to be made from", output.display(), folder.display())]
     Inside {
@@ -114,6 +118,8 @@ pub struct MakeRequest<'a> {
     pub time: Option<Timestamp>,
     /// Takes the place of the source's owners.
     pub owner: Option<Owner>,
+    /// Changes to the tree, made after that.
+    pub overrides: Option<Overrides>,
     /// Whether the image must be on the disk before it has its name.
     pub sync: bool,
 }
@@ -173,7 +179,7 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
                 observer,
             )?;
             tell_ignored(&archive.name, &summary.ignored, observer);
-            finish_tree(&mut tree, &request, &mut options);
+            finish_tree(&mut tree, &request, &mut options)?;
             stream.identify(options.uuid, options.hash_seed, options.time);
             let image = write(observer, || stream.finish(&tree)).map_err(ext4_error)?;
             (tree, image, summary.ignored)
@@ -184,7 +190,7 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
             xattrs,
         } => {
             let mut tree = read_folder(path, *cross_mounts, *xattrs, observer)?;
-            finish_tree(&mut tree, &request, &mut options);
+            finish_tree(&mut tree, &request, &mut options)?;
             let image = write(observer, || ext4::write(&tree, &options, staged.file()));
             (tree, image.map_err(ext4_error)?, BTreeMap::new())
         }
@@ -201,9 +207,17 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
 }
 
 /// Does what the request asks for with the source's tree, and settles what derives from it.
-fn finish_tree(tree: &mut Tree, request: &MakeRequest<'_>, options: &mut ext4::Options) {
+fn finish_tree(
+    tree: &mut Tree,
+    request: &MakeRequest<'_>,
+    options: &mut ext4::Options,
+) -> Result<(), MakeError> {
     if let Some(owner) = request.owner {
         set_owner(tree, owner);
+    }
+    if let Some(overrides) = &request.overrides {
+        let time = youngest(tree);
+        overrides.apply(tree, time).map_err(MakeError::Override)?;
     }
     if let Some(latest) = request.time {
         clamp_times(tree, latest);
@@ -212,6 +226,7 @@ fn finish_tree(tree: &mut Tree, request: &MakeRequest<'_>, options: &mut ext4::O
     let digest = identity::digest(tree, options);
     options.uuid = request.uuid.unwrap_or_else(|| seed(&digest, "uuid"));
     options.hash_seed = seed(&digest, "hash seed");
+    Ok(())
 }
 
 /// Refuses an output that the next run would read as a part of its source.

@@ -12,6 +12,7 @@ mod kernel_config;
 mod model;
 mod names;
 mod node;
+mod overrides;
 mod resolve;
 mod units;
 mod variables;
@@ -34,6 +35,7 @@ pub use model::{
     RootSize, Rootfs, RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep,
     User, UserId, Variant, canonical,
 };
+pub use overrides::Overrides;
 pub use resolve::check_memory;
 pub use units::{ByteCount, Percent, forwards_overlap, parse_duration, parse_forward};
 
@@ -108,6 +110,22 @@ pub fn read(
         }]
     })?;
     parse(&text, file, sets)
+}
+
+/// Reads a file of overrides; see [`Overrides`].
+///
+/// # Errors
+/// As [`Overrides::parse`]; also if the file cannot be read, is not UTF-8 or is too large.
+pub fn read_overrides(file: &Path) -> Result<Overrides, Vec<Diagnostic>> {
+    let text = read_text(file).map_err(|reason| {
+        vec![Diagnostic {
+            file: file.to_owned(),
+            place: None,
+            problem: Problem::Limit(reason.replace("recipe", "file of overrides")),
+            hint: None,
+        }]
+    })?;
+    Overrides::parse(&text, file)
 }
 
 fn read_text(file: &Path) -> Result<String, String> {

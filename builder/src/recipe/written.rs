@@ -323,7 +323,7 @@ fn file(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<FileEntry> {
 
 /// Reads a mode: octal, as `0o755` or `0755`. A number without the leading zero is refused: YAML
 /// would make `755` a decimal number, and nobody means that.
-fn mode(text: &str) -> Result<u16, String> {
+pub(super) fn mode(text: &str) -> Result<u16, String> {
     const MODE_MAX: u16 = 0o7777;
     let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix('0'));
     let octal = |digits: &&str| {

@@ -40,7 +40,15 @@ Examples:
 The image is raw ext4 without a partition table, and the same bytes for the same archive, compressed
 or not, from a file or a pipe. It appears whole at the end, or not at all. From a folder all times of
 a file become its modification time; nothing needs root, and --owner and --time make the image the
-same on every host.";
+same on every host.
+
+A file of overrides is a list, done in its order and after --owner:
+  - {path: /usr/bin/sudo, mode: 0o4755, owner: 0, group: 0}
+  - {path: /home/me, owner: 1000, group: 1000, recursive: true}
+  - {path: /usr/bin/app, xattrs: {user.note: text, user.bytes: 0x00ff}}
+  - {path: /dev/console, make: {char: \"5:1\"}, mode: 0o600}   # or block, symlink: TARGET
+  - {path: /run/pipe, make: fifo}                              # or directory
+  - {path: /var/cache/junk, removed: true}";
 
 /// `coop image build`.
 #[derive(Args, Debug)]
@@ -91,6 +99,9 @@ pub(crate) struct ImageBuildOptions {
     /// Make this user and group, as numbers, the owner of everything
     #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
     pub(crate) owner: Option<Owner>,
+    /// Change owners, modes and attributes, make devices, or remove things, as this YAML file says
+    #[arg(long, value_name = "FILE")]
+    pub(crate) overrides: Option<PathBuf>,
     /// Drop so many leading components from the names of an archive
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) strip_components: usize,

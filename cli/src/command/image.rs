@@ -11,6 +11,7 @@ use coop_appliance::MANIFEST_NAME;
 use coop_builder::cobd::{
     self, Archive, Made, MakeError, MakeRequest, ResizeError, ResizeRequest, Source,
 };
+use coop_builder::recipe;
 use coop_image::ext4::{self, Journal, Size};
 use coop_image::tree::Timestamp;
 use coop_runtime::event::Observer;
@@ -39,6 +40,7 @@ pub(crate) fn build(
         return Err(failure
             .with_hint("an image has holes and is written out of order; name a file with -o"));
     }
+    let overrides = options.overrides.as_deref().map(recipe::read_overrides);
     let request = MakeRequest {
         source: open(options)?,
         output: &options.output,
@@ -46,6 +48,7 @@ pub(crate) fn build(
         uuid: options.uuid.map(|uuid| uuid.0),
         time: time(options, environment)?,
         owner: options.owner,
+        overrides: overrides.transpose().map_err(Failure::recipe)?,
         sync: !options.no_sync,
     };
     let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
@@ -60,7 +63,7 @@ pub(crate) fn build(
             signal.shell_code(),
             "the work was stopped by a signal; the output is as it was",
         ),
-        None => explain(&error),
+        None => explain(error),
     })?;
     if options.json {
         render_json::value(&describe(options, &made));
@@ -218,9 +221,10 @@ fn time(
     Ok(Some(Timestamp::from_seconds(seconds)))
 }
 
-fn explain(error: &MakeError) -> Failure {
-    let failure = Failure::work(error);
+fn explain(error: MakeError) -> Failure {
+    let failure = Failure::work(&error);
     match error {
+        MakeError::Override(diagnostic) => Failure::recipe(vec![*diagnostic]),
         MakeError::Folder { .. } => failure.with_hint(
             "a folder that its user may not read whole can be packed by somebody who may: tar -C DIR -c . | coop image build -",
         ),
