@@ -460,20 +460,14 @@ fn a_damaged_archive_leaves_no_image() {
 }
 
 /// Starts a build that has got half of an archive and waits for more.
-fn waiting(place: &Place) -> (Process, std::process::ChildStdin) {
-    let mut helper = support::unprivileged("cat")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = helper.stdin.take().unwrap();
+fn waiting(place: &Place) -> (Process, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
     let mut command = place.coop(&["image", "build", "-", "-o", "x.cobd", "--progress", "json"]);
-    command.stdin(helper.stdout.take().unwrap());
-    let build = Process::start(&mut command, DEADLINE);
+    let build = Process::start(command.stdin(reader), DEADLINE);
     let bytes = fs::read(place.path("a.tar")).unwrap();
-    stdin.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    writer.write_all(&bytes[..bytes.len() / 2]).unwrap();
     build.expect_on_stderr("task_started");
-    (build, stdin)
+    (build, writer)
 }
 
 #[test]
@@ -486,7 +480,7 @@ fn a_stopped_build_leaves_the_old_image() {
         (Signal::TERM, Some(143)),
         (Signal::KILL, None),
     ] {
-        let (build, _stdin) = waiting(&place);
+        let (build, _writer) = waiting(&place);
         build.signal(signal);
         assert_eq!(build.end().code(), code);
         assert_eq!(place.names(), before);
