@@ -16,18 +16,22 @@ use super::facts::Bytes;
 use super::{required, skip};
 
 const PREFIX: &str = "coop-images-";
-/// Large enough for every image that ext4 can be; the file has no blocks before they are written.
+/// Large enough for every image; the file has no blocks before they are written.
 const DEVICE_BYTES: u64 = 40 << 40;
+/// As large as files are where [`folder`] is no memory.
+const DEVICE_BYTES_ON_DISK: u64 = 15 << 40;
+/// A memory that has less free is not used.
+const MEMORY_MIN: u64 = 4 << 30;
 /// How long the kernel may take to let go of a device.
 const RELEASE: Duration = Duration::from_secs(20);
 
-/// A folder in memory where there is one.
+/// A folder in memory, where there is one with room.
 pub fn folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        return memory.into();
+    match rustix::fs::statvfs(memory) {
+        Ok(found) if found.f_bavail * found.f_frsize >= MEMORY_MIN => memory.into(),
+        _ => std::env::temp_dir(),
     }
-    std::env::temp_dir()
 }
 
 /// A file for one image after the other, with a loop device over it where there may be one. The
@@ -46,7 +50,9 @@ impl Place {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = folder().join(format!("{PREFIX}{}-{number}", std::process::id()));
         let file = fs::File::create(&path).unwrap();
-        file.set_len(DEVICE_BYTES).unwrap();
+        file.set_len(DEVICE_BYTES)
+            .or_else(|_| file.set_len(DEVICE_BYTES_ON_DISK))
+            .unwrap();
         let device = if mounts { attach(&path) } else { None };
         Self { path, device }
     }

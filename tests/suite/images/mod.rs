@@ -165,6 +165,10 @@ impl Examiner {
         let output = self.place.emptied();
         let summary = ext4::write(tree, options, &output)
             .map_err(|error| format!("the writer refuses: {error}"))?;
+        match ext4::measure(tree, options) {
+            Ok(measured) if measured == summary => {}
+            other => return Err(format!("measured as {other:?}, written as {summary:?}")),
+        }
         self.look(tree, options, &summary, more.dump)?;
         if more.repeat {
             self.repeat(tree, options, &summary)?;
