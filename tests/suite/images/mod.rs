@@ -15,7 +15,8 @@
 //!   on) for damage; it finds by path, up to 4096 bytes; it gives no attributes, device numbers,
 //!   link counts and inode numbers; it walks holes block by block, so files above 24 MiB are left
 //!   out.
-//!   Link targets with a component of more than 255 bytes are damage to it, too.
+//!   Link targets with a component of more than 255 bytes are damage to it, too. Of two names with
+//!   one hash it may find one only.
 //! - debugfs dumps files, folders and links, with 32 bits of the modification time and nine of the
 //!   mode; special files and attributes not at all.
 //! - e2fsck takes times from 2310-04-04 to 2378-04-22 for times before 1970 as old kernels wrote
@@ -209,7 +210,7 @@ impl Examiner {
             peer::refuses_values(self.place.opened())?;
             self.counts.values += 1;
         } else {
-            let limits = view::check(self.place.opened(), &expected)?;
+            let limits = view::check(self.place.opened(), options, &expected)?;
             self.counts.view.add(&limits);
             if peer::check(self.place.opened(), options, &expected)? {
                 self.counts.peer += 1;

@@ -1,9 +1,12 @@
 //! Images as the ext4-view crate reads them, and exactly what it cannot read.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 
+use coop_image::ext4::Options;
 use coop_image::tree::Timestamp;
 use ext4_view::{Ext4, Ext4Error, FileType, Metadata, Path, PathBuf};
+use mkext4::dirhash::{Signedness, half_md4};
 
 use super::facts::{Bytes, Facts, Snapshot, Type, compare, escape, join};
 
@@ -24,6 +27,8 @@ pub struct Limits {
     pub paths: u64,
     /// Files beyond [`CONTENT_MAX`].
     pub contents: u64,
+    /// Names that it does not find by path: another one of the folder has the same hash.
+    pub twins: u64,
     /// Links whose target has a component that is longer than a name.
     pub targets: u64,
 }
@@ -34,6 +39,7 @@ impl Limits {
         self.paths += other.paths;
         self.contents += other.contents;
         self.targets += other.targets;
+        self.twins += other.twins;
     }
 }
 
@@ -48,7 +54,7 @@ pub fn refuses_values(image: File) -> Result<(), String> {
 
 /// Reads an image and compares: kind, mode, owner, the four times, size, content, target, names.
 /// It gives no device numbers, attributes, link counts or inode numbers.
-pub fn check(image: File, expected: &Snapshot) -> Result<Limits, String> {
+pub fn check(image: File, options: &Options, expected: &Snapshot) -> Result<Limits, String> {
     let mut limits = Limits::default();
     if is_odd(&expected[&b"/"[..]]) {
         // The root cannot be read, so nothing can.
@@ -65,7 +71,9 @@ pub fn check(image: File, expected: &Snapshot) -> Result<Limits, String> {
     let fs = Ext4::load(Box::new(image)).map_err(|error| format!("ext4-view: {error}"))?;
     let mut walk = Walk {
         fs,
+        hash_seed: options.hash_seed,
         expected,
+        unfound: BTreeSet::new(),
         wanted: Snapshot::new(),
         found: Snapshot::new(),
         limits,
@@ -77,7 +85,10 @@ pub fn check(image: File, expected: &Snapshot) -> Result<Limits, String> {
 
 struct Walk<'e> {
     fs: Ext4,
+    hash_seed: [u8; 16],
     expected: &'e Snapshot,
+    /// Folders that are not found by path.
+    unfound: BTreeSet<Vec<u8>>,
     /// What is expected of what can be read.
     wanted: Snapshot,
     found: Snapshot,
@@ -139,7 +150,29 @@ impl Walk<'_> {
         let ends = (1..path.len()).filter(|at| path[*at] == b'/');
         ends.chain([path.len()]).any(|end| {
             let is_parent = end < path.len();
-            is_odd(&self.expected[&path[..end]]) || is_parent && end > PATH_MAX
+            is_odd(&self.expected[&path[..end]])
+                || is_parent && (end > PATH_MAX || self.unfound.contains(&path[..end]))
+        })
+    }
+
+    /// Whether a name on a path has the hash of another one in its folder: such names can lie in
+    /// the leaf after the one that the index names, where ext4-view does not look.
+    fn has_twin(&self, path: &[u8]) -> bool {
+        let seed = [0, 4, 8, 12].map(|at| {
+            let word = self.hash_seed[at..].first_chunk();
+            u32::from_le_bytes(*word.unwrap())
+        });
+        let ends = (1..path.len()).filter(|at| path[*at] == b'/');
+        ends.chain([path.len()]).any(|end| {
+            let start = path[..end].iter().rposition(|byte| *byte == b'/').unwrap() + 1;
+            let (folder, name) = (&path[..start], &path[start..end]);
+            let hash = |name: &[u8]| half_md4(&seed, Signedness::Signed, name).0;
+            let siblings = self.expected.range(folder.to_vec()..);
+            siblings
+                .take_while(|(other, _)| other.starts_with(folder))
+                .map(|(other, _)| &other[start..])
+                .filter(|other| !other.contains(&b'/') && *other != name)
+                .any(|other| hash(other) == hash(name))
         })
     }
 
@@ -148,6 +181,11 @@ impl Walk<'_> {
         let entries = match self.fs.read_dir(folder) {
             Err(Ext4Error::PathTooLong) if folder.len() > PATH_MAX => {
                 self.limits.paths += 1;
+                return Ok(());
+            }
+            Err(Ext4Error::NotFound) if self.has_twin(folder) => {
+                self.limits.twins += 1;
+                self.unfound.insert(folder.to_vec());
                 return Ok(());
             }
             entries => entries.map_err(wrong)?,
@@ -206,7 +244,16 @@ impl Walk<'_> {
                         ..facts
                     });
                 } else {
-                    facts.content = Some(self.content(path).map_err(wrong)?);
+                    match self.content(path) {
+                        Err(Ext4Error::NotFound) if self.has_twin(path) => {
+                            self.limits.twins += 1;
+                            wanted = wanted.map(|facts| Facts {
+                                content: None,
+                                ..facts
+                            });
+                        }
+                        content => facts.content = Some(content.map_err(wrong)?),
+                    }
                 }
             }
             Type::Symlink => {
@@ -225,8 +272,19 @@ impl Walk<'_> {
                         ..facts
                     });
                 } else {
-                    let target = self.fs.read_link(path).map_err(wrong)?;
-                    facts.target = Some(target.as_ref().to_vec());
+                    match self.fs.read_link(path) {
+                        Err(Ext4Error::NotFound) if self.has_twin(path) => {
+                            self.limits.twins += 1;
+                            wanted = wanted.map(|facts| Facts {
+                                target: None,
+                                ..facts
+                            });
+                        }
+                        target => {
+                            let target = target.map_err(wrong)?;
+                            facts.target = Some(target.as_ref().to_vec());
+                        }
+                    }
                 }
             }
             _ => {}
