@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 if [ -z "${COOP:-}" ]; then
     (cd "$here/.." && cargo build --release --locked -p coop >&2)
-    COOP="$here/../target/release/coop image build {src} -o {out}"
+    COOP="$(printf %q "$here/../target/release/coop") image build {src} -o {out} --no-sync --progress none"
 fi
 if [ -z "${MKEXT4:-}" ]; then
     (cd "$here/mkext4" && cargo build --release --locked >&2)

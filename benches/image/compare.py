@@ -35,7 +35,6 @@ class Command:
     name: str
     arguments: list
     image: bool = True
-    stdin: Path | None = None
     runs: list = field(default_factory=list)
     note: str = ""
 
@@ -62,6 +61,7 @@ class Tools:
 
     def __init__(self, arguments):
         self.coop = shlex.split(arguments.coop)
+        self.sized = "image" in self.coop
         self.peer = arguments.mkext4
         self.missing = set()
         folder = arguments.e2fsprogs
@@ -113,7 +113,7 @@ def measure(command, out, timeout):
     memory = out.with_suffix(".memory")
     arguments = [TIME, "-o", str(memory), "-f", "%M"]
     arguments += [part.replace("{out}", str(out)) for part in command.arguments]
-    stdin = os.open(command.stdin or os.devnull, os.O_RDONLY)
+    stdin = os.open(os.devnull, os.O_RDONLY)
     log = out.with_suffix(".log")
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, said, 1), (os.POSIX_SPAWN_DUP2, said, 2)]
@@ -259,11 +259,17 @@ def image_size(facts):
     return -(-(content + content // 8 + 80 * MEBI) // MEBI) * MEBI
 
 
-def coop_command(tools, source, size=None, name=COOP, stdin=None):
+def coop_command(tools, source, facts, name=COOP):
     words = [word.replace("{src}", str(source)) for word in tools.coop]
-    if size and tools.sized:
-        words += ["--size", str(size)]
-    return Command(name, words, stdin=stdin)
+    if tools.sized:
+        words += ["--size", f"{image_size(facts) >> 20}MiB", "--inodes", str(facts["inodes"] + 100)]
+    return Command(name, words)
+
+
+def piped_coop_command(tools, archive, facts):
+    words = shlex.join(coop_command(tools, "-", facts).arguments).replace("'{out}'", "{out}")
+    line = f"cat {shlex.quote(str(archive))} | {words}"
+    return Command("coop, through a pipe", ["sh", "-c", line])
 
 
 def image_commands(tools, source, facts, kind):
@@ -271,7 +277,7 @@ def image_commands(tools, source, facts, kind):
     size, inodes = image_size(facts), facts["inodes"] + 100
     mke2fs = [*tools.mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", "256", "-m", "0"]
     commands = [
-        coop_command(tools, source, size),
+        coop_command(tools, source, facts),
         Command("mke2fs -d", [*mke2fs, "-N", str(inodes), "-d", str(source), "{out}", f"{size >> 20}M"]),
     ]
     if tools.peer:
@@ -310,10 +316,7 @@ def all_cases(tools, options):
         more = {"inodes": known["inodes"]}
         add(name, f"{title}, from tar", [name], rounds[name], commands, **more)
         if name == "debian":
-            pipe = coop_command(tools, "-", name="coop, through a pipe")
-            pipe.arguments = ["sh", "-c", f"cat {shlex.quote(str(archive))} | {shlex.join(pipe.arguments)}"]
-            pipe.arguments[2] = pipe.arguments[2].replace("'{out}'", "{out}")
-            commands.append(pipe)
+            commands.append(piped_coop_command(tools, archive, known))
             if options.memory:
                 again = [*image_commands(tools, archive, known, "tar"), Command(copy.name, copy.arguments, False)]
                 add("debian-memory", f"{title}, from tar, output in a tmpfs", [name], 15, again, out=options.memory, **more)
@@ -339,7 +342,7 @@ def all_cases(tools, options):
     known = facts("debian")
     for name, (file, peers) in unpack.items():
         path = at / file
-        commands = [coop_command(tools, path, image_size(known))]
+        commands = [coop_command(tools, path, known)]
         for words in peers:
             if tools.find(words[0]):
                 line = f"exec {shlex.join(words)} < {shlex.quote(str(path))} > /dev/null"
@@ -357,7 +360,7 @@ def all_cases(tools, options):
     known = facts("large")
     copy = Command("cp of the tar", ["cp", str(at / "large.tar"), "{out}"], image=False)
     add("large", "4 GiB tar, output in a tmpfs" if options.memory else "4 GiB tar", ["large"], 2,
-        [coop_command(tools, at / "large.tar", image_size(known)), copy], inodes=known["inodes"],
+        [coop_command(tools, at / "large.tar", known), piped_coop_command(tools, at / "large.tar", known), copy], inodes=known["inodes"],
         check_each=False, out=options.memory)
     return cases
 
@@ -424,7 +427,6 @@ def parse():
 def main():
     options = parse()
     tools = Tools(options)
-    tools.sized = "image" in tools.coop
     if not options.memory.is_dir() or not room(options.memory, 7 << 30):
         print(f"{options.memory} is missing or has less than 7 GiB: no outputs in a tmpfs", file=sys.stderr)
         options.memory = None
