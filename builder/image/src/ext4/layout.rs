@@ -20,8 +20,9 @@ const DENSE_BYTES: u64 = 128 << 20;
 const DENSE_BYTES_PER_INODE: u64 = 4096;
 /// Bytes of further free space per inode.
 const BYTES_PER_INODE: u64 = 16384;
-/// The journal takes no shorter pieces than this between what is placed already, in blocks.
-const JOURNAL_PIECE_MIN: u64 = 1024;
+/// The journal takes no shorter pieces than this between what is placed already, in blocks: what a
+/// stream leaves free for descriptors is longer, and filled.
+const JOURNAL_PIECE_MIN: u64 = 64;
 
 /// The blocks of one inode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

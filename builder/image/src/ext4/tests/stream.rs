@@ -215,6 +215,26 @@ fn free_blocks_are_holes() {
 }
 
 #[test]
+fn what_is_left_for_descriptors_is_used() {
+    for block_size in [BlockSize::Kib1, BlockSize::Kib4] {
+        let options = Options {
+            block_size,
+            ..options()
+        };
+        let mut tree = Tree::new(metadata(0o755));
+        let mut streaming = begin(&mut tree, &options);
+        let mut content = std::io::repeat(9);
+        let length = 140 << 20;
+        let (blob, offset) = streaming.stream.keep(&mut content, 0, length).unwrap();
+        let content = Content::contiguous(blob, offset, length);
+        add(&mut tree, InodeId::ROOT, b"f", 0o644, Kind::File(content));
+        let image = streaming.finish(&tree);
+        fsck(&image);
+        assert!(image.summary.blocks_free < 70, "{:?}", image.summary);
+    }
+}
+
+#[test]
 fn content_is_readable_before_the_end() {
     let mut tree = Tree::new(metadata(0o755));
     let mut streaming = begin(&mut tree, &options());
