@@ -106,6 +106,13 @@ fn images_of_mke2fs_read_as_their_source() {
     let choice: Vec<_> = combinations.iter().rev().step_by(step).collect();
     for program in programs() {
         for options in &choice {
+            // Newer ones call it otherwise.
+            let is_installed = program == "mke2fs";
+            let options = if is_installed {
+                (*options).clone()
+            } else {
+                options.replace("-r 0", "-E revision=0")
+            };
             sh(
                 temp.path(),
                 &format!(": > a.img; {program} -q -F {options} 2> log || {{ cat log; exit 1; }}"),
@@ -113,12 +120,14 @@ fn images_of_mke2fs_read_as_their_source() {
             let tree = read_path(&temp.path().join("a.img"));
             let tree = tree.unwrap_or_else(|error| panic!("{program} {options}: {error}"));
             // mke2fs writes no attributes into a file system without feature bits.
-            let xattrs = !options.contains("-r 0") && !options.contains("^ext_attr");
+            let xattrs = !["-r 0", "revision=0", "^ext_attr"]
+                .iter()
+                .any(|option| options.contains(option));
             let mut found = describe_tree(&tree, Look { xattrs, ..look() });
             found.remove("/before-epoch");
             found.remove("/after-2038");
             let expected = if xattrs { &full } else { &bare };
-            assert_same(&whole_seconds(found), expected, options);
+            assert_same(&whole_seconds(found), expected, &options);
         }
     }
 }
