@@ -1,7 +1,8 @@
 //! What each fuzz target does with its input. The ordinary tests replay the corpus through the
 //! same functions, so this file knows neither.
 
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use coop_builder::debian::mirror::AptSources;
@@ -11,6 +12,7 @@ use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
+use coop_image::compress::{self as unpacking, Limits};
 use coop_image::tree::{Blob, BlobId, Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, tar};
 
@@ -25,8 +27,9 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("tar", tar),
+    ("compress", compress),
     ("cpio", cpio),
     ("ext4_reader", ext4_reader),
     ("agent", agent),
@@ -150,6 +153,31 @@ fn stream_tar(data: &[u8]) -> Result<Tree, tar::TarError> {
         &options,
     )?;
     Ok(tree)
+}
+
+/// Unpacks with one thread and with several, which must agree.
+pub fn compress(data: &[u8]) {
+    let limits = Limits {
+        output_bytes: BYTES_MAX,
+        ..Limits::default()
+    };
+    let read = |opened: io::Result<(_, Box<dyn Read + Send>)>| {
+        let mut bytes = Vec::new();
+        opened.and_then(|(_, mut reader)| reader.read_to_end(&mut bytes))?;
+        io::Result::Ok(bytes)
+    };
+    let options = unpacking::Options {
+        limits,
+        threads: NonZeroUsize::MIN.saturating_add(1),
+    };
+    let data = data.to_vec();
+    let alone = read(unpacking::decompress(Cursor::new(data.clone()), limits));
+    let threaded = read(unpacking::decompress_threaded(Cursor::new(data), options));
+    match (alone, threaded) {
+        (Ok(alone), Ok(threaded)) => assert!(alone == threaded),
+        (Err(_), Err(_)) => {}
+        (alone, threaded) => panic!("{:?} {:?}", alone.err(), threaded.err()),
+    }
 }
 
 /// Reads an initramfs; what the writer then takes must read back.
