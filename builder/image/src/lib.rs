@@ -9,7 +9,9 @@ pub mod compare;
 pub mod compress;
 pub mod cpio;
 pub mod ext4;
+pub mod fat;
 pub mod folder;
+pub mod partition;
 pub mod swap;
 pub mod tar;
 #[cfg(test)]

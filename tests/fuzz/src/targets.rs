@@ -13,8 +13,9 @@ use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::compress::{self as unpacking, Limits};
+use coop_image::partition::{self, SectorSize};
 use coop_image::tree::{Blob, BlobId, Kind, Metadata, Tree};
-use coop_image::{cpio, ext4, tar};
+use coop_image::{cpio, ext4, fat, tar};
 
 /// Inputs and outputs stay below this.
 const BYTES_MAX: u64 = 1 << 20;
@@ -27,10 +28,12 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
+    ("partition", partition),
+    ("fat", fat),
     ("ext4_reader", ext4_reader),
     ("agent", agent),
     ("debian_index", debian_index),
@@ -190,6 +193,119 @@ pub fn cpio(data: &[u8]) {
         let again = cpio::read(&written[..], u64::MAX).expect("what was written reads back");
         assert_eq!(again, entries);
     }
+}
+
+/// Disks have at least so many bytes.
+const DISK_BYTES: usize = 256 << 10;
+
+/// Reads a partition table; its partitions lie on the disk and apart from each other. The input is
+/// the disk's first sectors and, behind the byte that says how it is read, its last ones.
+pub fn partition(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
+    let size = if choice & 1 == 0 {
+        SectorSize::B512
+    } else {
+        SectorSize::B4096
+    };
+    let options = partition::ReadOptions {
+        sector_size: (choice & 2 == 0).then_some(size),
+        use_backup: choice & 4 != 0,
+    };
+    let mut disk = data.to_vec();
+    if choice & 8 != 0 {
+        let (head, tail) = data.split_at(data.len() / 2);
+        disk = head.to_vec();
+        disk.resize(DISK_BYTES.saturating_sub(tail.len()).max(head.len()), 0);
+        disk.extend_from_slice(tail);
+    } else {
+        disk.resize(disk.len().max(DISK_BYTES), 0);
+    }
+    if choice & 16 != 0 {
+        reseal(&mut disk, size);
+    }
+    let bytes = disk.len() as u64;
+    let Ok(table) = partition::read(&disk, bytes, &options) else {
+        return;
+    };
+    let mut ends: Vec<(u64, u64)> = table
+        .partitions
+        .iter()
+        .filter(|part| !part.is_extended)
+        .map(|part| (part.first_byte, part.first_byte + part.length_bytes))
+        .collect();
+    ends.sort_unstable();
+    assert!(ends.iter().all(|(first, end)| first < end && *end <= bytes));
+    assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+}
+
+/// Gives headers of a GPT the checksums that they would need.
+fn reseal(disk: &mut [u8], size: SectorSize) {
+    let sector = usize::try_from(size.bytes()).expect("small");
+    let word = |disk: &[u8], at: usize| {
+        let field = disk.get(at..).and_then(|rest| rest.first_chunk());
+        field.map_or(0, |field| u32::from_le_bytes(*field) as usize)
+    };
+    for header in [sector, disk.len() - sector] {
+        let entries = word(disk, header + 72).saturating_mul(sector);
+        let length = word(disk, header + 80).saturating_mul(word(disk, header + 84));
+        if let Some(entries) = disk.get(entries..entries.saturating_add(length)) {
+            let crc = crc32(entries);
+            disk[header + 88..header + 92].copy_from_slice(&crc.to_le_bytes());
+        }
+        let length = word(disk, header + 12);
+        disk[header + 16..header + 20].fill(0);
+        if let Some(bytes) = disk.get(header..header.saturating_add(length)) {
+            let crc = crc32(bytes);
+            disk[header + 16..header + 20].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc: u32, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 }
+        })
+    })
+}
+
+/// Volumes have so many bytes: enough for 16 bits.
+const VOLUME_BYTES: u64 = 4 << 20;
+
+/// The first bytes of a volume; zeroes are behind them.
+#[derive(Debug)]
+struct Head(Vec<u8>);
+
+impl Blob for Head {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let left = usize::try_from(VOLUME_BYTES.saturating_sub(offset)).unwrap_or(0);
+        let length = buffer.len().min(left);
+        buffer[..length].fill(0);
+        let _ = self.0.read_at(&mut buffer[..length], offset)?;
+        Ok(length)
+    }
+}
+
+/// Reads a FAT volume; no two files share a byte of it.
+pub fn fat(data: &[u8]) {
+    let image = Arc::new(Head(data.to_vec()));
+    let size = VOLUME_BYTES;
+    let Ok(volume) = fat::read(image, size, &fat::ReadOptions::default()) else {
+        return;
+    };
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for inode in volume.tree.inodes() {
+        if let Kind::File(content) = &inode.kind {
+            let segments = content.segments.iter();
+            runs.extend(segments.map(|run| (run.blob_offset, run.blob_offset + run.length)));
+        }
+    }
+    runs.sort_unstable();
+    assert!(runs.iter().all(|(first, end)| first < end && *end <= size));
+    assert!(runs.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    touch_content(&volume.tree);
 }
 
 /// Reads an image that a guest may have made.
