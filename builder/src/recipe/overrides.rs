@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_place() {
         for (text, part) in [
-            ("- {path: /a, mod: 1}", "o.yaml:1:13: unknown key 'mod'"),
+            ("- {path: /a, mod: 1}", "o.yaml:1:14: unknown key 'mod'"),
             ("- {path: a, mode: 0o1}", "does not begin with '/'"),
             ("- {path: /../a, mode: 0o1}", "'..'"),
             ("- {path: /a, mode: 755}", "not an octal mode"),
@@ -374,7 +374,7 @@ mod tests {
             ),
             ("- {path: /a, xattrs: {user.a: 0x1}}", "even number"),
             ("path: /a", "a list"),
-            ("", "the file of overrides is empty"),
+            ("", "overrides must be a list, but this is nothing"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
