@@ -307,7 +307,7 @@ def all_cases(tools, options):
         "flat": "120 k files in one folder",
         "sparse": "8 GiB file with holes",
     }
-    rounds = {"debian": 15, "small": 5, "flat": 5, "sparse": 7}
+    rounds = {"debian": 15, "small": 5, "flat": 5, "sparse": 5}
     for name, title in titles.items():
         known = facts(name)
         archive = at / f"{name}.tar"
@@ -410,7 +410,7 @@ def parse():
     parser.add_argument("--only", action="append", metavar="NAME", help="cases with this in their name; repeatable")
     parser.add_argument("--quick", action="store_true", help="a selection with small inputs")
     parser.add_argument("--rounds", type=float, default=1, help="factor on the number of rounds")
-    parser.add_argument("--timeout", type=float, default=40, help="seconds that one run may take [default: 40]")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds that one run may take [default: 30]")
     parser.add_argument("--out", type=Path, help="folder of the outputs [default: FOLDER]")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a tmpfs [default: /dev/shm]")
     parser.add_argument("--json", type=Path, help="write every run's figures to this file")
