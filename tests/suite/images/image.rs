@@ -80,6 +80,15 @@ impl Place {
         fs::File::open(&self.path).unwrap().into_parts().0
     }
 
+    /// Has the kernel forget what it read from the device: the image is written beside it, and the
+    /// kernel may close a device some time after it was unmounted.
+    pub fn forget(&self) {
+        if let Some(device) = &self.device {
+            let opened = fs::File::open(device).unwrap();
+            rustix::fs::fadvise(opened.file(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+    }
+
     /// Waits until no mount holds the device: the kernel unmounts when the last descriptor is
     /// closed, and programs that start elsewhere have copies of it for a moment.
     pub fn await_release(&self) -> Result<(), String> {

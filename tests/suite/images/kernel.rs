@@ -339,6 +339,7 @@ pub fn write(place: &Place) -> Result<(), String> {
     let Some(device) = place.device() else {
         return Ok(());
     };
+    place.forget();
     let mount = Mount::new(device, true)?;
     use_it(mount.root()).map_err(|(what, error)| format!("kernel, {what}: {error}"))?;
     mount.complaints()?;

@@ -263,6 +263,7 @@ impl Examiner {
         let Some(device) = self.place.device() else {
             return Ok(());
         };
+        self.place.forget();
         let mount = Mount::new(device, false)?;
         let found = kernel::read(mount.root());
         let result = found.and_then(|found| {
