@@ -59,6 +59,12 @@ pub enum WriteError {
         /// Its mode.
         mode: u16,
     },
+    /// The number that means "nobody" to the kernel, which lets no file have it.
+    #[error("'{path}': 4294967295 is no user or group, but the number for none")]
+    NoOwner {
+        /// The inode.
+        path: String,
+    },
     /// A time that an inode cannot hold.
     #[error(
         "'{path}': {which} time {seconds}.{nanoseconds:09} is outside what ext4 can hold \

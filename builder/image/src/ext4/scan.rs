@@ -450,6 +450,11 @@ impl<'t> Scan<'t> {
                 mode: metadata.mode,
             });
         }
+        if metadata.uid == u32::MAX || metadata.gid == u32::MAX {
+            return Err(WriteError::NoOwner {
+                path: self.path(position),
+            });
+        }
         let times = metadata.times;
         for (which, time) in [
             ("modification", times.modified),

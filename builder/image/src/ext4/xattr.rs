@@ -13,6 +13,9 @@ use crate::tree::{Metadata, display};
 
 /// Bytes that end a list of entries.
 const TERMINATOR_SIZE: usize = 4;
+/// The longest name that Linux has, with its prefix (`XATTR_NAME_MAX`): longer ones could be listed,
+/// but not read.
+const NAME_SIZE_MAX: usize = 255;
 /// The longest value that Linux has (`XATTR_SIZE_MAX`).
 pub(crate) const VALUE_SIZE_MAX: usize = 64 << 10;
 
@@ -99,7 +102,9 @@ pub(crate) fn split(metadata: &Metadata, block_size: usize) -> Result<Split<'_>,
     }
     let mut attributes = Vec::with_capacity(metadata.xattrs.len());
     for (full, value) in &metadata.xattrs {
-        let (index, name) = split_xattr_name(full).ok_or_else(|| Problem::Name(display(full)))?;
+        let (index, name) = split_xattr_name(full)
+            .filter(|_| full.len() <= NAME_SIZE_MAX)
+            .ok_or_else(|| Problem::Name(display(full)))?;
         if value.len() > VALUE_SIZE_MAX {
             return Err(Problem::TooLarge {
                 name: display(full),

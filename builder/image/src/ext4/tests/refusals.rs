@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn what_ext4_cannot_hold_is_refused() {
     type Change = fn(&mut Tree, InodeId);
-    let cases: [(&str, Change); 14] = [
+    let cases: [(&str, Change); 16] = [
         (
             "'/d/f': the segments of its content are not in order",
             |tree, id| {
@@ -53,6 +53,17 @@ fn what_ext4_cannot_hold_is_refused() {
             "'/d/f': invalid symbolic link target of 0 bytes",
             |tree, id| {
                 tree.inode_mut(id).kind = Kind::Symlink(Box::default());
+            },
+        ),
+        ("'/d/f': 4294967295 is no user or group", |tree, id| {
+            tree.inode_mut(id).metadata.gid = u32::MAX;
+        }),
+        (
+            "'/d/f': ext4 cannot hold the extended attribute 'user.nnn",
+            |tree, id| {
+                let name = [&b"user."[..], &[b'n'; 251]].concat();
+                let xattrs = &mut tree.inode_mut(id).metadata.xattrs;
+                xattrs.insert(name.into(), Box::default());
             },
         ),
         (
