@@ -170,6 +170,27 @@ fn a_folder_gives_what_its_archive_gives() {
     }
 }
 
+/// GNU tar's `--ignore-zeros` takes the archive behind the end of another; by default neither does.
+#[test]
+fn archives_behind_one_another_are_read_where_asked() {
+    let place = Place::with_archive();
+    place.sh(
+        "mkdir more; echo more > more/more; tar -C more -cf b.tar more; cat a.tar b.tar > both.tar
+         mkdir all; tar -C all --ignore-zeros --numeric-owner -xpf both.tar",
+    );
+    if support::is_root() {
+        place.sh(&format!("chown -R {0}:{0} all", support::NOBODY));
+    }
+    for (flags, code) in [(&[][..], 1), (&["--ignore-zeros"], 0)] {
+        let words = ["image", "build", "both.tar", "-o", "x.cobd"];
+        place.run(&[&words[..], flags].concat(), 0);
+        let words = ["diff", "x.cobd", "all", "--ignore", "uid,gid"];
+        place.run(&words, code);
+    }
+    let refused = place.run(&["image", "build", "all", "-o", "y", "--ignore-zeros"], 2);
+    assert!(refused.stderr.contains("archives"), "{}", refused.stderr);
+}
+
 #[test]
 fn times_and_identity_are_as_asked() {
     let place = Place::with_archive();

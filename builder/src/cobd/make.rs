@@ -81,6 +81,8 @@ pub enum Source {
         archive: Archive,
         /// Leading components that are dropped from its names.
         strip_components: usize,
+        /// Whether archives behind its end marker are read, too.
+        ignore_zeros: bool,
     },
     /// A folder of the host.
     Folder {
@@ -158,6 +160,7 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
         Source::Archive {
             archive,
             strip_components,
+            ignore_zeros,
         } => {
             let mut tree = Tree::new(Metadata {
                 mode: 0o755,
@@ -167,6 +170,7 @@ pub fn make(request: MakeRequest<'_>, observer: &Arc<dyn Observer>) -> Result<Ma
                 Stream::new(&options, Arc::clone(staged.file()), &mut tree).map_err(ext4_error)?;
             let tar_options = tar::Options {
                 strip_components: *strip_components,
+                ignore_zeros: *ignore_zeros,
                 ..tar::Options::default()
             };
             let threads = options.threads;
@@ -269,7 +273,7 @@ fn read_archive(
         name: name.clone(),
         source,
     })?;
-    let mut entries = Entries::stream(input, options.limits);
+    let mut entries = Entries::stream(input, options.limits).ignoring_zeros(options.ignore_zeros);
     let summary = tar::read_into(tree, &mut entries, stream, options).map_err(|source| {
         MakeError::Archive {
             name: name.clone(),

@@ -105,6 +105,9 @@ pub(crate) struct ImageBuildOptions {
     /// Drop so many leading components from the names of an archive
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) strip_components: usize,
+    /// Read an archive behind its end marker, too: for archives that were put behind one another
+    #[arg(long)]
+    pub(crate) ignore_zeros: bool,
     /// Take in what is mounted below a folder; otherwise it stays empty
     #[arg(long)]
     pub(crate) cross_mounts: bool,

@@ -160,6 +160,9 @@ fn open(options: &ImageBuildOptions) -> Result<Source, Failure> {
         if options.strip_components > 0 {
             return Err(Failure::usage("--strip-components is for archives"));
         }
+        if options.ignore_zeros {
+            return Err(Failure::usage("--ignore-zeros is for archives"));
+        }
         return Ok(Source::Folder {
             path: options.source.clone(),
             cross_mounts: options.cross_mounts,
@@ -172,6 +175,7 @@ fn open(options: &ImageBuildOptions) -> Result<Source, Failure> {
     Ok(Source::Archive {
         archive: Archive { name, file },
         strip_components: options.strip_components,
+        ignore_zeros: options.ignore_zeros,
     })
 }
 

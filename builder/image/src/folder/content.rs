@@ -85,10 +85,11 @@ impl Files {
         let opened = Arc::new(self.open(&file.path())?);
         file.check(&opened)?;
         let mut open = lock();
-        if open.len() >= OPEN_MAX {
-            open.pop_front();
-        }
+        let oldest = (open.len() >= OPEN_MAX).then(|| open.pop_front()).flatten();
         open.push_back((file.identity, Arc::clone(&opened)));
+        // Closing takes a while, and others wait.
+        drop(open);
+        drop(oldest);
         Ok(opened)
     }
 
