@@ -459,6 +459,10 @@ fn a_damaged_archive_leaves_no_image() {
             "'..'",
         ),
         (
+            "tar -C tree -cf - . | gzip -1 | head -c 100000 > a.tar",
+            "cannot read the tar archive, entry './large'",
+        ),
+        (
             "tar -cf a.tar --transform 's,hard,gone,' tree/sub/file tree/hard; tar --delete -f a.tar tree/sub/file",
             "gone",
         ),

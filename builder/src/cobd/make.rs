@@ -273,7 +273,7 @@ fn read_archive(
         name: name.clone(),
         source,
     })?;
-    let mut entries = Entries::stream(input, options.limits).ignoring_zeros(options.ignore_zeros);
+    let mut entries = Entries::stream(input, options.limits);
     let summary = tar::read_into(tree, &mut entries, stream, options).map_err(|source| {
         MakeError::Archive {
             name: name.clone(),

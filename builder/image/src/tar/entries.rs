@@ -16,7 +16,8 @@ use super::{At, Limits, TarError};
 pub struct Entries<'a> {
     pub(super) input: Input<'a>,
     pub(super) limits: Limits,
-    ignore_zeros: bool,
+    /// See [`super::Options::ignore_zeros`].
+    pub(super) ignore_zeros: bool,
     global: Attributes,
     headers: u64,
     /// Whose content comes.
@@ -73,14 +74,6 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// With `true`, blocks of zeroes do not end the archive, as with GNU tar's `--ignore-zeros`:
-    /// for archives that were written one behind the other.
-    #[must_use]
-    pub fn ignoring_zeros(mut self, ignore_zeros: bool) -> Self {
-        self.ignore_zeros = ignore_zeros;
-        self
-    }
-
     /// The next entry; what is left of the current one's content is skipped. `None` is the end.
     ///
     /// # Errors
@@ -100,7 +93,7 @@ impl<'a> Entries<'a> {
     /// Reads the stored bytes of the current entry ([`Entry::layout`]); for a file with holes
     /// these are its runs, one after the other.
     pub fn content(&mut self) -> impl Read {
-        EntryContent { entries: self }
+        EntryContent::new(self)
     }
 
     /// Gives the current entry's stored bytes to a sink and says what the file's content then is.
@@ -121,10 +114,11 @@ impl<'a> Entries<'a> {
                 segments: Box::default(),
             });
         }
-        let mut content = EntryContent { entries: self };
+        let mut content = EntryContent::new(self);
         let kept = sink.keep(&mut content, layout.offset, layout.stored);
+        let is_unread = content.failed;
         let (blob, start) = kept.map_err(|source| {
-            if input::is_end(&source) {
+            if is_unread {
                 return self.content_error(source);
             }
             let at = entry.at();
@@ -365,6 +359,15 @@ impl<'a> Entries<'a> {
 
 struct EntryContent<'e, 'a> {
     entries: &'e mut Entries<'a>,
+    /// Whether it was the archive that could not be read, and not the sink that could not keep.
+    failed: bool,
+}
+
+impl<'e, 'a> EntryContent<'e, 'a> {
+    fn new(entries: &'e mut Entries<'a>) -> Self {
+        let failed = false;
+        Self { entries, failed }
+    }
 }
 
 impl Read for EntryContent<'_, '_> {
@@ -374,10 +377,12 @@ impl Read for EntryContent<'_, '_> {
         if most == 0 {
             return Ok(0);
         }
-        let count = self.entries.input.read(&mut buffer[..most])?;
-        if count == 0 {
-            return Err(input::end());
-        }
+        let count = match self.entries.input.read(&mut buffer[..most]) {
+            Ok(0) => Err(input::end()),
+            other => other,
+        };
+        self.failed = count.is_err();
+        let count = count?;
         let read = u64::try_from(count).unwrap_or(u64::MAX);
         self.entries.content_left = self.entries.content_left.saturating_sub(read);
         Ok(count)

@@ -269,6 +269,7 @@ pub fn read_into(
     options: &Options,
 ) -> Result<Summary, TarError> {
     let mut placer = Placer::new(options);
+    entries.ignore_zeros = options.ignore_zeros;
     let mut summary = Summary::default();
     while let Some(entry) = entries.next_entry()? {
         for keyword in &entry.ignored {
@@ -295,8 +296,7 @@ pub fn read_into(
 /// As [`read_into`].
 pub fn read_blob(tree: &mut Tree, blob: BlobId, options: &Options) -> Result<Summary, TarError> {
     let archive = Arc::clone(tree.blob(blob));
-    let mut entries =
-        Entries::in_place(archive, options.limits).ignoring_zeros(options.ignore_zeros);
+    let mut entries = Entries::in_place(archive, options.limits);
     read_into(tree, &mut entries, &mut InPlace { blob }, options)
 }
 
@@ -311,7 +311,7 @@ pub fn read_stream(
     blob: BlobId,
     options: &Options,
 ) -> Result<Summary, TarError> {
-    let mut entries = Entries::stream(input, options.limits).ignoring_zeros(options.ignore_zeros);
+    let mut entries = Entries::stream(input, options.limits);
     read_into(tree, &mut entries, &mut SpoolSink { spool, blob }, options)
 }
 
