@@ -33,7 +33,7 @@ inodes and reserved blocks, and whether there is a journal stay. coop inspect sh
 const BUILD_EXAMPLES: &str = "\
 Examples:
   coop image build rootfs.tar.xz -o root.cobd --free 20%
-  docker export some-container | coop image build - -o root.cobd --size 2GiB
+  tar -C rootfs -c . | coop image build - -o root.cobd --size 2GiB
   coop image build ./rootfs -o root.cobd --owner 0:0
   SOURCE_DATE_EPOCH=0 coop image build rootfs.tar -o root.cobd
 

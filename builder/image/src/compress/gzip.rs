@@ -11,6 +11,7 @@ use flate2::bufread::GzDecoder;
 use super::Compression::Gzip;
 use super::error::{corrupt, trailing, truncated};
 use super::input::Input;
+use super::members::{Member, Members};
 
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// The only method there is.
@@ -18,26 +19,20 @@ const METHOD_DEFLATE: u8 = 8;
 /// Bits of the flags that RFC 1952 keeps for later: "must be zero".
 const FLAGS_RESERVED: u8 = 0xe0;
 
-/// The plain bytes of all members.
-pub(super) struct GzipReader<R: Read> {
-    state: State<R>,
-}
+/// Reads all members.
+pub(super) type MembersReader<R> = Members<R, GzDecoder<Input<R>>>;
 
-enum State<R: Read> {
-    Between(Input<R>),
-    Member(Box<GzDecoder<Input<R>>>),
-    Finished,
-}
-
-impl<R: Read> GzipReader<R> {
-    pub(super) fn new(input: Input<R>) -> Self {
-        Self {
-            state: State::Between(input),
-        }
+impl<R: Read> Member<R> for GzDecoder<Input<R>> {
+    fn begin(mut input: Input<R>) -> io::Result<Option<Self>> {
+        Ok(next_member(&mut input)?.then(|| Self::new(input)))
     }
 
-    fn explain(decoder: &GzDecoder<Input<R>>, error: io::Error) -> io::Error {
-        let input = decoder.get_ref();
+    fn into_input(self) -> Input<R> {
+        self.into_inner()
+    }
+
+    fn explain(&self, error: io::Error) -> io::Error {
+        let input = self.get_ref();
         match error.kind() {
             _ if input.failed() => error,
             io::ErrorKind::UnexpectedEof => truncated(Gzip, input.offset()),
@@ -80,30 +75,4 @@ fn next_member(input: &mut Input<impl Read>) -> io::Result<bool> {
         return Err(corrupt(Gzip, offset, "its header has reserved flags"));
     }
     Ok(true)
-}
-
-impl<R: Read> Read for GzipReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match std::mem::replace(&mut self.state, State::Finished) {
-                State::Finished => return Ok(0),
-                State::Between(mut input) => {
-                    if next_member(&mut input)? {
-                        self.state = State::Member(Box::new(GzDecoder::new(input)));
-                    }
-                }
-                State::Member(mut decoder) => match decoder.read(buffer) {
-                    Ok(0) => self.state = State::Between(decoder.into_inner()),
-                    Ok(count) => {
-                        self.state = State::Member(decoder);
-                        return Ok(count);
-                    }
-                    Err(error) => return Err(Self::explain(&decoder, error)),
-                },
-            }
-        }
-    }
 }

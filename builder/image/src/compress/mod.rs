@@ -30,6 +30,7 @@ mod gzip;
 mod input;
 mod lane;
 mod limits;
+mod members;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -177,10 +178,10 @@ fn sequential<'a>(
     let input = Input::new(bytes, 0);
     match format {
         Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(gzip::GzipReader::new(input)),
+        Compression::Gzip => Box::new(gzip::MembersReader::new(input)),
         Compression::Bzip2 => Box::new(bzip2::Bzip2Reader::new(input)),
         Compression::Xz => Box::new(xz::XzReader::new(input, threads)),
-        Compression::Zstd => Box::new(zstd::ZstdReader::new(input)),
+        Compression::Zstd => Box::new(zstd::FramesReader::new(input)),
     }
 }
 

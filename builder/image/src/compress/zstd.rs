@@ -15,6 +15,7 @@ use super::Compression::Zstd;
 use super::error::{CompressError, corrupt, trailing, truncated};
 use super::input::Input;
 use super::lane::{LaneReader, LaneWriter, Next, Piece, Pieces, Pool, Unwanted, lane};
+use super::members::{Member, Members};
 use super::workers::{Workers, spawn};
 use super::{ZSTD_WINDOW_LOG_MAX, as_u64};
 
@@ -33,26 +34,27 @@ pub(super) fn is_magic(start: [u8; 4]) -> bool {
     start == MAGIC || (start[0] & 0xf0 == 0x50 && start[1..] == MAGIC_SKIPPABLE_END)
 }
 
-/// The plain bytes of all frames, one after the other.
-pub(super) struct ZstdReader<R: Read> {
-    state: State<R>,
-}
+/// Reads one frame.
+type Frame<R> = Decoder<'static, Input<R>>;
+/// Reads all frames, one after the other.
+pub(super) type FramesReader<R> = Members<R, Frame<R>>;
 
-enum State<R: Read> {
-    Between(Input<R>),
-    Frame(Box<Decoder<'static, Input<R>>>),
-    Finished,
-}
-
-impl<R: Read> ZstdReader<R> {
-    pub(super) fn new(input: Input<R>) -> Self {
-        Self {
-            state: State::Between(input),
+impl<R: Read> Member<R> for Frame<R> {
+    fn begin(mut input: Input<R>) -> io::Result<Option<Self>> {
+        if !next_frame(&mut input)? {
+            return Ok(None);
         }
+        let mut decoder = Decoder::with_buffer(input)?.single_frame();
+        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+        Ok(Some(decoder))
     }
 
-    fn explain(decoder: &Decoder<'static, Input<R>>, error: io::Error) -> io::Error {
-        let input = decoder.get_ref();
+    fn into_input(self) -> Input<R> {
+        self.finish()
+    }
+
+    fn explain(&self, error: io::Error) -> io::Error {
+        let input = self.get_ref();
         let offset = input.offset();
         if input.failed() {
             return error;
@@ -81,34 +83,6 @@ fn next_frame(input: &mut Input<impl Read>) -> io::Result<bool> {
         [a, b, c, d] if is_magic([a, b, c, d]) => Ok(true),
         [_, _, _, _] => Err(trailing(Zstd, offset)),
         _ => Err(truncated(Zstd, offset.saturating_add(as_u64(start.len())))),
-    }
-}
-
-impl<R: Read> Read for ZstdReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match std::mem::replace(&mut self.state, State::Finished) {
-                State::Finished => return Ok(0),
-                State::Between(mut input) => {
-                    if next_frame(&mut input)? {
-                        let mut decoder = Decoder::with_buffer(input)?.single_frame();
-                        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                        self.state = State::Frame(Box::new(decoder));
-                    }
-                }
-                State::Frame(mut decoder) => match decoder.read(buffer) {
-                    Ok(0) => self.state = State::Between(decoder.finish()),
-                    Ok(count) => {
-                        self.state = State::Frame(decoder);
-                        return Ok(count);
-                    }
-                    Err(error) => return Err(Self::explain(&decoder, error)),
-                },
-            }
-        }
     }
 }
 
@@ -200,7 +174,7 @@ impl<R: Read> Splitter<R> {
 
 /// Unpacks frames that start at `offset` of the input.
 fn unpack(writer: LaneWriter<()>, frames: impl Read, offset: u64) {
-    if let Ok(result) = writer.copy(&mut ZstdReader::new(Input::new(frames, offset))) {
+    if let Ok(result) = writer.copy(&mut FramesReader::new(Input::new(frames, offset))) {
         writer.end(result);
     }
 }
