@@ -4,6 +4,7 @@
 //! - [`device`] has the devices.
 //! - [`engine`] runs the guest's kernel.
 //! - [`sandbox`] confines it.
+//! - [`tool`] runs a tool of the host's, such as a compiler, behind walls of its own.
 //!
 //! A machine's life:
 //!
@@ -20,4 +21,5 @@
 pub mod device;
 pub mod engine;
 pub mod sandbox;
+pub mod tool;
 pub mod transport;

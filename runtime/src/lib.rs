@@ -25,6 +25,8 @@ mod spec;
 pub use coop_driver::device::cocon::Resizer;
 pub use coop_driver::device::conet::{BoundPort, parse_resolv_conf};
 pub use coop_driver::engine::Pin;
+pub use coop_driver::sandbox::{LandlockState, landlock_state};
+pub use coop_driver::tool;
 pub use coop_driver::transport::DeviceReport;
 pub use coop_guest::message::{Exit, Size, User};
 pub use machine::{CheckError, DISKS_MAX, Machine};

@@ -312,6 +312,7 @@ pub fn start(mut options: UserOptions) -> Result<Guest, EngineError> {
             core_bytes: Some(0),
             file_bytes: Some(options.memory_bytes.saturating_add(FILE_BYTES_SLACK)),
             descriptors: Some(DESCRIPTORS_MAX),
+            processes: None,
         },
         landlock,
         filter: sandbox::filter()?,

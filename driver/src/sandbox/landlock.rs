@@ -25,6 +25,8 @@ pub enum Access {
     Execute,
     /// Everything but executing.
     Write,
+    /// Everything but making devices.
+    Work,
 }
 
 /// A path and what is allowed beneath it.
@@ -70,6 +72,9 @@ fn rights(access: Access, is_file: bool) -> BitFlags<AccessFs> {
         Access::Read => read,
         Access::Execute => read | AccessFs::Execute,
         Access::Write => AccessFs::from_all(ABI_WANTED) & !AccessFs::Execute,
+        Access::Work => {
+            AccessFs::from_all(ABI_WANTED) & !(AccessFs::MakeChar | AccessFs::MakeBlock)
+        }
     };
     if is_file {
         all & AccessFs::from_file(ABI_WANTED)
@@ -83,7 +88,7 @@ pub(crate) fn ruleset(
     rules: &[PathRule],
 ) -> Result<(Option<OwnedFd>, LandlockState), SandboxError> {
     let failed = |error: landlock::RulesetError| SandboxError::Landlock(error.to_string());
-    let state = state();
+    let state = landlock_state();
     if state == LandlockState::Absent {
         return Ok((None, state));
     }
@@ -111,7 +116,8 @@ pub(crate) fn ruleset(
 }
 
 /// What the running kernel offers, found by asking for it.
-fn state() -> LandlockState {
+#[must_use]
+pub fn landlock_state() -> LandlockState {
     let all = |level| {
         Ruleset::default()
             .set_compatibility(level)

@@ -1,4 +1,5 @@
-//! What a guest's process may do: as little as it needs.
+//! What a guest's process may do: as little as it needs; and, in [`tool`](super::tool), what the
+//! host's own tools may do with files that a stranger wrote.
 //!
 //! A User-Mode-Linux kernel does not protect itself from the guest's programs, so whatever its
 //! process may do, a guest may do. The walls are Landlock (files, TCP, signals), a seccomp filter
@@ -9,10 +10,12 @@ mod landlock;
 mod seccomp;
 #[cfg(test)]
 mod tests;
+mod tool_filter;
 
 pub(crate) use landlock::ruleset;
-pub use landlock::{Access, LandlockState, PathRule};
+pub use landlock::{Access, LandlockState, PathRule, landlock_state};
 pub(crate) use seccomp::filter;
+pub(crate) use tool_filter::tool_filter;
 
 /// Why a guest cannot be confined.
 #[derive(Debug, thiserror::Error)]

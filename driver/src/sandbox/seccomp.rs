@@ -151,7 +151,7 @@ const ALLOWED: &[libc::c_long] = &[
 ];
 
 /// Bits of `clone`'s flags that make namespaces.
-const NEW_NAMESPACES: u64 = 0x7e02_0080;
+pub(super) const NEW_NAMESPACES: u64 = 0x7e02_0080;
 /// `PR_SET_VMA`, with which a C library names its memory.
 const PR_SET_VMA: u64 = 0x5356_4d41;
 /// Bits of `open`'s flags that are looked at: a file must not be cut short, for the guest's
@@ -163,15 +163,15 @@ const HUGE_PAGES: u64 = 4;
 /// `fallocate` without a change of size: the guest gives memory back.
 const PUNCH_HOLE_KEEP_SIZE: u64 = 3;
 /// A filter's answer: fail with `ENOSYS`.
-const ENOSYS: u32 = 38;
+pub(super) const ENOSYS: u32 = 38;
 /// The code of a return instruction, with a constant answer.
-const RETURN: u16 = 0x06;
+pub(super) const RETURN: u16 = 0x06;
 /// The bit of an answer that kills.
 const KILL: u32 = 0x8000_0000;
 /// An answer that fails the call, without the number of the error.
-const ERRNO: u32 = 0x0005_0000;
+pub(super) const ERRNO: u32 = 0x0005_0000;
 
-fn failed(error: impl std::fmt::Display) -> SandboxError {
+pub(super) fn failed(error: impl std::fmt::Display) -> SandboxError {
     SandboxError::Filter(error.to_string())
 }
 
@@ -181,14 +181,14 @@ fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule
     SeccompRule::new(vec![condition.map_err(failed)?]).map_err(failed)
 }
 
-fn any(index: u8, values: &[u64]) -> Result<Vec<SeccompRule>, SandboxError> {
+pub(super) fn any(index: u8, values: &[u64]) -> Result<Vec<SeccompRule>, SandboxError> {
     values
         .iter()
         .map(|&value| argument(index, SeccompCmpOp::Eq, value))
         .collect()
 }
 
-fn number(value: libc::c_int) -> u64 {
+pub(super) fn number(value: libc::c_int) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
@@ -237,6 +237,13 @@ pub(crate) fn filter() -> Result<Vec<FilterInstruction>, SandboxError> {
     rules.extend(restricted()?);
     let refuse = SeccompAction::Errno(ENOSYS);
     let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, TargetArch::x86_64);
+    instructions(filter)
+}
+
+/// A filter as the instructions that a child is put under; none of them kills.
+pub(super) fn instructions(
+    filter: Result<SeccompFilter, seccompiler::BackendError>,
+) -> Result<Vec<FilterInstruction>, SandboxError> {
     let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(failed)?;
     let instructions = program.into_iter().map(|instruction| FilterInstruction {
         code: instruction.code,

@@ -27,6 +27,8 @@ pub struct Limits {
     pub file_bytes: Option<u64>,
     /// Open descriptors.
     pub descriptors: Option<u64>,
+    /// Processes and threads of the user, all together; it does not bind the superuser.
+    pub processes: Option<u64>,
 }
 
 /// What is done to a child between its birth and its program.
@@ -46,7 +48,7 @@ pub struct Confinement {
 struct Prepared {
     parent: libc::pid_t,
     processors: Option<libc::cpu_set_t>,
-    limits: [(libc::__rlimit_resource_t, Option<u64>); 3],
+    limits: [(libc::__rlimit_resource_t, Option<u64>); 4],
     landlock: Option<OwnedFd>,
     filter: Vec<libc::sock_filter>,
 }
@@ -100,6 +102,7 @@ pub fn confine(command: &mut Command, confinement: Confinement) -> io::Result<()
             (libc::RLIMIT_CORE, limits.core_bytes),
             (libc::RLIMIT_FSIZE, limits.file_bytes),
             (libc::RLIMIT_NOFILE, limits.descriptors),
+            (libc::RLIMIT_NPROC, limits.processes),
         ],
         landlock: confinement.landlock,
         filter: confinement
@@ -242,6 +245,7 @@ mod tests {
             core_bytes: Some(0),
             file_bytes: Some(1 << 20),
             descriptors: Some(100),
+            processes: None,
         };
         let script = "ulimit -c; ulimit -n; umask; cut -f 6 -d ' ' /proc/$$/stat; echo $$; \
                       cat /proc/$$/personality; grep -c 'NoNewPrivs:.1' /proc/$$/status";
