@@ -5,13 +5,13 @@ use std::path::Path;
 
 use coop_appliance::Filesystem;
 use coop_driver::device::cobd;
-use coop_guest::boot::{self, BootConfig, CONFIG_PATH, Channel, Purpose};
+use coop_guest::boot::{self, BootConfig, CONFIG_PATH, Channel, MODULES_FOLDER, Purpose};
 use coop_guest::message::PORT_NAME;
 use coop_image::cpio::{self, CpioError, Entry};
 use fs_err as fs;
 
 use crate::agent_program::AGENT;
-use crate::spec::{DiskSpec, DiskWrites, MachineSpec, Workload};
+use crate::spec::{DiskWrites, MachineSpec, Workload};
 
 /// The largest archive of modules, in bytes: the guest's memory holds it at boot.
 pub(crate) const MODULES_BYTES_MAX: u64 = 64 << 20;
@@ -30,20 +30,33 @@ pub(crate) fn serial(index: usize) -> String {
 
 /// Why there is no initramfs.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InitramfsError {
+pub enum InitramfsError {
+    /// The host's file system says no.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A module's name cannot stand in the archive.
     #[error(transparent)]
     Cpio(#[from] CpioError),
+    /// Never in practice: every field has a JSON form.
     #[error("cannot write the agent's configuration: {0}")]
     Config(serde_json::Error),
 }
 
 /// Writes the archive that the kernel unpacks at boot.
 pub(crate) fn write(spec: &MachineSpec, target: &Path) -> Result<(), InitramfsError> {
-    let config = boot_config(spec)
-        .to_json()
-        .map_err(InitramfsError::Config)?;
+    let mut archive = fs::File::create(target)?;
+    let start = start(&boot_config(spec))?;
+    std::io::Write::write_all(&mut archive, &start)?;
+    if let Some(modules) = &spec.kernel.modules {
+        let mut modules = fs::File::open(modules)?;
+        std::io::copy(&mut modules, &mut archive)?;
+    }
+    Ok(())
+}
+
+/// The archive's first part: the agent and its configuration.
+fn start(config: &BootConfig) -> Result<Vec<u8>, InitramfsError> {
+    let config = config.to_json().map_err(InitramfsError::Config)?;
     let name = CONFIG_PATH.trim_start_matches('/');
     let entries = [
         Entry::directory("dev", 0o755),
@@ -52,15 +65,60 @@ pub(crate) fn write(spec: &MachineSpec, target: &Path) -> Result<(), InitramfsEr
         Entry::file(name, 0o600, config),
         Entry::file("init", 0o755, AGENT.to_vec()),
     ];
-    let mut archive = fs::File::create(target)?;
-    let mut buffer = Vec::new();
-    cpio::write(&entries, &mut buffer)?;
-    std::io::Write::write_all(&mut archive, &buffer)?;
-    if let Some(modules) = &spec.kernel.modules {
-        let mut modules = fs::File::open(modules)?;
-        std::io::copy(&mut modules, &mut archive)?;
+    let mut archive = Vec::new();
+    cpio::write(&entries, &mut archive)?;
+    Ok(archive)
+}
+
+/// A machine that boots an appliance without coop on its host: under QEMU by hand, or on hardware.
+#[derive(Clone, Copy, Debug)]
+pub struct LoneMachine<'a> {
+    /// The appliance's block devices, the root first.
+    pub cobd: &'a [coop_appliance::Cobd],
+    /// Whether it has a network, with the addresses that QEMU's user network has too.
+    pub network: bool,
+    /// The kernel modules that boot needs, in the order of loading: file name and content.
+    pub modules: &'a [(String, Vec<u8>)],
+}
+
+/// The initramfs of an appliance that boots by itself.
+///
+/// Its agent says its first line on the kernel's console, loads the modules, finds the disks by
+/// the serials `cobd0`, `cobd1` and so on or else by their order, enters the root and starts the
+/// root's own init there. The same arguments give the same bytes.
+///
+/// # Errors
+/// A module's name cannot stand in the archive.
+pub fn lone_initramfs(machine: &LoneMachine<'_>) -> Result<Vec<u8>, InitramfsError> {
+    let mut archive = start(&lone_config(machine))?;
+    let folder = MODULES_FOLDER.trim_start_matches('/');
+    let mut entries = vec![Entry::directory(folder, 0o755)];
+    for (index, (name, content)) in machine.modules.iter().enumerate() {
+        // The agent loads them in the order of their names.
+        let path = format!("{folder}/{index:04}-{name}");
+        entries.push(Entry::file(&path, 0o644, content.clone()));
     }
-    Ok(())
+    cpio::write(&entries, &mut archive)?;
+    Ok(archive)
+}
+
+fn lone_config(machine: &LoneMachine<'_>) -> BootConfig {
+    let cobd = machine.cobd.iter().enumerate();
+    let cobd = cobd.map(|(index, cobd)| boot::Cobd {
+        serial: serial(index),
+        purpose: purpose(index, cobd.filesystem, cobd.mount.as_ref(), cobd.readonly),
+    });
+    BootConfig {
+        channel: Channel::Nobody,
+        hostname: None,
+        root: machine.cobd.first().map(|cobd| root(cobd.readonly)),
+        cobd: cobd.collect(),
+        network: machine.network.then(network),
+        environment: Vec::new(),
+        workload: boot::Workload::Init {
+            console: "/dev/console".to_owned(),
+        },
+    }
 }
 
 /// What the agent does at boot.
@@ -68,27 +126,22 @@ fn boot_config(spec: &MachineSpec) -> BootConfig {
     let cobd = spec.disks.iter().enumerate();
     let cobd = cobd.map(|(index, disk)| boot::Cobd {
         serial: serial(index),
-        purpose: purpose(index, disk),
-    });
-    let network = spec.network.as_ref().map(|_| boot::Network {
-        interface: "eth0".to_owned(),
-        address: ADDRESS,
-        prefix: PREFIX,
-        gateway: Some(GATEWAY),
-        dns: vec![NAME_SERVER],
-    });
-    let root = spec.disks.first().map(|disk| boot::Root {
-        device: "/dev/cobd0".to_owned(),
-        filesystem: "ext4".to_owned(),
-        readonly: disk.writes == DiskWrites::Refused,
-        options: String::new(),
+        purpose: purpose(
+            index,
+            disk.filesystem,
+            disk.mount.as_ref(),
+            disk.writes == DiskWrites::Refused,
+        ),
     });
     BootConfig {
         channel: Channel::Port(PORT_NAME.to_owned()),
         hostname: spec.hostname.clone(),
-        root,
+        root: spec
+            .disks
+            .first()
+            .map(|disk| root(disk.writes == DiskWrites::Refused)),
         cobd: cobd.collect(),
-        network,
+        network: spec.network.as_ref().map(|_| network()),
         environment: spec.environment.clone(),
         workload: match spec.workload {
             Workload::Commands => boot::Workload::Commands,
@@ -99,14 +152,69 @@ fn boot_config(spec: &MachineSpec) -> BootConfig {
     }
 }
 
-fn purpose(index: usize, disk: &DiskSpec) -> Purpose {
-    match (disk.filesystem, &disk.mount) {
+fn root(readonly: bool) -> boot::Root {
+    boot::Root {
+        device: "/dev/cobd0".to_owned(),
+        filesystem: "ext4".to_owned(),
+        readonly,
+        options: String::new(),
+    }
+}
+
+fn network() -> boot::Network {
+    boot::Network {
+        interface: "eth0".to_owned(),
+        address: ADDRESS,
+        prefix: PREFIX,
+        gateway: Some(GATEWAY),
+        dns: vec![NAME_SERVER],
+    }
+}
+
+fn purpose(
+    index: usize,
+    filesystem: Filesystem,
+    mount: Option<&String>,
+    readonly: bool,
+) -> Purpose {
+    match (filesystem, mount) {
         (Filesystem::Swap, _) => Purpose::Swap,
         (Filesystem::Ext4, Some(path)) if index > 0 => Purpose::Mount {
             path: path.clone(),
             filesystem: "ext4".to_owned(),
-            readonly: disk.writes == DiskWrites::Refused,
+            readonly,
         },
         (Filesystem::Ext4 | Filesystem::Unknown, _) => Purpose::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_machines_archive_has_the_agent_and_the_modules_in_order() {
+        let modules = [
+            ("b.ko".to_owned(), b"first".to_vec()),
+            ("a.ko".to_owned(), b"second".to_vec()),
+        ];
+        let machine = LoneMachine {
+            cobd: &[],
+            network: true,
+            modules: &modules,
+        };
+        let archive = lone_initramfs(&machine).unwrap();
+        assert_eq!(archive, lone_initramfs(&machine).unwrap());
+        assert!(archive.starts_with(b"070701"));
+        let find = |text: &str| {
+            archive
+                .windows(text.len())
+                .position(|window| window == text.as_bytes())
+        };
+        assert!(find("modules/0000-b.ko").unwrap() < find("modules/0001-a.ko").unwrap());
+        assert!(find("first").unwrap() < find("second").unwrap());
+        let config = lone_config(&machine);
+        assert_eq!(config.channel, Channel::Nobody);
+        assert!(config.root.is_none() && config.network.is_some());
     }
 }

@@ -29,6 +29,7 @@ pub use coop_driver::sandbox::{LandlockState, landlock_state};
 pub use coop_driver::tool;
 pub use coop_driver::transport::DeviceReport;
 pub use coop_guest::message::{Exit, Size, User};
+pub use initramfs::{InitramfsError, LoneMachine, lone_initramfs};
 pub use machine::{CheckError, DISKS_MAX, Machine};
 pub use report::{Cause, Phase, Report};
 pub use running::{Console, Running, StartError, Watch};

@@ -39,6 +39,9 @@ pub enum Channel {
     Port(String),
     /// A character device, put into raw mode.
     Device(String),
+    /// Nobody listens: the guest boots on its own, and what it has to say goes to its console.
+    /// Disks may be found by their order where they have no serials.
+    Nobody,
 }
 
 /// The root file system.

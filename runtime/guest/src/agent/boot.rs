@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use coop_guest::boot::{BootConfig, CONFIG_PATH, CONFIG_SIZE_MAX, Workload};
+use coop_guest::boot::{self, BootConfig, CONFIG_PATH, CONFIG_SIZE_MAX, Workload};
 use coop_guest::message::{Phase, Reply, VERSION};
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +24,7 @@ const INITS: [&str; 3] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init"]
 /// Boots. Process 1 must never return: the kernel would panic.
 pub(crate) fn run() -> ! {
     let started = boot_us();
+    log::hello();
     match reach_host(started) {
         Err(failure) => {
             log::line(&failure.to_string());
@@ -97,7 +98,7 @@ fn warn(channel: &mut Channel, failure: &Failure) {
 
 /// Makes the guest a place to work in.
 fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver>, Failure> {
-    devices::name_cobds(&config.cobd)?;
+    devices::name_cobds(&config.cobd, is_alone(config))?;
     if let Some(root) = &config.root {
         mounts::enter(root)?;
     }
@@ -119,7 +120,14 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
     let Some(network) = &config.network else {
         return Ok(None);
     };
-    network::configure(network)?;
+    if let Err(failure) = network::configure(network) {
+        if !is_alone(config) {
+            return Err(failure);
+        }
+        // A machine that was put together by hand need not have one.
+        warn(channel, &failure);
+        return Ok(None);
+    }
     match Resolver::install(&network.dns) {
         Ok(resolver) => Ok(Some(resolver)),
         Err(failure) => {
@@ -127,6 +135,11 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
             Ok(None)
         }
     }
+}
+
+/// Whether the guest boots without a host that listens.
+fn is_alone(config: &BootConfig) -> bool {
+    config.channel == boot::Channel::Nobody
 }
 
 /// The name that the root gives itself.
@@ -151,6 +164,7 @@ fn start(
         console: None,
     };
     if let Workload::Init { console } = &config.workload {
+        let console = &devices::real_console(console);
         if let Some(init) = INITS.map(Path::new).into_iter().find(|path| path.exists()) {
             if server::is_systemd(init)
                 && let Err(failure) = units::install(console)
@@ -158,7 +172,9 @@ fn start(
                 warn(channel, &failure);
                 channel.flush();
             }
-            server::leave_beside(channel, config, init)?;
+            if !is_alone(config) {
+                server::leave_beside(channel, config, init)?;
+            }
             return Err(become_init(init));
         }
         let shell = start_console(channel, console)?;

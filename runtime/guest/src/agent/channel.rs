@@ -33,6 +33,8 @@ pub(crate) enum Host {
 
 pub(crate) struct Channel {
     port: OwnedFd,
+    /// Whether there is somebody at the other end.
+    listened: bool,
     decoder: Decoder,
     queue: Vec<u8>,
     sent: usize,
@@ -40,13 +42,16 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// Finds and opens what the configuration names; waits until the host has it open too.
-    pub(crate) fn open(channel: &boot::Channel) -> Result<Self, Failure> {
+    pub(crate) fn open(name: &boot::Channel) -> Result<Self, Failure> {
         let deadline = Instant::now() + APPEAR_TIMEOUT;
-        let port = match channel {
-            boot::Channel::Port(name) => open_port(name, deadline)?,
+        let port = match name {
+            boot::Channel::Port(port) => open_port(port, deadline)?,
             boot::Channel::Device(path) => open_raw(path)?,
+            // It takes every word, and a reader finds nobody there.
+            boot::Channel::Nobody => open_node("/dev/null".as_ref())?,
         };
-        let channel = Self::on(port);
+        let mut channel = Self::on(port);
+        channel.listened = name != &boot::Channel::Nobody;
         // The kernel reports "hung up" on a port until the host has opened it.
         while channel.readiness(PollFlags::OUT).contains(PollFlags::HUP) {
             if Instant::now() >= deadline {
@@ -61,6 +66,7 @@ impl Channel {
     pub(crate) fn on(port: OwnedFd) -> Self {
         Self {
             port,
+            listened: true,
             decoder: Decoder::new(REQUEST_MAX),
             queue: Vec::new(),
             sent: 0,
@@ -86,6 +92,11 @@ impl Channel {
     /// Queues a reply.
     pub(crate) fn send(&mut self, reply: &Reply<'_>) {
         reply.append_to(&mut self.queue);
+    }
+
+    /// Whether there is somebody who may send requests.
+    pub(crate) fn is_listened(&self) -> bool {
+        self.listened
     }
 
     /// Whether there is something to write.

@@ -37,11 +37,15 @@ pub(crate) fn load_modules() -> Result<(), Failure> {
 
 /// Makes `/dev/cobdN` for every device of the configuration, whatever order the kernel found them
 /// in.
-pub(crate) fn name_cobds(cobds: &[Cobd]) -> Result<(), Failure> {
+///
+/// `by_order` takes the device at the same place among the machine's disks where none has the
+/// serial: a machine that was put together by hand need not know of serials.
+pub(crate) fn name_cobds(cobds: &[Cobd], by_order: bool) -> Result<(), Failure> {
     let deadline = Instant::now() + APPEAR_TIMEOUT;
     for (index, cobd) in cobds.iter().enumerate() {
         let device = loop {
-            if let Some(device) = find_serial(&cobd.serial) {
+            let device = find_serial(&cobd.serial);
+            if let Some(device) = device.or_else(|| disk(index).filter(|_| by_order)) {
                 break device;
             }
             if Instant::now() >= deadline {
@@ -71,6 +75,37 @@ fn find_serial(serial: &str) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// The name of the disk at this place: `vda` and its like before `sda`, in the order of letters.
+fn disk(index: usize) -> Option<PathBuf> {
+    let names = fs::read_dir("/sys/block").ok()?.flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut disks: Vec<String> = names.filter(|name| is_disk(name)).collect();
+    disks.sort_by_key(|name| (!name.starts_with("vd"), name.len(), name.clone()));
+    let name = disks.into_iter().nth(index)?;
+    Path::new("/dev").join(&name).exists().then(|| name.into())
+}
+
+/// Whether a block device's name is one of a disk, and not of a loop, a CD or a floppy.
+fn is_disk(name: &str) -> bool {
+    ["vd", "sd", "nvme"]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+}
+
+/// The device behind `/dev/console`, which a login wants to have by its own name; any other device
+/// is what it is.
+pub(crate) fn real_console(device: &str) -> String {
+    if device != "/dev/console" {
+        return device.to_owned();
+    }
+    let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    // The last one is the one that /dev/console leads to.
+    match active.split_whitespace().last() {
+        Some(name) => format!("/dev/{name}"),
+        None => device.to_owned(),
+    }
 }
 
 /// Whether the configuration has a swap area.

@@ -142,7 +142,8 @@ impl Server {
     /// Sleeps until something happens.
     fn wait(&self) -> Vec<Token> {
         let mut tokens = vec![Token::Channel, Token::Reaper];
-        let mut channel = PollFlags::IN;
+        let mut channel = PollFlags::empty();
+        channel.set(PollFlags::IN, self.channel.is_listened());
         channel.set(PollFlags::OUT, self.channel.pending());
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.channel.fd(), channel),
