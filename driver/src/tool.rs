@@ -10,6 +10,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use rustix::process::{
 };
 
 use crate::sandbox::{self, Access, PathRule, SandboxError};
+use rustix::termios::tcgetwinsize;
 
 /// Descriptors that one process may have.
 const DESCRIPTORS_MAX: u64 = 4096;
@@ -80,6 +82,10 @@ const SINKS: &[&str] = &["/dev/null", "/dev/full"];
 /// also dies with this program, but its children would not.
 const WATCHED: &str = "exec 3<&0 </dev/null; \
     { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 & \
+    exec 3<&-; exec \"$@\"";
+/// The same for a tool that has a terminal, which it finds as its standard error.
+const WATCHED_ON_TERMINAL: &str = "exec 3<&0 <&2; \
+    { read -r _ <&3; kill -KILL 0; } </dev/null >/dev/null 2>&1 & \
     exec 3<&-; exec \"$@\"";
 /// What runs it.
 const SHELL: &str = "/bin/sh";
@@ -150,15 +156,48 @@ pub fn run(
     output: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<ToolEnd, ToolError> {
-    let start = |source| ToolError::Start {
-        program: options.program.clone(),
-        source,
-    };
+    let start = |source| cannot_start(options, source);
     let (reader, writer) = io::pipe().map_err(start)?;
-    let mut command = command(options);
+    let mut command = command(options, WATCHED);
     command
         .stdout(writer.try_clone().map_err(start)?)
         .stderr(writer);
+    let group = spawn(options, command)?;
+    watch(group, reader, output, is_cancelled).map_err(|source| ToolError::Output {
+        program: options.program.clone(),
+        source,
+    })
+}
+
+/// Runs a tool that a person uses on a terminal, as [`run`] does otherwise. `terminal` is open for
+/// reading and writing; it does not become the tool's controlling terminal, so the tool cannot
+/// type into it, and learns of a new size from here. The terminal's modes are the caller's matter.
+///
+/// # Errors
+/// See [`ToolError`].
+pub fn run_on_terminal(
+    options: &ToolOptions,
+    terminal: &impl AsFd,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<ToolEnd, ToolError> {
+    let start = |source| cannot_start(options, source);
+    let side = || terminal.as_fd().try_clone_to_owned().map_err(start);
+    let mut command = command(options, WATCHED_ON_TERMINAL);
+    command.stdout(side()?).stderr(side()?);
+    let group = spawn(options, command)?;
+    attend(group, terminal, is_cancelled).map_err(start)
+}
+
+fn cannot_start(options: &ToolOptions, source: io::Error) -> ToolError {
+    ToolError::Start {
+        program: options.program.clone(),
+        source,
+    }
+}
+
+/// Starts it behind its walls.
+fn spawn(options: &ToolOptions, mut command: Command) -> Result<Group, ToolError> {
+    let start = |source| cannot_start(options, source);
     let (landlock, _) = sandbox::ruleset(&path_rules(options))?;
     let confinement = Confinement {
         processor: None,
@@ -175,17 +214,13 @@ pub fn run(
     let child = command.spawn().map_err(start)?;
     // Our copies of the pipe's other end are in there.
     drop(command);
-    let group = Group::new(child).map_err(start)?;
-    watch(group, reader, output, is_cancelled).map_err(|source| ToolError::Output {
-        program: options.program.clone(),
-        source,
-    })
+    Group::new(child).map_err(start)
 }
 
-fn command(options: &ToolOptions) -> Command {
+fn command(options: &ToolOptions, watched: &str) -> Command {
     let mut command = Command::new(SHELL);
     command
-        .args(["-c", WATCHED, "sh"])
+        .args(["-c", watched, "sh"])
         .arg(&options.program)
         .args(&options.arguments)
         .env_clear()
@@ -320,6 +355,35 @@ fn watch(
         drain(&mut reader, &mut buffer, output)?;
     }
     Ok(end)
+}
+
+/// Waits for the end of a tool on a terminal, and tells it when the terminal has another size.
+fn attend(
+    group: Group,
+    terminal: &impl AsFd,
+    is_cancelled: &dyn Fn() -> bool,
+) -> io::Result<ToolEnd> {
+    let process = pidfd_open(group.process, PidfdFlags::empty())?;
+    let size = || {
+        let size = tcgetwinsize(terminal).ok()?;
+        Some((size.ws_col, size.ws_row))
+    };
+    let mut known = size();
+    loop {
+        if is_cancelled() {
+            return group.cancel();
+        }
+        let mut descriptors = [PollFd::new(&process, PollFlags::IN)];
+        wait(&mut descriptors, CANCEL_INTERVAL_MS)?;
+        if !descriptors[0].revents().is_empty() {
+            return group.finish();
+        }
+        let now = size();
+        if now != known {
+            known = now;
+            group.signal(Signal::WINCH);
+        }
+    }
 }
 
 fn wait(descriptors: &mut [PollFd<'_>], milliseconds: i64) -> io::Result<()> {

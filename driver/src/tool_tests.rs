@@ -154,3 +154,48 @@ fn failures_are_told_apart() {
         assert!(matches!(refused, Err(ToolError::Sandbox(_))));
     }
 }
+
+#[test]
+fn a_tool_has_a_terminal_but_cannot_type_into_it() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::os::fd::AsFd;
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let name = ptsname(&keyboard, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let terminal = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // The shell's `read` wants a whole line; a program of another session has no terminal to open.
+    let script = "test -t 0 && test -t 1 && test -t 2 || exit 9; trap 'echo wide >size' WINCH; \
+                  (: </dev/tty) 2>/dev/null && exit 8; \
+                  echo ready >&2; read -r word; echo \"$word\" >said; \
+                  read -r word; exit 5";
+    let mut written = std::fs::File::from(keyboard.as_fd().try_clone_to_owned().unwrap());
+    let thread = std::thread::spawn({
+        let said = folder.path().join("said");
+        move || {
+            io::Write::write_all(&mut written, b"hello\n").unwrap();
+            until(|| said.exists());
+            let mut new = tcgetwinsize(&written).unwrap();
+            new.ws_col = 77;
+            rustix::termios::tcsetwinsize(&written, new).unwrap();
+            // A shell runs a trap when it is done with what it is at.
+            std::thread::sleep(Duration::from_millis(300));
+            io::Write::write_all(&mut written, b"end\n").unwrap();
+        }
+    });
+    let end = run_on_terminal(&options(folder.path(), script), &terminal, &|| false);
+    thread.join().unwrap();
+    assert_eq!(end.unwrap(), ToolEnd::Exited(5));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("said"), "hello\n");
+    assert_eq!(read("size"), "wide\n");
+}
+
+fn until(holds: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !holds() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
