@@ -2,7 +2,7 @@
 
 mod elf;
 mod fetch;
-mod modules;
+pub mod modules;
 mod prebuilt;
 
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};

@@ -1,6 +1,22 @@
 //! Which modules boot needs, and in which order: `modules.dep` and `modules.builtin`.
 
+mod builtin;
+mod depmod;
+mod graph;
+mod index;
+mod listing;
+mod name;
+mod object;
+mod table_order;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use depmod::{DepmodError, MODULES_MAX, depmod, depmod_files};
+pub use object::{ModuleObject, read_module};
 
 /// Drivers without which the guest has no disk, network or console, and what the agent mounts with.
 pub(super) const BOOT: &[&str] = &[
@@ -55,7 +71,7 @@ impl<'a> Dependencies<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+mod order_tests {
     use super::*;
 
     #[test]
