@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod image;
 pub(crate) mod inspect;
+mod means;
 pub(crate) mod run;
 
 /// How a verb ends: an exit code, or what went wrong.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coop_runtime::event::{Event, Observer, Unit};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -14,12 +14,14 @@ use crate::arguments::Progress;
 
 /// How often a bar that waits moves.
 const TICK: Duration = Duration::from_millis(120);
+/// A log has a line of a task's progress no more often than this.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The observer that the options ask for.
 pub(crate) fn observer(how: Progress, output: &Output) -> Box<dyn Observer> {
     match how {
         Progress::Auto if output.redraw => Box::new(Bars::default()),
-        Progress::Auto | Progress::Plain => Box::new(Lines),
+        Progress::Auto | Progress::Plain => Box::new(Lines::default()),
         Progress::Json => Box::new(JsonLines),
         Progress::None => Box::new(Warnings),
     }
@@ -29,7 +31,7 @@ pub(crate) fn observer(how: Progress, output: &Output) -> Box<dyn Observer> {
 pub(crate) fn quiet_observer(how: Progress) -> Box<dyn Observer> {
     match how {
         Progress::Auto | Progress::None => Box::new(Warnings),
-        Progress::Plain => Box::new(Lines),
+        Progress::Plain => Box::new(Lines::default()),
         Progress::Json => Box::new(JsonLines),
     }
 }
@@ -70,7 +72,7 @@ impl Bars {
             (Some(_), Unit::Bytes) => {
                 "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"
             }
-            (Some(_), Unit::Items) => "{spinner} {msg} [{bar:30}] {pos}/{len}",
+            (Some(_), Unit::Items) => "{spinner} {elapsed} {msg} [{bar:30}] {pos}/{len}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
@@ -104,6 +106,9 @@ impl Observer for Bars {
             Event::TaskProgress { task, done } => {
                 if let Some(bar) = self.lock().get(*task) {
                     bar.set_position(*done);
+                    if bar.length().is_none() {
+                        bar.set_message(format!("{}: {done}", plain(task)));
+                    }
                 }
             }
             Event::TaskFinished { task, .. } => {
@@ -130,14 +135,57 @@ impl Observer for Bars {
     }
 }
 
-/// One line for each event that a log should have.
-struct Lines;
+/// One line for each event that a log should have, and one now and then for a task that takes long.
+#[derive(Default)]
+struct Lines(Mutex<BTreeMap<String, Course>>);
+
+/// How a task goes on.
+struct Course {
+    total: Option<u64>,
+    /// When the last line about it was written, or when it began.
+    said: Instant,
+}
+
+impl Lines {
+    /// What is worth a line at this time.
+    fn line(&self, event: &Event<'_>, now: Instant) -> Option<String> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::TaskStarted { task, total, .. } => {
+                let (total, said) = (*total, now);
+                running.insert((*task).to_owned(), Course { total, said });
+            }
+            Event::TaskProgress { task, done } => {
+                let course = running.get_mut(*task)?;
+                if now.saturating_duration_since(course.said) < LINE_INTERVAL {
+                    return None;
+                }
+                course.said = now;
+                return Some(progress(task, *done, course.total));
+            }
+            Event::TaskFinished { task, .. } => drop(running.remove(*task)),
+            _ => {}
+        }
+        sentence(event)
+    }
+}
 
 impl Observer for Lines {
     fn event(&self, event: &Event<'_>) {
-        if let Some(text) = sentence(event) {
+        if let Some(text) = self.line(event, Instant::now()) {
             line(&text);
         }
+    }
+}
+
+fn progress(task: &str, done: u64, total: Option<u64>) -> String {
+    let task = plain(task);
+    match total.filter(|total| *total > 0) {
+        Some(total) => {
+            let percent = u128::from(done) * 100 / u128::from(total);
+            format!("{task}: {percent} %")
+        }
+        None => format!("{task}: {done}"),
     }
 }
 
@@ -217,5 +265,34 @@ mod tests {
         );
         let progress = Event::TaskProgress { task: "x", done: 1 };
         assert_eq!(sentence(&progress), None);
+    }
+
+    #[test]
+    fn a_log_hears_of_long_work_now_and_then() {
+        let lines = Lines::default();
+        let begin = Instant::now();
+        let said = |event: &Event<'_>, seconds| {
+            let now = begin + Duration::from_secs(seconds);
+            lines.line(event, now)
+        };
+        let task = "compile the kernel";
+        let started = Event::TaskStarted {
+            task,
+            total: Some(2000),
+            unit: Unit::Items,
+        };
+        let progress = |done| Event::TaskProgress { task, done };
+        assert_eq!(said(&started, 0), None);
+        assert_eq!(said(&progress(100), 9), None);
+        let line = said(&progress(210), 10);
+        assert_eq!(line.as_deref(), Some("compile the kernel: 10 %"));
+        assert_eq!(said(&progress(300), 15), None);
+        assert!(said(&progress(1999), 20).unwrap().ends_with(": 99 %"));
+        let finished = Event::TaskFinished {
+            task,
+            elapsed: Duration::from_secs(21),
+        };
+        assert!(said(&finished, 21).is_some());
+        assert_eq!(said(&progress(1), 60), None);
     }
 }

@@ -1,0 +1,110 @@
+//! What work from a recipe needs: the recipe, the cache, downloads, and who watches and interrupts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use coop_builder::debian::mirror::AptSources;
+use coop_builder::fetch::{Fetcher, Options};
+use coop_builder::recipe::{self, Recipe};
+use coop_builder::source::Archive;
+use coop_builder::store::Store;
+use coop_runtime::event::Observer;
+
+use crate::arguments::RecipeOptions;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::render::progress::{self, Interruptible};
+use crate::render::{Output, error, line};
+use crate::signals::Interruption;
+
+/// The host's apt configuration.
+const APT_FOLDER: &str = "/etc/apt";
+
+/// Reads a recipe and shows its warnings.
+pub(super) fn read(
+    file: &Path,
+    options: &RecipeOptions,
+    output: &Output,
+) -> Result<Recipe, Failure> {
+    let (recipe, warnings) = recipe::read(file, &options.sets()).map_err(Failure::recipe)?;
+    error::warnings(output, &warnings);
+    Ok(recipe)
+}
+
+/// Opens the cache.
+pub(super) fn open_store(environment: &Environment) -> Result<Store, Failure> {
+    let Some(cache) = &environment.cache else {
+        let failure = Failure::usage("there is no folder for the cache");
+        return Err(failure.with_hint("set COOP_CACHE or HOME"));
+    };
+    let absolute = std::path::absolute(cache).map_err(|error| Failure::work(&error))?;
+    Store::open(&absolute).map_err(|error| {
+        let failure = Failure::work(&error);
+        failure.with_hint("COOP_CACHE names another folder for the cache")
+    })
+}
+
+/// The means of one piece of work. While they live, the first signal calls the work off.
+pub(super) struct Means {
+    /// Downloads, and the cache.
+    pub(super) fetcher: Fetcher,
+    /// Who watches.
+    pub(super) observer: Arc<dyn Observer>,
+    apt: AptSources,
+    mirror: Option<String>,
+    now_seconds: i64,
+    interruption: Interruption,
+}
+
+impl Means {
+    /// Looks at the host and the environment.
+    pub(super) fn prepare(
+        options: &RecipeOptions,
+        environment: &Environment,
+        output: &Output,
+    ) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::error::Error| Failure::work(error);
+        let store = open_store(environment)?;
+        let fetch = Options {
+            offline: options.offline,
+            ..Options::default()
+        };
+        let apt = AptSources::read(Path::new(APT_FOLDER)).map_err(|error| failed(&error))?;
+        let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
+            .map_err(|error| failed(&error))?;
+        Ok(Self {
+            fetcher: Fetcher::new(store, fetch),
+            observer: Arc::new(Interruptible {
+                inner: progress::observer(options.progress, output),
+                heard: interruption.flag(),
+            }),
+            apt,
+            mirror: environment.debian_mirror.clone(),
+            now_seconds: now_seconds(),
+            interruption,
+        })
+    }
+
+    /// Where Debian packages come from.
+    pub(super) fn archive(&self, recipe: &Recipe) -> Archive<'_> {
+        Archive {
+            environment: self.mirror.as_deref(),
+            apt: &self.apt,
+            architecture: recipe.architecture.debian_name(),
+            now_seconds: self.now_seconds,
+        }
+    }
+
+    /// The failure of work that a signal has called off: whatever failed then failed because of it.
+    pub(super) fn stopped(&self, message: &str) -> Option<Failure> {
+        let signal = self.interruption.signal()?;
+        Some(Failure::sentence(signal.shell_code(), message))
+    }
+}
+
+/// A clock before 1970 counts as 1970: signatures are then not valid yet, which says enough.
+fn now_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+}
