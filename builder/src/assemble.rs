@@ -16,11 +16,12 @@ use fs_err as fs;
 
 use crate::digest::Digest;
 use crate::inputs::seed;
-use crate::kernel::Prebuilt;
+use crate::kernel::{KernelError, KernelFiles, modules};
 use crate::recipe::{self, CobdContent, Recipe, RootSize};
 
 const VMLINUX: &str = "vmlinux";
 const CONFIG: &str = "config";
+const BOOT_IMAGE: &str = "bzImage";
 const MODULES: &str = "modules.cpio";
 /// The folder of the loader and libraries that a dynamic kernel is started with.
 const LIBRARIES: &str = "lib";
@@ -54,6 +55,9 @@ pub enum AssembleError {
     /// The archive of modules cannot be made.
     #[error("kernel modules: {0}")]
     Cpio(#[from] CpioError),
+    /// The kernel's modules cannot be had.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A file that was just written cannot be described.
     #[error(transparent)]
     Appliance(#[from] ApplianceError),
@@ -210,16 +214,28 @@ fn write_ext4(
 /// # Errors
 /// The files cannot be written.
 pub fn write_kernel(
-    kernel: &Prebuilt,
+    kernel: &KernelFiles,
+    sources: &[String],
     cmdline: &[String],
     folder: &Path,
 ) -> Result<Kernel, AssembleError> {
     write_program(&folder.join(VMLINUX), &kernel.vmlinux)?;
     fs::write(folder.join(CONFIG), &kernel.config)?;
-    let modules = if kernel.modules.is_empty() {
+    let boot_image = match &kernel.boot_image {
+        Some(image) => {
+            fs::write(folder.join(BOOT_IMAGE), image)?;
+            Some(Member::of(folder, BOOT_IMAGE)?)
+        }
+        None => None,
+    };
+    let boot_modules = match &kernel.modules {
+        Some(tree) => modules::boot(tree)?,
+        None => Vec::new(),
+    };
+    let modules = if boot_modules.is_empty() {
         None
     } else {
-        write_modules(&kernel.modules, &folder.join(MODULES))?;
+        write_modules(&boot_modules, &folder.join(MODULES))?;
         Some(Member::of(folder, MODULES)?)
     };
     let mut libraries = Vec::new();
@@ -231,6 +247,10 @@ pub fn write_kernel(
     }
     Ok(Kernel {
         release: kernel.release.clone(),
+        target: kernel.target,
+        sources: sources.to_vec(),
+        boot_image,
+        initramfs: None,
         vmlinux: Member::of(folder, VMLINUX)?,
         config: Member::of(folder, CONFIG)?,
         modules,

@@ -16,9 +16,11 @@ use crate::digest::Digest;
 use crate::fetch::Fetcher;
 use crate::guest::{self, GuestContext, GuestError, Step};
 use crate::inputs::{self, Record, seed};
-use crate::kernel::{self, KernelError, KernelSourceError, Prebuilt};
+use crate::kernel::config::{self, DotConfig, Version};
+use crate::kernel::make::{self, MakeError};
+use crate::kernel::{self, FetchedKernel, KernelError, KernelFiles, KernelSourceError};
 use crate::publish::Staging;
-use crate::recipe::{self, Recipe, RunAction, RunStep, Services, Source};
+use crate::recipe::{self, KernelOrigin, Recipe, RunAction, RunStep, Services, Source};
 use crate::rootfs::{self, RootfsError};
 use crate::source::{self, Archive, DebianSourceError, SourceTree, TarballError};
 
@@ -76,6 +78,12 @@ pub enum BuildError {
     /// The kernel has modules where the recipe wants none.
     #[error("kernel {0} needs modules to boot, but the recipe says kernel.modules: false")]
     Modules(String),
+    /// The kernel's release begins with no version.
+    #[error("kernel release '{0}' does not begin with a version")]
+    Release(String),
+    /// The kernel was not made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
     /// The recipe's changes to the root file system.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
@@ -127,7 +135,7 @@ pub fn up_to_date(output: &Path, inputs: &Digest) -> Option<Appliance> {
 fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Manifest, BuildError> {
     let recipe = request.recipe;
     let observer = &*request.observer;
-    let kernel = kernel::fetch(&recipe.kernel, request.fetcher, &request.archive, observer)?;
+    let kernel = kernel(request)?;
     check_kernel(recipe, &kernel.files)?;
     let source = match &recipe.rootfs.source {
         Source::Debian(debian) => {
@@ -136,7 +144,12 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         Source::Tarball(tarball) => source::tarball(tarball, request.fetcher, observer)?,
     };
     let resolved = resolved_digest(&inputs, &kernel.resolved, &source.resolved);
-    let kernel_member = assemble::write_kernel(&kernel.files, &recipe.kernel.cmdline, folder)?;
+    let kernel_member = assemble::write_kernel(
+        &kernel.files,
+        &kernel.resolved,
+        &recipe.kernel.cmdline,
+        folder,
+    )?;
     let context = GuestContext {
         kernel: KernelSpec {
             vmlinux: folder.join(&kernel_member.vmlinux.path),
@@ -203,25 +216,54 @@ fn finish_root(
     Ok(tree)
 }
 
-fn check_kernel(recipe: &Recipe, kernel: &Prebuilt) -> Result<(), BuildError> {
+/// Has the recipe's kernel fetched or made.
+fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
+    let observer = &*request.observer;
+    let kernel = &request.recipe.kernel;
+    match &kernel.origin {
+        KernelOrigin::Package(package) => Ok(kernel::fetch(
+            package,
+            request.fetcher,
+            &request.archive,
+            observer,
+        )?),
+        KernelOrigin::Default => Ok(kernel::fetch(
+            &recipe::KernelPackage::user_mode_linux(),
+            request.fetcher,
+            &request.archive,
+            observer,
+        )?),
+        KernelOrigin::Source(source) => Ok(make::build(&make::MakeRequest {
+            source,
+            wanted: &kernel.wanted,
+            defconfig: kernel.defconfig,
+            allow_dropped: false,
+            fetcher: request.fetcher,
+            archive: &request.archive,
+            programs: &[],
+            observer,
+        })?),
+    }
+}
+
+fn check_kernel(recipe: &Recipe, kernel: &KernelFiles) -> Result<(), BuildError> {
     let modules = recipe.kernel.modules;
-    if !modules && !kernel.modules.is_empty() {
+    if !modules && kernel.modules.is_some() {
         return Err(BuildError::Modules(kernel.release.clone()));
     }
-    let unmet = recipe::unmet(&recipe.kernel.requirements, &kernel.config, modules);
+    let Some(version) = Version::of_release(&kernel.release) else {
+        return Err(BuildError::Release(kernel.release.clone()));
+    };
+    let merged = config::merge(&recipe.kernel.wanted, kernel.target, version);
+    let config = DotConfig::parse(&kernel.config);
+    let unmet = config::unmet(&merged.wanted, &config, modules);
     if unmet.is_empty() {
         return Ok(());
     }
-    let each = unmet.iter().map(|unmet| {
-        let wanted = &unmet.requirement;
-        format!(
-            "{} is {}, not {} ({})",
-            wanted.symbol, unmet.found, wanted.value, wanted.origin
-        )
-    });
+    let each: Vec<String> = unmet.iter().map(config::Unmet::to_string).collect();
     Err(BuildError::KernelConfig {
         release: kernel.release.clone(),
-        list: each.collect::<Vec<_>>().join("; "),
+        list: each.join("; "),
     })
 }
 

@@ -7,8 +7,8 @@ use std::io;
 
 use crate::digest::{Digest, Hasher};
 use crate::recipe::{
-    CobdContent, FileContent, HostFile, Keyring, Recipe, RunAction, Source, TarballLocation,
-    canonical,
+    CobdContent, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe, RunAction,
+    Source, TarballLocation, canonical,
 };
 
 /// Changes whenever the same recipe gives other bytes than the coop before made of it.
@@ -104,6 +104,12 @@ fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
         if let RunAction::Script(file) = &step.action {
             files.push(file);
         }
+    }
+    if let KernelOrigin::Source(source) = &recipe.kernel.origin {
+        if let KernelLocation::Tarball(TarballLocation::Path { file, .. }) = &source.location {
+            files.push(file);
+        }
+        files.extend(&source.patches);
     }
     for cobd in &recipe.devices.cobd {
         if let CobdContent::File { file, .. } = &cobd.content {

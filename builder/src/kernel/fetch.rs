@@ -3,7 +3,7 @@
 use coop_image::tree::Tree;
 use coop_runtime::event::Observer;
 
-use super::{KernelError, Prebuilt, prebuilt};
+use super::{KernelError, KernelFiles, prebuilt};
 use crate::debian::deb::{DebError, fetch_debs};
 use crate::debian::mirror::MirrorError;
 use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
@@ -47,7 +47,7 @@ pub enum KernelSourceError {
 #[derive(Debug)]
 pub struct FetchedKernel {
     /// What goes into the appliance.
-    pub files: Prebuilt,
+    pub files: KernelFiles,
     /// One line for each package, with its digest.
     pub resolved: Vec<String>,
 }
@@ -57,12 +57,12 @@ pub struct FetchedKernel {
 /// # Errors
 /// See [`KernelSourceError`].
 pub fn fetch(
-    kernel: &recipe::Kernel,
+    package: &recipe::KernelPackage,
     fetcher: &Fetcher,
     archive: &Archive<'_>,
     observer: &dyn Observer,
 ) -> Result<FetchedKernel, KernelSourceError> {
-    let recipe::KernelPackage { name, suite } = &kernel.package;
+    let recipe::KernelPackage { name, suite } = package;
     if name != USER_MODE_LINUX {
         return Err(KernelSourceError::Unsupported(name.clone()));
     }

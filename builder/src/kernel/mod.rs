@@ -1,12 +1,19 @@
 //! The guest's kernel: where it comes from and what of it an appliance carries.
 
+pub mod config;
 mod elf;
 mod fetch;
+mod files;
+pub mod make;
 pub mod modules;
 mod prebuilt;
 
+pub use coop_appliance::Target;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};
-pub use prebuilt::{Library, Prebuilt, prebuilt};
+pub use files::{KernelFiles, Library};
+pub use prebuilt::prebuilt;
+
+use config::Version;
 
 /// Why a kernel cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +31,7 @@ pub enum KernelError {
     },
     /// The kernel's vhost-user front end is too old for the driver.
     #[error(
-        "kernel {release} is too old: its vhost-user messages are not those of {OLDEST_RELEASE} or later"
+        "kernel {release} is too old: its vhost-user messages are not those of {OLDEST_VERSION} or later"
     )]
     TooOld {
         /// The kernel's release.
@@ -38,5 +45,8 @@ pub enum KernelError {
     Tree(#[from] coop_image::tree::TreeError),
 }
 
-/// The oldest release whose `virtio_uml` the driver understands.
-pub const OLDEST_RELEASE: &str = "6.16";
+/// The oldest version whose `virtio_uml` the driver understands.
+pub const OLDEST_VERSION: Version = Version {
+    major: 6,
+    minor: 16,
+};

@@ -4,8 +4,9 @@ use std::io::Read;
 
 use coop_image::tree::{InodeId, Kind, Tree, display};
 
-use super::modules::{BOOT, Dependencies};
-use super::{KernelError, OLDEST_RELEASE, elf};
+use super::config::Version;
+use super::files::{KernelFiles, Library, graft};
+use super::{KernelError, OLDEST_VERSION, Target, elf};
 
 /// The largest kernel, config or module that is taken from a package, in bytes.
 const FILE_SIZE_MAX: u64 = 256 << 20;
@@ -14,38 +15,14 @@ const PROGRAM: &str = "/usr/bin/linux.uml";
 const CONFIG: &str = "/usr/share/doc/user-mode-linux/config.gz";
 const MODULES: &str = "/usr/lib/uml/modules";
 
-/// A file that lies beside the kernel so that it starts on any host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Library {
-    /// File name: `ld.so` or the library's soname.
-    pub name: String,
-    /// The file.
-    pub bytes: Vec<u8>,
-}
-
-/// What an appliance takes from a kernel package.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prebuilt {
-    /// `uname -r`.
-    pub release: String,
-    /// The executable, its interpreter made relative.
-    pub vmlinux: Vec<u8>,
-    /// Its `.config`.
-    pub config: String,
-    /// The modules that boot needs, in the order of loading: name and content.
-    pub modules: Vec<(String, Vec<u8>)>,
-    /// The loader and the C library; empty for a static kernel.
-    pub libraries: Vec<Library>,
-}
-
 /// Takes the kernel out of its package, and the loader and libraries out of `suite`: packages of
 /// the same suite.
 ///
 /// # Errors
-/// A file is missing or damaged, or the kernel is older than [`OLDEST_RELEASE`].
-pub fn prebuilt(package: &Tree, suite: &[Tree]) -> Result<Prebuilt, KernelError> {
+/// A file is missing or damaged, or the kernel is older than [`OLDEST_VERSION`].
+pub fn prebuilt(package: &Tree, suite: &[Tree]) -> Result<KernelFiles, KernelError> {
     let release = release(package)?;
-    if version_of(&release) < version_of(OLDEST_RELEASE) {
+    if Version::of_release(&release).is_none_or(|version| version < OLDEST_VERSION) {
         return Err(KernelError::TooOld { release });
     }
     let mut vmlinux = read(package, PROGRAM, "usr/bin/linux.uml")?;
@@ -56,11 +33,14 @@ pub fn prebuilt(package: &Tree, suite: &[Tree]) -> Result<Prebuilt, KernelError>
     } else {
         Vec::new()
     };
-    Ok(Prebuilt {
+    Ok(KernelFiles {
+        target: Target::Um,
         config: config(package)?,
-        modules: boot_modules(package, &release)?,
+        minimal_config: None,
+        modules: Some(modules(package, &release)?),
         release,
         vmlinux,
+        boot_image: None,
         libraries,
     })
 }
@@ -77,14 +57,6 @@ fn read(tree: &Tree, path: &str, what: &'static str) -> Result<Vec<u8>, KernelEr
         .resolve(path.as_bytes())
         .map_err(|_| KernelError::Missing(what))?;
     Ok(tree.read_file(id, FILE_SIZE_MAX)?)
-}
-
-/// The first two numbers of a release; later ones do not matter to [`OLDEST_RELEASE`].
-fn version_of(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// The one folder below [`MODULES`].
@@ -114,20 +86,12 @@ fn config(package: &Tree) -> Result<String, KernelError> {
     Ok(text)
 }
 
-fn boot_modules(package: &Tree, release: &str) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
-    let base = format!("{MODULES}/{release}");
-    let listing = read(package, &format!("{base}/modules.dep"), "modules.dep")?;
-    let listing = String::from_utf8_lossy(&listing);
-    let mut modules = Vec::new();
-    for path in Dependencies::parse(&listing).load_order(BOOT) {
-        if !path.ends_with(".ko") {
-            return Err(invalid(path, "is compressed, which the agent cannot load"));
-        }
-        let bytes = read(package, &format!("{base}/{path}"), "module of modules.dep")?;
-        let file = path.rsplit('/').next().unwrap_or(path);
-        modules.push((format!("{:02}-{file}", modules.len()), bytes));
-    }
-    Ok(modules)
+/// The package's modules as what becomes `/lib/modules/RELEASE`.
+fn modules(package: &Tree, release: &str) -> Result<Tree, KernelError> {
+    let top = package.resolve(format!("{MODULES}/{release}").as_bytes())?;
+    let mut tree = Tree::new(package.inode(top).metadata.clone());
+    graft(package, top, &mut tree, InodeId::ROOT)?;
+    Ok(tree)
 }
 
 fn libraries(suite: &[Tree]) -> Result<Vec<Library>, KernelError> {
@@ -155,18 +119,4 @@ fn find_library(tree: &Tree, file: &str) -> Option<InodeId> {
         .iter()
         .filter_map(|folder| tree.resolve(format!("{folder}/{file}").as_bytes()).ok())
         .find(|id| matches!(tree.inode(*id).kind, Kind::File(_)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_compared_by_number() {
-        assert!(version_of("6.12.3") < version_of(OLDEST_RELEASE));
-        assert!(version_of("6.16") >= version_of(OLDEST_RELEASE));
-        assert!(version_of("7.2.7") >= version_of(OLDEST_RELEASE));
-        assert!(version_of("6.9-rc1") < version_of(OLDEST_RELEASE));
-        assert!(version_of("nonsense") < version_of(OLDEST_RELEASE));
-    }
 }

@@ -8,7 +8,7 @@
 
 mod decode;
 mod diagnostic;
-mod kernel_config;
+mod kernel;
 mod model;
 mod names;
 mod node;
@@ -28,12 +28,11 @@ use std::path::Path;
 use fs_err as fs;
 
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
-pub use kernel_config::{Unmet, unmet};
 pub use model::{
-    Architecture, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent, FileEntry,
-    HostFile, Kernel, KernelPackage, Keyring, Mirror, Owner, Password, Recipe, Requirement,
-    RootSize, Rootfs, RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep,
-    User, UserId, Variant, canonical,
+    Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent,
+    FileEntry, HostFile, Kernel, KernelLocation, KernelOrigin, KernelPackage, KernelSource,
+    Keyring, Mirror, Owner, Password, Recipe, RootSize, Rootfs, RunAction, RunStep, Services,
+    Source, Tarball, TarballLocation, TestStep, User, UserId, Variant, canonical,
 };
 pub use overrides::Overrides;
 pub use resolve::check_memory;

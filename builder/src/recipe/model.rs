@@ -7,6 +7,8 @@ use coop_appliance::Forward;
 use serde::Serialize;
 
 use super::units::{ByteCount, Percent};
+use crate::kernel::Target;
+use crate::kernel::config::Wanted;
 
 /// A resolved recipe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -269,34 +271,87 @@ pub enum RunAction {
 /// The guest's kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Kernel {
-    /// The package that it comes from.
-    pub package: KernelPackage,
-    /// What its .config must have, by symbol, each once, sorted.
-    pub requirements: Vec<Requirement>,
-    /// Whether it may have its drivers as modules; default: yes.
+    /// Where it comes from.
+    pub origin: KernelOrigin,
+    /// What its configuration is to be, in the order of the recipe. Which of it holds, and what
+    /// contradicts what, depends on target and version: see `kernel::config::merge`.
+    pub wanted: Vec<Wanted>,
+    /// Whether it starts from the architecture's defconfig; default: from nothing.
+    pub defconfig: bool,
+    /// Whether it may have modules; default: yes.
     pub modules: bool,
     /// Words for its command line.
     pub cmdline: Vec<String>,
 }
 
+/// Where a kernel comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelOrigin {
+    /// The trimmed kernel that coop composes where that can be had, else a prebuilt one.
+    Default,
+    /// A Debian package.
+    Package(KernelPackage),
+    /// Its source.
+    Source(KernelSource),
+}
+
 /// A Debian package with a prebuilt kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelPackage {
-    /// Default: `user-mode-linux`.
+    /// `user-mode-linux` (the default) or `linux-image-…`.
     pub name: String,
     /// The suite that it is taken from; default: `sid`.
     pub suite: String,
 }
 
-/// What a kernel's .config must say about a symbol.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Requirement {
-    /// The symbol with its prefix, as `CONFIG_VIRTIO_UML`.
-    pub symbol: String,
-    /// The value: `y`, `m`, `n`, a number, or text in quotes, as in a .config.
-    pub value: String,
-    /// Who asks: `fragment base`, `./my.config` or `the recipe`.
-    pub origin: String,
+impl KernelPackage {
+    /// Debian's User-Mode Linux.
+    #[must_use]
+    pub fn user_mode_linux() -> Self {
+        Self {
+            name: "user-mode-linux".to_owned(),
+            suite: "sid".to_owned(),
+        }
+    }
+}
+
+/// A kernel's source, and what is made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelSource {
+    /// Where the source is.
+    pub location: KernelLocation,
+    /// Patches in the order of application, those of a series one by one.
+    pub patches: Vec<HostFile>,
+    /// What the kernel is for; default: User-Mode Linux.
+    pub target: Target,
+    /// Where it is compiled; default: on the host.
+    pub place: BuildPlace,
+}
+
+/// Where a kernel's source is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelLocation {
+    /// A Debian package.
+    Debian {
+        /// `linux-source-…`.
+        package: String,
+        /// The suite that it is taken from; default: `sid`.
+        suite: String,
+    },
+    /// An archive.
+    Tarball(TarballLocation),
+}
+
+/// Where a kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuildPlace {
+    /// On the host, with its compiler.
+    Host,
+    /// In a guest.
+    Guest,
 }
 
 /// The machine.

@@ -1,24 +1,22 @@
 //! From what was written to what it means: defaults, and the checks that need more than one key
 //! or the file system.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use fs_err as fs;
 
 use super::decode::{At, Decoder};
-use super::diagnostic::{Position, Problem, Warning, nearest};
+use super::diagnostic::{Position, Problem, Warning};
 use super::model::{
     Architecture, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent, FileEntry,
-    HostFile, Kernel, KernelPackage, Keyring, Mirror, Owner, Password, Recipe, Requirement,
-    RootSize, Rootfs, RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep,
-    User, UserId, Variant,
+    HostFile, Keyring, Mirror, Owner, Password, Recipe, RootSize, Rootfs, RunAction, RunStep,
+    Services, Source, Tarball, TarballLocation, TestStep, User, UserId, Variant,
 };
+use super::names;
 use super::units::{ByteCount, Percent, forwards_overlap, shorten};
-use super::written::{self, ConfigEntry, Size, Written};
-use super::{kernel_config, names};
+use super::written::{self, Size, Written};
 
 /// The smallest guest memory: less does not unpack the kernel's modules.
 const MEMORY_MIN: ByteCount = ByteCount(64 << 20);
@@ -47,8 +45,6 @@ impl Defaults {
     const COMPONENT: &'static str = "main";
     const VARIANT: Variant = Variant::Minimal;
     const FILE_MODE: u16 = 0o644;
-    const KERNEL_PACKAGE: &'static str = "user-mode-linux";
-    const KERNEL_SUITE: &'static str = "sid";
     const FREE: Percent = Percent(20);
     const FREE_MIN: ByteCount = ByteCount(256 << 20);
     const COLUMNS: u16 = 80;
@@ -105,8 +101,8 @@ pub(super) fn resolve(
     resolver.recipe(written)
 }
 
-struct Resolver<'r, 's> {
-    d: &'r mut Decoder<'s>,
+pub(super) struct Resolver<'r, 's> {
+    pub(super) d: &'r mut Decoder<'s>,
     folder: &'r Path,
     warnings: &'r mut Vec<Warning>,
 }
@@ -131,7 +127,7 @@ impl Resolver<'_, '_> {
     }
 
     /// Reports the text if it does not follow the grammar, and gives it back.
-    fn checked(
+    pub(super) fn checked(
         &mut self,
         text: At<String>,
         path: &str,
@@ -143,7 +139,7 @@ impl Resolver<'_, '_> {
         text.value
     }
 
-    fn all_checked(
+    pub(super) fn all_checked(
         &mut self,
         texts: Vec<At<String>>,
         path: &str,
@@ -182,7 +178,7 @@ impl Resolver<'_, '_> {
     }
 
     /// A file that the recipe names: it must be a regular file.
-    fn host_file(&mut self, written: At<String>, path: &str) -> HostFile {
+    pub(super) fn host_file(&mut self, written: At<String>, path: &str) -> HostFile {
         let full = self.folder.join(&written.value);
         let shown = shorten(&full.display().to_string());
         let reason = match fs::metadata(&full) {
@@ -271,42 +267,49 @@ impl Resolver<'_, '_> {
     }
 
     fn tarball(&mut self, written: written::Tarball) -> Option<Tarball> {
-        const PATH: &str = "rootfs.source.tarball";
+        let strip_components = written.strip_components.as_ref().map_or(0, |at| at.value);
+        Some(Tarball {
+            location: self.tarball_location(written, "rootfs.source.tarball")?,
+            strip_components,
+        })
+    }
+
+    /// Where an archive is; nothing that is fetched goes without its digest.
+    pub(super) fn tarball_location(
+        &mut self,
+        written: written::Tarball,
+        within: &str,
+    ) -> Option<TarballLocation> {
         let sha256 = written
             .sha256
-            .map(|text| self.checked(text, &format!("{PATH}.sha256"), names::sha256));
-        let location = match (written.path, written.url, sha256) {
+            .map(|text| self.checked(text, &format!("{within}.sha256"), names::sha256));
+        match (written.path, written.url, sha256) {
             (Some(path), None, sha256) => {
-                let file = self.host_file(path, &format!("{PATH}.path"));
-                TarballLocation::Path { file, sha256 }
+                let file = self.host_file(path, &format!("{within}.path"));
+                Some(TarballLocation::Path { file, sha256 })
             }
-            (None, Some(url), Some(sha256)) => TarballLocation::Url {
-                url: self.checked(url, &format!("{PATH}.url"), names::url),
+            (None, Some(url), Some(sha256)) => Some(TarballLocation::Url {
+                url: self.checked(url, &format!("{within}.url"), names::url),
                 sha256,
-            },
+            }),
             (None, Some(url), None) => {
                 let problem = Problem::Missing {
                     key: "sha256".to_owned(),
-                    within: PATH.to_owned(),
+                    within: within.to_owned(),
                 };
                 let hint = "nothing fetched is used without its digest; sha256sum prints it";
                 self.d.report(url.at, problem, Some(hint.to_owned()));
-                return None;
+                None
             }
             (Some(_), Some(url), _) => {
-                self.d.reject(url.at, PATH, "has both a path and a url");
-                return None;
+                self.d.reject(url.at, within, "has both a path and a url");
+                None
             }
             (None, None, _) => {
-                self.d.reject(written.at, PATH, "needs a path or a url");
-                return None;
+                self.d.reject(written.at, within, "needs a path or a url");
+                None
             }
-        };
-        let strip_components = written.strip_components.map_or(0, |at| at.value);
-        Some(Tarball {
-            location,
-            strip_components,
-        })
+        }
     }
 
     fn files(&mut self, written: Vec<written::FileEntry>) -> Vec<FileEntry> {
@@ -441,107 +444,6 @@ impl Resolver<'_, '_> {
                 network: network.unwrap_or(true),
             },
         }
-    }
-
-    fn kernel(&mut self, written: written::Kernel) -> Kernel {
-        let name = written
-            .package_name
-            .map(|name| self.checked(name, "kernel.package.name", names::package));
-        let suite = written
-            .package_suite
-            .map(|suite| self.checked(suite, "kernel.package.suite", names::suite));
-        let mut symbols = BTreeMap::new();
-        for (index, entry) in written.config.into_iter().enumerate() {
-            self.config_entry(entry, &format!("kernel.config[{index}]"), &mut symbols);
-        }
-        Kernel {
-            package: KernelPackage {
-                name: name.unwrap_or_else(|| Defaults::KERNEL_PACKAGE.to_owned()),
-                suite: suite.unwrap_or_else(|| Defaults::KERNEL_SUITE.to_owned()),
-            },
-            requirements: symbols.into_values().collect(),
-            modules: written.modules.unwrap_or(true),
-            cmdline: self.all_checked(written.cmdline, "kernel.cmdline", names::kernel_word),
-        }
-    }
-
-    /// Adds an entry's symbols; a later entry's value for a symbol replaces an earlier one.
-    fn config_entry(
-        &mut self,
-        entry: ConfigEntry,
-        path: &str,
-        symbols: &mut BTreeMap<String, Requirement>,
-    ) {
-        let (name, text, origin) = match entry {
-            ConfigEntry::Symbol(symbol, value) => {
-                let checked = kernel_config::check_symbol(&symbol.value, &value);
-                if let Err(reason) = checked {
-                    self.d.reject(symbol.at, path, reason);
-                }
-                let requirement = Requirement {
-                    symbol: symbol.value.clone(),
-                    value,
-                    origin: "the recipe".to_owned(),
-                };
-                symbols.insert(symbol.value, requirement);
-                return;
-            }
-            ConfigEntry::Fragment(name) => match self.fragment(&name, path) {
-                Some((text, origin)) => (name, text, origin),
-                None => return,
-            },
-        };
-        match kernel_config::parse_config(&text) {
-            Err((line, reason)) => {
-                let reason = format!("line {line} of {origin}: {reason}");
-                self.d.reject(name.at, path, reason);
-            }
-            Ok(parsed) => symbols.extend(parsed.into_iter().map(|(symbol, value)| {
-                let requirement = Requirement {
-                    symbol: symbol.clone(),
-                    value,
-                    origin: origin.clone(),
-                };
-                (symbol, requirement)
-            })),
-        }
-    }
-
-    /// A fragment's text and what to call it.
-    fn fragment(&mut self, name: &At<String>, path: &str) -> Option<(String, String)> {
-        let text = name.value.as_str();
-        let is_path = text.contains('/') || text.ends_with(".config");
-        if is_path {
-            let before = self.d.diagnostics.len();
-            let file = self.host_file(name.clone(), path);
-            if self.d.diagnostics.len() > before {
-                return None;
-            }
-            return match read_limited(&file.path) {
-                Ok(content) => Some((content, file.written)),
-                Err(reason) => {
-                    self.d.reject(name.at, path, reason);
-                    None
-                }
-            };
-        }
-        if let Some(content) = kernel_config::fragment(text) {
-            return Some((content.to_owned(), format!("fragment {text}")));
-        }
-        if text == "nfs-root" {
-            self.not_supported(name.at, "kernel.config fragment 'nfs-root'");
-            return None;
-        }
-        let problem = Problem::Value {
-            path: path.to_owned(),
-            reason: format!("unknown fragment '{}'", shorten(text)),
-        };
-        let hint = nearest(text, kernel_config::fragment_names()).map_or_else(
-            || "known are base and virtio; a path has a slash in it".to_owned(),
-            |near| format!("did you mean '{near}'?"),
-        );
-        self.d.report(name.at, problem, Some(hint));
-        None
     }
 
     fn devices(&mut self, written: written::Devices) -> Devices {
@@ -826,18 +728,4 @@ fn test_step(written: written::TestStep) -> TestStep {
             .timeout
             .map_or(Defaults::TEST_TIMEOUT, |at| at.value),
     }
-}
-
-fn read_limited(path: &Path) -> Result<String, String> {
-    let limit = kernel_config::CONFIG_SIZE_MAX;
-    let shown = path.display();
-    let mut text = String::new();
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(limit + 1)
-        .read_to_string(&mut text)
-        .map_err(|_| format!("{shown} cannot be read as text"))?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > limit) {
-        return Err(format!("{shown} has more than {limit} bytes"));
-    }
-    Ok(text)
 }

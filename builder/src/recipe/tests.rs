@@ -11,6 +11,27 @@ fn parse_in_folder(text: &str, sets: &[(&str, &str)]) -> Result<(Recipe, Vec<War
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("app"), "x").unwrap();
     fs::write(folder.path().join("my.config"), "CONFIG_A=y\nnonsense\n").unwrap();
+    fs::write(
+        folder.path().join("site.config"),
+        "#: only um\nCONFIG_A=y\n\n# CONFIG_B is not set\n",
+    )
+    .unwrap();
+    fs::create_dir(folder.path().join("patches")).unwrap();
+    for (name, text) in [
+        ("series", "# all\n\none.patch -p1\nsub/two.patch # why\n"),
+        ("one.patch", "x"),
+        ("sub/two.patch", "x"),
+        ("wrong/series", "../one.patch\n"),
+        ("level/series", "one.patch -p0\n"),
+        ("level/one.patch", "x"),
+        ("gone/series", "\none.patch\n"),
+        ("twice/series", "one.patch\none.patch\n"),
+        ("twice/one.patch", "x"),
+    ] {
+        let path = folder.path().join("patches").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
     let file = folder.path().join("r.yaml");
     let sets = sets
         .iter()
@@ -73,8 +94,7 @@ fn defaults_are_filled_in() {
     let recipe = good(MINIMAL);
     assert_eq!(recipe.rootfs.hostname, "a");
     assert_eq!(recipe.devices.memory, ByteCount(256 << 20));
-    assert_eq!(recipe.kernel.package.name, "user-mode-linux");
-    assert_eq!(recipe.kernel.package.suite, "sid");
+    assert_eq!(recipe.kernel.origin, KernelOrigin::Default);
     let conet = Conet::User {
         forward: Vec::new(),
         allow_host: false,
@@ -86,9 +106,9 @@ fn defaults_are_filled_in() {
             r#"{"name":"a","description":"","architecture":"amd64","rootfs":{"source":{"debian":"#,
             r#"{"suite":"trixie","packages":[],"components":["main"],"variant":"minimal","#,
             r#""mirror":"host","keyring":"debian","recommends":false}},"hostname":"a","files":[],"#,
-            r#""users":[],"services":{"enable":[],"disable":[]},"run":[]},"kernel":{"package":"#,
-            r#"{"name":"user-mode-linux","suite":"sid"},"requirements":[],"modules":true,"#,
-            r#""cmdline":[]},"devices":{"memory":268435456,"cpus":1,"cobd":[{"name":"root","#,
+            r#""users":[],"services":{"enable":[],"disable":[]},"run":[]},"kernel":{"origin":"#,
+            r#""default","wanted":[],"defconfig":false,"modules":true,"cmdline":[]},"#,
+            r#""devices":{"memory":268435456,"cpus":1,"cobd":[{"name":"root","#,
             r#""content":{"root":{"size":{"auto":{"free":20,"free_min":268435456}}}}}],"#,
             r#""conet":[{"user":{"forward":[],"#,
             r#""allow_host":false}}],"cocon":{"columns":80,"rows":25}},"test":[]}"#,
@@ -164,9 +184,13 @@ fn the_whole_schema_is_read() {
     assert_eq!(recipe.devices.memory, ByteCount(512 << 20));
     assert_eq!(recipe.devices.cobd.len(), 4);
     assert_eq!(recipe.test[1].timeout, std::time::Duration::from_secs(30));
-    let foo = recipe.kernel.requirements.iter();
-    assert!(foo.clone().any(|r| r.symbol == "CONFIG_FOO"));
-    assert!(foo.clone().any(|r| r.origin == "fragment virtio"));
+    let places = |symbol: &str| -> Vec<String> {
+        let wanted = recipe.kernel.wanted.iter();
+        let found = wanted.filter(|wanted| wanted.symbol == symbol);
+        found.map(|wanted| wanted.place.to_string()).collect()
+    };
+    assert_eq!(places("CONFIG_FOO"), ["recipe:27"]);
+    assert!(places("CONFIG_VIRTIO_UML")[0].starts_with("fragment virtio, line "));
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].place.as_ref().unwrap().line, 19);
 }
@@ -305,4 +329,113 @@ fn shipped_recipes_are_right() {
         count += 1;
     }
     assert_eq!(count, 4);
+}
+
+fn kernel_of(text: &str) -> Kernel {
+    good(&format!("{MINIMAL}kernel:\n{text}")).kernel
+}
+
+#[test]
+fn a_kernel_from_source_is_read_in_every_form() {
+    let debian = |package: &str, suite: &str| KernelLocation::Debian {
+        package: package.to_owned(),
+        suite: suite.to_owned(),
+    };
+    for (text, location) in [
+        (
+            "{debian: linux-source-7.2}",
+            debian("linux-source-7.2", "sid"),
+        ),
+        (
+            "{debian: linux-source-7.2, suite: forky}",
+            debian("linux-source-7.2", "forky"),
+        ),
+        (
+            "{debian: {package: linux-source-6.12, suite: trixie}}",
+            debian("linux-source-6.12", "trixie"),
+        ),
+        (
+            "{debian: {package: linux-source-6.12}, suite: trixie}",
+            debian("linux-source-6.12", "trixie"),
+        ),
+    ] {
+        let kernel = kernel_of(&format!("  source: {text}\n"));
+        let expected = KernelOrigin::Source(KernelSource {
+            location,
+            patches: Vec::new(),
+            target: crate::kernel::Target::Um,
+            place: BuildPlace::Host,
+        });
+        assert_eq!(kernel.origin, expected, "{text}");
+    }
+    let kernel = kernel_of(
+        "  source:\n    tarball: {path: ./app}\n    patches: [./app, ./patches/series]\n    \
+         target: x86_64\n    in: guest\n  config: [defconfig, base]\n  modules: false\n",
+    );
+    let KernelOrigin::Source(source) = &kernel.origin else {
+        panic!("not from source")
+    };
+    let patches = source.patches.iter().map(|patch| patch.written.as_str());
+    assert!(patches.eq(["./app", "./patches/one.patch", "./patches/sub/two.patch"]));
+    assert_eq!(source.target, crate::kernel::Target::X86_64);
+    assert_eq!(source.place, BuildPlace::Guest);
+    assert!(kernel.defconfig && !kernel.modules);
+    assert_eq!(
+        kernel.wanted.last().unwrap().line(),
+        "# CONFIG_MODULES is not set"
+    );
+}
+
+#[test]
+fn symbols_of_a_recipe_become_lines_of_a_configuration() {
+    let text = "  config:\n    - ./site.config\n    - A: y\n      CONFIG_B: true\n      C: false\n      \
+                D: 12\n      E: 0x1F\n      F: some \"text\"\n      G: '\"quoted\"'\n      H: \"12\"\n      \
+                I: ''\n      J: -1\n      K: ${n}\n      L: ${t}\n";
+    let text = format!("variables: {{n: 7, t: a b}}\n{MINIMAL}kernel:\n{text}");
+    let kernel = good(&text).kernel;
+    let lines: Vec<String> = kernel.wanted.iter().map(|wanted| wanted.line()).collect();
+    assert_eq!(
+        lines,
+        [
+            "CONFIG_A=y",
+            "# CONFIG_B is not set",
+            "CONFIG_A=y",
+            "CONFIG_B=y",
+            "# CONFIG_C is not set",
+            "CONFIG_D=12",
+            "CONFIG_E=0x1F",
+            r#"CONFIG_F="some \"text\"""#,
+            r#"CONFIG_G="quoted""#,
+            r#"CONFIG_H="12""#,
+            r#"CONFIG_I="""#,
+            "CONFIG_J=-1",
+            "CONFIG_K=7",
+            r#"CONFIG_L="a b""#,
+        ]
+    );
+    let place = |index: usize| kernel.wanted[index].place.to_string();
+    assert_eq!(place(0), "./site.config:2");
+    assert_eq!(place(2), "recipe:9");
+}
+
+#[test]
+fn unknown_fragments_are_told_the_known_ones() {
+    let text = format!("{MINIMAL}kernel: {{config: [nonsense]}}\n");
+    let error = parse_in_folder(&text, &[]).unwrap_err();
+    assert!(error.contains("hint: known are base, "), "{error}");
+    assert!(
+        error.contains(", defconfig; a file's path has a slash in it"),
+        "{error}"
+    );
+}
+
+/// The lines around a symbol say nothing of the kernel.
+#[test]
+fn places_are_not_in_the_canonical_form() {
+    let first = good(&format!("{MINIMAL}kernel: {{config: [{{A: y}}]}}\n"));
+    let second = good(&format!(
+        "# a comment\n{MINIMAL}kernel: {{config: [{{A: y}}]}}\n"
+    ));
+    assert_ne!(first.kernel, second.kernel);
+    assert_eq!(canonical(&first), canonical(&second));
 }

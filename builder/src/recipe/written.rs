@@ -5,6 +5,7 @@ use std::time::Duration;
 use coop_appliance::Forward;
 
 use super::decode::{At, Decoder, Fields, Keys};
+use super::kernel::{self, WrittenKernel};
 use super::model::{Owner, Password, Variant};
 use super::node::{Node, Value};
 use super::units::{ByteCount, Percent, parse_duration, parse_forward, shorten};
@@ -15,7 +16,7 @@ pub(super) struct Written {
     pub(super) description: Option<At<String>>,
     pub(super) architecture: Option<At<String>>,
     pub(super) rootfs: Rootfs,
-    pub(super) kernel: Kernel,
+    pub(super) kernel: WrittenKernel,
     pub(super) devices: Devices,
     pub(super) test: Vec<TestStep>,
 }
@@ -78,22 +79,6 @@ pub(super) enum RunStep {
         script: At<String>,
         network: Option<bool>,
     },
-}
-
-#[derive(Default)]
-pub(super) struct Kernel {
-    pub(super) package_name: Option<At<String>>,
-    pub(super) package_suite: Option<At<String>>,
-    pub(super) config: Vec<ConfigEntry>,
-    pub(super) modules: Option<bool>,
-    pub(super) cmdline: Vec<At<String>>,
-}
-
-pub(super) enum ConfigEntry {
-    /// A fragment's name or path.
-    Fragment(At<String>),
-    /// A symbol and its value.
-    Symbol(At<String>, String),
 }
 
 #[derive(Default)]
@@ -183,8 +168,6 @@ const USER: Keys = keys(
 const PASSWORD: Keys = keys(&["hash", "plain"], &[]);
 const SERVICES: Keys = keys(&["enable", "disable"], &[]);
 const SCRIPT: Keys = keys(&["script", "network"], &[]);
-const KERNEL: Keys = keys(&["package", "config", "modules", "cmdline"], &["source"]);
-const PACKAGE: Keys = keys(&["name", "suite"], &[]);
 const DEVICES: Keys = keys(
     &["memory", "cpus", "root", "cobd", "conet", "cocon"],
     &["cofs"],
@@ -205,7 +188,7 @@ pub(super) fn recipe(d: &mut Decoder<'_>, root: &Node<'_>) -> Option<Written> {
     let description = d.field(&fields, "description", Decoder::text);
     let architecture = d.field(&fields, "architecture", Decoder::text);
     let rootfs = d.required(&fields, "rootfs", rootfs);
-    let kernel = d.field(&fields, "kernel", kernel).unwrap_or_default();
+    let kernel = d.field(&fields, "kernel", kernel::read).unwrap_or_default();
     let devices = d.field(&fields, "devices", devices).unwrap_or_default();
     let test = list_of(d, &fields, "test", test_step);
     Some(Written {
@@ -298,14 +281,22 @@ fn tarball(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Tarball> 
     const STRIP_MAX: u32 = 64;
     let fields = d.map(node, path, &TARBALL)?;
     Some(Tarball {
-        at: fields.at(),
-        path: d.field(&fields, "path", Decoder::text),
-        url: d.field(&fields, "url", Decoder::text),
-        sha256: d.field(&fields, "sha256", Decoder::text),
         strip_components: d.field(&fields, "strip_components", |d, node, path| {
             d.integer(node, path, 0..=STRIP_MAX)
         }),
+        ..archive(d, &fields)
     })
+}
+
+/// Reads where an archive is.
+pub(super) fn archive(d: &mut Decoder<'_>, fields: &Fields<'_, '_>) -> Tarball {
+    Tarball {
+        at: fields.at(),
+        path: d.field(fields, "path", Decoder::text),
+        url: d.field(fields, "url", Decoder::text),
+        sha256: d.field(fields, "sha256", Decoder::text),
+        strip_components: None,
+    }
 }
 
 fn file(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<FileEntry> {
@@ -412,49 +403,6 @@ fn run_step(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<RunStep>
         script: script?,
         network,
     })
-}
-
-fn kernel(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Kernel> {
-    let fields = d.map(node, path, &KERNEL)?;
-    let package = d.field(&fields, "package", |d, node, path| {
-        let fields = d.map(node, path, &PACKAGE)?;
-        let name = d.field(&fields, "name", Decoder::text);
-        Some((name, d.field(&fields, "suite", Decoder::text)))
-    });
-    let (package_name, package_suite) = package.unwrap_or_default();
-    Some(Kernel {
-        package_name,
-        package_suite,
-        config: list_of(d, &fields, "config", config_entries)
-            .into_iter()
-            .flatten()
-            .collect(),
-        modules: d.field(&fields, "modules", Decoder::boolean),
-        cmdline: texts(d, &fields, "cmdline"),
-    })
-}
-
-fn config_entries(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Vec<ConfigEntry>> {
-    let Value::Map(entries) = &node.value else {
-        let name = d.text(node, path)?;
-        return Some(vec![ConfigEntry::Fragment(name)]);
-    };
-    let mut symbols = Vec::new();
-    for (key, value) in entries {
-        let symbol = At {
-            value: key.name.clone(),
-            at: key.at,
-        };
-        let value = match &value.value {
-            Value::Number(number) => number.clone().into_owned(),
-            _ => {
-                d.text(value, &format!("{path}.{}", shorten(&key.name)))?
-                    .value
-            }
-        };
-        symbols.push(ConfigEntry::Symbol(symbol, value));
-    }
-    Some(symbols)
 }
 
 fn devices(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Devices> {

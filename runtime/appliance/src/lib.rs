@@ -10,5 +10,5 @@ mod manifest;
 pub use digest::sha256_of_file;
 pub use manifest::{
     Appliance, ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Forward, Kernel,
-    MANIFEST_NAME, Machine, Manifest, Member, Protocol, TestStep,
+    MANIFEST_NAME, Machine, Manifest, Member, Protocol, Target, TestStep,
 };

@@ -1,5 +1,6 @@
 //! `appliance.json`: what the machine is made of, with a digest for every file.
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -55,14 +56,67 @@ pub struct Member {
     pub size_bytes: u64,
 }
 
+/// What a kernel is built for.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// User-Mode Linux, a process of the host: what coop itself runs.
+    #[default]
+    Um,
+    /// A 64-bit x86 machine, as QEMU or Firecracker make one.
+    #[serde(rename = "x86_64")]
+    X86_64,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: [Self; 2] = [Self::Um, Self::X86_64];
+
+    /// Its name here and as the kernel's `ARCH`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Um => "um",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// The target of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|target| target.name() == name)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The kernel and what it needs to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// `uname -r` of the guest.
     pub release: String,
+    /// What it is built for; a manifest that does not say means [`Target::Um`].
+    #[serde(default)]
+    pub target: Target,
+    /// What it was made from: one line for each package, archive, patch and compiler, with its
+    /// digest.
+    #[serde(default)]
+    pub sources: Vec<String>,
     /// The executable.
     pub vmlinux: Member,
+    /// The image that a boot loader or QEMU starts (`bzImage`); only [`Target::X86_64`] has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_image: Option<Member>,
+    /// What such an image is started with: a cpio of the agent and the modules that boot needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<Member>,
     /// Its .config.
     pub config: Member,
     /// A cpio of the modules that boot needs, each named by a digit-ordered file name, in the
@@ -307,6 +361,8 @@ impl Manifest {
         let kernel = [&self.kernel.vmlinux, &self.kernel.config];
         kernel
             .into_iter()
+            .chain(&self.kernel.boot_image)
+            .chain(&self.kernel.initramfs)
             .chain(&self.kernel.modules)
             .chain(&self.kernel.libraries)
             .chain(self.cobd.iter().map(|cobd| &cobd.image))

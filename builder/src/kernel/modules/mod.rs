@@ -1,4 +1,4 @@
-//! Which modules boot needs, and in which order: `modules.dep` and `modules.builtin`.
+//! The kernel's modules: which of them boot needs, in which order, and where they lie in a root.
 
 mod builtin;
 mod depmod;
@@ -15,8 +15,61 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coop_image::tree::{Metadata, Tree};
 pub use depmod::{DepmodError, MODULES_MAX, depmod, depmod_files};
 pub use object::{ModuleObject, read_module};
+
+use super::KernelError;
+use super::files::{KernelFiles, graft};
+
+/// The largest module or list that is read, in bytes.
+const FILE_SIZE_MAX: u64 = 256 << 20;
+
+/// The modules that boot needs, in the order of loading: a name that sorts so, and the content.
+/// `modules` is what becomes `/lib/modules/RELEASE`.
+///
+/// # Errors
+/// A module is missing or compressed.
+pub fn boot(modules: &Tree) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+    let read = |path: &str| -> Result<Vec<u8>, KernelError> {
+        let id = modules.resolve(path.as_bytes())?;
+        Ok(modules.read_file(id, FILE_SIZE_MAX)?)
+    };
+    let listing = read("modules.dep")?;
+    let listing = String::from_utf8_lossy(&listing);
+    let mut needed = Vec::new();
+    for path in Dependencies::parse(&listing).load_order(BOOT) {
+        if !path.ends_with(".ko") {
+            return Err(KernelError::Invalid {
+                path: path.to_owned(),
+                problem: "is compressed, which the agent cannot load".to_owned(),
+            });
+        }
+        let file = path.rsplit('/').next().unwrap_or(path);
+        needed.push((format!("{:02}-{file}", needed.len()), read(path)?));
+    }
+    Ok(needed)
+}
+
+/// Puts a kernel's modules into a root file system, at `/usr/lib/modules/RELEASE`, or below
+/// `/lib` where that is a folder of its own.
+///
+/// # Errors
+/// The root has another kernel's modules of that release, or no room for folders.
+pub fn install(root: &mut Tree, kernel: &KernelFiles) -> Result<(), KernelError> {
+    let Some(modules) = &kernel.modules else {
+        return Ok(());
+    };
+    let metadata = Metadata {
+        mode: 0o755,
+        times: root.inode(coop_image::tree::InodeId::ROOT).metadata.times,
+        ..Metadata::default()
+    };
+    let path = format!("/lib/modules/{}", kernel.release);
+    let folder = root.make_directories(path.as_bytes(), &metadata)?;
+    graft(modules, coop_image::tree::InodeId::ROOT, root, folder)?;
+    Ok(())
+}
 
 /// Drivers without which the guest has no disk, network or console, and what the agent mounts with.
 pub(super) const BOOT: &[&str] = &[
