@@ -12,10 +12,24 @@ macro_rules! fragments {
 }
 
 /// Name and text, sorted by name. A test compares the names with the folder.
-const FRAGMENTS: &[(&str, &str)] = fragments!["base", "virtio"];
+const FRAGMENTS: &[(&str, &str)] = fragments![
+    "base",
+    "containers",
+    "debug",
+    "engine",
+    "filesystems",
+    "netfilter",
+    "nfs-root",
+    "overlay",
+    "smp",
+    "tiny",
+    "virtio",
+    "virtual-time",
+];
 
-/// What the kernel of a recipe without `kernel:` is composed of, in this order.
-pub const DEFAULT_FRAGMENTS: &[&str] = &["base", "virtio"];
+/// What the kernel of a recipe without `kernel:` is composed of, in this order: a Debian with
+/// systemd on the user engine, with throw-away overlays, shared folders and roots on servers.
+pub const DEFAULT_FRAGMENTS: &[&str] = &["base", "engine", "virtio", "overlay", "nfs-root", "tiny"];
 
 /// The names of the fragments that coop carries, sorted.
 pub fn fragment_names() -> impl Iterator<Item = &'static str> {
