@@ -2,11 +2,13 @@
 
 pub mod config;
 mod elf;
+pub mod export;
 mod fetch;
 mod files;
 pub mod make;
 pub mod modules;
 mod prebuilt;
+pub mod settings;
 
 pub use coop_appliance::Target;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};
