@@ -19,6 +19,6 @@ pub mod version;
 #[cfg(test)]
 mod system_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

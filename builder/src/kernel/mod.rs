@@ -9,6 +9,7 @@ pub mod make;
 pub mod modules;
 mod prebuilt;
 pub mod settings;
+pub mod source;
 
 pub use coop_appliance::Target;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};
