@@ -35,7 +35,7 @@ use crate::debian::mirror::MirrorError;
 use crate::debian::suite::DebianError;
 use crate::digest::{Digest, InvalidDigest};
 use crate::fetch::{FetchError, Fetcher};
-use crate::recipe::{HostFile, TarballLocation};
+use crate::recipe::KernelSource;
 use crate::source::Archive;
 use crate::store::StoreError;
 
@@ -158,29 +158,6 @@ pub enum SourceError {
     /// Whoever watches called it off.
     #[error("unpacking {0} was called off")]
     Cancelled(String),
-}
-
-/// Where a kernel's source is, and what is changed in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelSource {
-    /// Where it is.
-    pub location: KernelLocation,
-    /// Patches in their order; a file named `series` lists those of its folder.
-    pub patches: Vec<HostFile>,
-}
-
-/// Where a kernel's source is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KernelLocation {
-    /// A package like `linux-source-7.2`.
-    Debian {
-        /// Its name; `linux-source` is the suite's newest.
-        package: String,
-        /// The suite that it is taken from.
-        suite: String,
-    },
-    /// An archive with one folder at its top.
-    Tarball(TarballLocation),
 }
 
 /// How much of a source is unpacked.

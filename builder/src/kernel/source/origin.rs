@@ -15,15 +15,13 @@ use super::folder::{Folder, Found};
 use super::packed::{self, Count};
 use super::patch::{self, Patch};
 use super::unpack::{Unpacking, unpack};
-use super::{
-    Extent, KernelLocation, KernelSource, KernelVersion, PatchError, SourceError, SourceTree,
-};
+use super::{Extent, KernelVersion, PatchError, SourceError, SourceTree};
 use crate::debian::resolve::ResolveError;
 use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
 use crate::digest::{Digest, Hasher};
 use crate::fetch::{Download, FetchError, Fetcher};
 use crate::inputs::Record;
-use crate::recipe::TarballLocation;
+use crate::recipe::{KernelLocation, KernelSource, TarballLocation};
 use crate::source::Archive;
 
 /// Changes whenever the same package and patches give another tree than before.
@@ -212,7 +210,6 @@ impl ResolvedSource {
         record.put("content", self.digest().as_bytes());
         for patch in &self.patches {
             record.put("patch", patch.digest.as_bytes());
-            record.put("strip", patch.strip.to_string().as_bytes());
         }
         record.finish()
     }

@@ -19,6 +19,8 @@ use super::*;
 use crate::debian::mirror::AptSources;
 use crate::debian::testing::Recipe as Package;
 use crate::fetch::Options;
+use crate::kernel::Target;
+use crate::recipe::{BuildPlace, HostFile, KernelLocation, TarballLocation};
 use crate::store::Store;
 
 const TIME: i64 = 1_789_000_000;
@@ -167,6 +169,8 @@ impl Case {
             }
         };
         KernelSource {
+            target: Target::Um,
+            place: BuildPlace::Host,
             location: KernelLocation::Tarball(TarballLocation::Path {
                 file: host_file("linux.tar", bytes),
                 sha256: None,
@@ -528,6 +532,8 @@ fn it_can_be_called_off() {
 fn packages_that_are_none_are_refused() {
     let case = Case::new();
     let source = KernelSource {
+        target: Target::Um,
+        place: BuildPlace::Host,
         location: KernelLocation::Debian {
             package: "bash".into(),
             suite: "sid".into(),

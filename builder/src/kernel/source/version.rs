@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::kernel::config::Version;
+
 /// The head of the top Makefile has the version; more is not looked at.
 const MAKEFILE_LINES: usize = 20;
 
@@ -32,6 +34,15 @@ impl fmt::Display for KernelVersion {
 }
 
 impl KernelVersion {
+    /// What conditions of fragments are about.
+    #[must_use]
+    pub fn short(&self) -> Version {
+        Version {
+            major: self.major,
+            minor: self.minor,
+        }
+    }
+
     /// Reads the top Makefile's head.
     #[must_use]
     pub fn of_makefile(makefile: &[u8]) -> Option<Self> {

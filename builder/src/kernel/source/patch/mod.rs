@@ -2,7 +2,6 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `series` | which patches there are: files of the recipe, and quilt's `series` files |
 //! | `parse` | unified diffs of diff(1) and git, with every path checked |
 //! | `hunk` | hunks into lines, as GNU patch with no fuzz |
 //! | `apply` | a series of patches over a folder, in memory until all of it fits |
@@ -14,7 +13,6 @@
 mod apply;
 mod hunk;
 mod parse;
-mod series;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +25,6 @@ use crate::digest::Digest;
 use crate::recipe::HostFile;
 
 pub(super) use apply::apply;
-pub(super) use series::read_all;
 
 /// The most bytes of one patch, decompressed (256 MiB).
 const PATCH_BYTES_MAX: u64 = 256 << 20;
@@ -42,16 +39,6 @@ pub enum PatchError {
         patch: String,
         /// What the operating system or the decompressor says.
         source: io::Error,
-    },
-    /// A line of a series file.
-    #[error("{series}:{line}: {problem}")]
-    Series {
-        /// The file's name in the recipe.
-        series: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
     },
     /// It is no patch, or one that coop does not apply.
     #[error("{patch}:{line}: {problem}")]
@@ -188,18 +175,16 @@ struct FilePatch<'a> {
 /// A patch that was read and understood.
 #[derive(Debug)]
 pub(super) struct Patch {
-    /// Its name in the recipe, or the series' folder and its name there.
+    /// Its name in the recipe.
     pub(super) name: String,
     /// Digest of the file as it is.
     pub(super) digest: Digest,
-    /// Leading components of paths that are dropped.
-    pub(super) strip: usize,
     text: Vec<u8>,
 }
 
 impl Patch {
     /// Reads a patch, compressed or not.
-    fn read(file: &HostFile, strip: usize) -> Result<Self, PatchError> {
+    fn read(file: &HostFile) -> Result<Self, PatchError> {
         let unreadable = |source| PatchError::Unreadable {
             patch: file.written.clone(),
             source,
@@ -219,7 +204,6 @@ impl Patch {
         let patch = Self {
             name: file.written.clone(),
             digest: Digest::of(&bytes),
-            strip,
             text,
         };
         if patch.files()?.is_empty() {
@@ -229,8 +213,13 @@ impl Patch {
     }
 
     fn files(&self) -> Result<Vec<FilePatch<'_>>, PatchError> {
-        parse::parse(&self.name, &self.text, self.strip)
+        parse::parse(&self.name, &self.text)
     }
+}
+
+/// Reads all patches in the order in which they are applied.
+pub(super) fn read_all(files: &[HostFile]) -> Result<Vec<Patch>, PatchError> {
+    files.iter().map(Patch::read).collect()
 }
 
 /// Every path that the patches read or write.

@@ -4,30 +4,29 @@
 //! file, and every path stays inside the tree. Text around the changes (mail headers, messages,
 //! `Index:` lines) is passed over.
 
+use coop_image::tree::display;
+
 use super::{Change, FilePatch, Hunk, Operation, PatchError};
 
 /// The most files that one patch changes.
 const FILES_MAX: usize = 100_000;
 /// The longest path, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
+/// How much of a path that is refused is shown.
+const PATH_SHOWN_BYTES: usize = 200;
 /// What stands for "no file".
 const NOTHING: &[u8] = b"/dev/null";
 /// Modes that git writes for regular files.
 const PLAIN_MODE: &[u8] = b"100644";
 const EXECUTABLE_MODE: &[u8] = b"100755";
 
-/// Reads a patch whose last line ends with a line feed. `strip` leading components of each path
-/// are dropped.
-pub(super) fn parse<'a>(
-    name: &str,
-    text: &'a [u8],
-    strip: usize,
-) -> Result<Vec<FilePatch<'a>>, PatchError> {
+/// Reads a patch whose last line ends with a line feed. The first component of each path is
+/// dropped, as `patch -p1` does.
+pub(super) fn parse<'a>(name: &str, text: &'a [u8]) -> Result<Vec<FilePatch<'a>>, PatchError> {
     let mut parser = Parser {
         name,
         lines: text.split_inclusive(|byte| *byte == b'\n').collect(),
         next: 0,
-        strip,
         files: Vec::new(),
     };
     parser.read()?;
@@ -38,7 +37,6 @@ struct Parser<'a, 'n> {
     name: &'n str,
     lines: Vec<&'a [u8]>,
     next: usize,
-    strip: usize,
     files: Vec<FilePatch<'a>>,
 }
 
@@ -129,16 +127,16 @@ impl<'a> Parser<'a, '_> {
             let (Some(from), Some(to)) = (&head.from, &head.to) else {
                 return Err(self.syntax("a rename or copy without both names"));
             };
-            let less = self.strip.saturating_sub(1);
-            let old = Some(self.path(from, less)?);
-            let new = Some(self.path(to, less)?);
+            // These two have no prefix.
+            let old = Some(self.checked(from, from)?);
+            let new = Some(self.checked(to, to)?);
             return self.push(old, new, operation, head.executable, hunks);
         }
         let (old, new) = match (names, head.names) {
             (Some(names), _) => names,
             (None, Some((old, new))) => {
-                let old = self.path(&old, self.strip)?;
-                let new = self.path(&new, self.strip)?;
+                let old = self.path(&old)?;
+                let new = self.path(&new)?;
                 (Some(old), Some(new))
             }
             (None, None) => {
@@ -162,6 +160,9 @@ impl<'a> Parser<'a, '_> {
         head.names = split_names(trim_end(
             first.strip_prefix(b"diff --git ").unwrap_or(first),
         ));
+        if head.names.as_ref().is_some_and(|(old, new)| old == new) {
+            return Err(self.syntax("names without a/ and b/; make it without --no-prefix"));
+        }
         self.next += 1;
         while let Some(line) = self.peek() {
             let line = trim_end(line);
@@ -204,7 +205,7 @@ impl<'a> Parser<'a, '_> {
             EXECUTABLE_MODE => Ok(true),
             b"120000" => Err(self.syntax("a symbolic link; coop's patches change files only")),
             other => {
-                let mode = String::from_utf8_lossy(&other[..other.len().min(20)]);
+                let mode = display(&other[..other.len().min(20)]);
                 Err(self.syntax(&format!("the mode '{mode}'; it must be 100644 or 100755")))
             }
         }
@@ -224,31 +225,34 @@ impl<'a> Parser<'a, '_> {
             let written = unquoted(trim_end(text))
                 .ok_or_else(|| self.syntax("a name in quotes that cannot be read"))?;
             if written != NOTHING {
-                *name = Some(self.path(&written, self.strip)?);
+                *name = Some(self.path(&written)?);
             }
             self.next += 1;
         }
         Ok(names.into())
     }
 
-    /// Drops leading components and checks what is left.
-    fn path(&self, written: &[u8], strip: usize) -> Result<Vec<u8>, PatchError> {
-        let fail = |problem: &str| PatchError::Path {
+    /// Drops the first component and checks what is left.
+    fn path(&self, written: &[u8]) -> Result<Vec<u8>, PatchError> {
+        let slash = written.iter().position(|byte| *byte == b'/');
+        let slash = slash.ok_or_else(|| {
+            let problem = "has no folder in front; patches are applied as 'patch -p1' does";
+            self.bad_path(written, problem)
+        })?;
+        self.checked(written, &written[slash + 1..])
+    }
+
+    fn bad_path(&self, written: &[u8], problem: &str) -> PatchError {
+        PatchError::Path {
             patch: self.name.to_owned(),
             line: self.next + 1,
-            path: String::from_utf8_lossy(&written[..written.len().min(200)]).into_owned(),
+            path: display(&written[..written.len().min(PATH_SHOWN_BYTES)]),
             problem: problem.to_owned(),
-        };
-        let mut rest = written;
-        for _ in 0..strip {
-            let slash = rest.iter().position(|byte| *byte == b'/');
-            let slash = slash.ok_or_else(|| {
-                fail(&format!(
-                    "has no {strip} leading folders to drop; is it a -p0 patch?"
-                ))
-            })?;
-            rest = rest.get(slash + 1..).unwrap_or_default();
         }
+    }
+
+    fn checked(&self, written: &[u8], rest: &[u8]) -> Result<Vec<u8>, PatchError> {
+        let fail = |problem: &str| self.bad_path(written, problem);
         if rest.len() > PATH_BYTES_MAX {
             return Err(fail("is too long"));
         }
