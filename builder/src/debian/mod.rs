@@ -5,6 +5,7 @@ mod database;
 pub mod date;
 pub mod deb;
 pub mod deb822;
+pub mod installed;
 pub mod keys;
 pub mod mirror;
 pub mod packages;
