@@ -5,6 +5,7 @@ mod elf;
 pub mod export;
 mod fetch;
 mod files;
+pub mod kconfig;
 pub mod make;
 pub mod modules;
 mod prebuilt;
