@@ -229,7 +229,7 @@ pub fn write_kernel(
         None => None,
     };
     let boot_modules = match &kernel.modules {
-        Some(tree) => modules::boot(tree)?,
+        Some(tree) => modules::boot(tree, kernel.target)?,
         None => Vec::new(),
     };
     let modules = if boot_modules.is_empty() {

@@ -5,7 +5,6 @@ mod database;
 pub mod date;
 pub mod deb;
 pub mod deb822;
-pub mod installed;
 pub mod keys;
 pub mod mirror;
 pub mod packages;
@@ -20,6 +19,6 @@ pub mod version;
 #[cfg(test)]
 mod system_tests;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 #[cfg(test)]
 mod tests;

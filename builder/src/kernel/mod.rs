@@ -2,15 +2,11 @@
 
 pub mod config;
 mod elf;
-pub mod export;
 mod fetch;
 mod files;
-pub mod kconfig;
 pub mod make;
 pub mod modules;
 mod prebuilt;
-pub mod settings;
-pub mod source;
 
 pub use coop_appliance::Target;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};
@@ -41,6 +37,9 @@ pub enum KernelError {
         /// The kernel's release.
         release: String,
     },
+    /// depmod's files cannot be made of its modules.
+    #[error(transparent)]
+    Depmod(#[from] modules::DepmodError),
     /// Reading from the package failed.
     #[error("cannot read the kernel package: {0}")]
     Io(#[from] std::io::Error),

@@ -6,7 +6,7 @@ use coop_image::tree::{InodeId, Kind, Tree, display};
 
 use super::config::Version;
 use super::files::{KernelFiles, Library, graft};
-use super::{KernelError, OLDEST_VERSION, Target, elf};
+use super::{KernelError, OLDEST_VERSION, Target, elf, modules};
 
 /// The largest kernel, config or module that is taken from a package, in bytes.
 const FILE_SIZE_MAX: u64 = 256 << 20;
@@ -37,7 +37,7 @@ pub fn prebuilt(package: &Tree, suite: &[Tree]) -> Result<KernelFiles, KernelErr
         target: Target::Um,
         config: config(package)?,
         minimal_config: None,
-        modules: Some(modules(package, &release)?),
+        modules: Some(stripped_modules(package, &release)?),
         release,
         vmlinux,
         boot_image: None,
@@ -86,11 +86,14 @@ fn config(package: &Tree) -> Result<String, KernelError> {
     Ok(text)
 }
 
-/// The package's modules as what becomes `/lib/modules/RELEASE`.
-fn modules(package: &Tree, release: &str) -> Result<Tree, KernelError> {
+/// The package's modules, which have debugging information, as what becomes
+/// `/lib/modules/RELEASE`.
+fn stripped_modules(package: &Tree, release: &str) -> Result<Tree, KernelError> {
     let top = package.resolve(format!("{MODULES}/{release}").as_bytes())?;
     let mut tree = Tree::new(package.inode(top).metadata.clone());
     graft(package, top, &mut tree, InodeId::ROOT)?;
+    modules::strip(&mut tree)?;
+    modules::depmod(&mut tree)?;
     Ok(tree)
 }
 

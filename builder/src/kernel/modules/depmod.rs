@@ -11,8 +11,8 @@ use coop_image::tree::{Inode, InodeId, Kind, Metadata, Tree, TreeError, display}
 use rayon::prelude::*;
 
 use super::graph::{Graph, Module};
+use super::module_file::{MODULE_BYTES_MAX, read_module};
 use super::name::{is_module, module_name};
-use super::object::{MODULE_BYTES_MAX, read_module};
 use super::{builtin, listing};
 
 /// More modules than this are refused; kmod has the same limit.

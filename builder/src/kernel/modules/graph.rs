@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rayon::prelude::*;
 
+use super::module_file::ModuleObject;
 use super::name::plain_path;
-use super::object::ModuleObject;
 use super::table_order::bucket;
 
 /// Buckets of kmod's table of modules.

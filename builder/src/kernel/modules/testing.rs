@@ -24,6 +24,8 @@ pub(super) struct Ko {
     pub(super) versions: Vec<String>,
     /// Whether the exports stand in the symbol table too.
     pub(super) has_checksums: bool,
+    /// What the debugging sections have.
+    pub(super) debugging: Vec<u8>,
 }
 
 const SHT_PROGBITS: u32 = 1;
@@ -46,7 +48,7 @@ impl Ko {
             entry[8..8 + name.len()].copy_from_slice(name.as_bytes());
             entry
         });
-        let sections: [(&str, u32, Vec<u8>); 6] = [
+        let mut sections: Vec<(&str, u32, Vec<u8>)> = vec![
             (".modinfo", SHT_PROGBITS, strings(&self.info)),
             ("__ksymtab_strings", SHT_PROGBITS, strings(&self.exports)),
             ("__versions", SHT_PROGBITS, versions.collect()),
@@ -54,6 +56,10 @@ impl Ko {
             (".symtab", SHT_SYMTAB, symbols),
             (".strtab", SHT_STRTAB, names),
         ];
+        if !self.debugging.is_empty() {
+            sections.insert(0, (".debug_info", SHT_PROGBITS, self.debugging.clone()));
+            sections.push((".rela.debug_info", SHT_PROGBITS, self.debugging.clone()));
+        }
         write(&sections)
     }
 
@@ -96,7 +102,13 @@ fn write(sections: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
         if name == ".shstrtab" {
             data.clone_from(&names);
         }
-        let link = if kind == SHT_SYMTAB { 6 } else { 0 };
+        let is_names = |(name, _, _): &(&str, u32, Vec<u8>)| *name == ".strtab";
+        let names_at = sections.iter().position(is_names).unwrap() + 1;
+        let link = if kind == SHT_SYMTAB {
+            u32::try_from(names_at).unwrap()
+        } else {
+            0
+        };
         let entry: u64 = if kind == SHT_SYMTAB { 24 } else { 0 };
         headers.extend(name_at.to_le_bytes());
         headers.extend(kind.to_le_bytes());

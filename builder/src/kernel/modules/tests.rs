@@ -101,6 +101,23 @@ fn compare(folder: &Path, kmod: u32) {
     }
 }
 
+/// Each section's name, type and content.
+pub(super) fn sections_of(module: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+    use object::read::elf::{FileHeader, SectionHeader};
+    let header = object::elf::FileHeader64::<object::Endianness>::parse(module).unwrap();
+    let endian = header.endian().unwrap();
+    let sections = header.sections(endian, module).unwrap();
+    let describe = |section: &object::elf::SectionHeader64<_>| {
+        let name = sections.section_name(endian, section).unwrap();
+        (
+            String::from_utf8(name.to_vec()).unwrap(),
+            section.sh_type(endian).0,
+            section.data(endian, module).unwrap().to_vec(),
+        )
+    };
+    sections.iter().map(describe).collect()
+}
+
 /// Sixty modules with what modules have; each needs only modules made before it.
 fn generated(seed: u64) -> Vec<(String, Vec<u8>)> {
     let mut random = Random(seed);
@@ -189,6 +206,10 @@ fn real_modules_get_kmods_files() {
     };
     for folder in std::env::split_paths(&folders) {
         compare(&folder, kmod);
+        let mut tree = read_folder(&folder);
+        let before = depmod_files(&tree).unwrap();
+        strip(&mut tree).unwrap();
+        assert!(depmod_files(&tree).unwrap() == before);
     }
 }
 

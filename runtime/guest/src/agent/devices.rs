@@ -16,7 +16,8 @@ use crate::failure::{Doing, Failure};
 const APPEAR_TIMEOUT: Duration = Duration::from_secs(10);
 const APPEAR_PAUSE: Duration = Duration::from_millis(2);
 
-/// Loads the modules in the order of their names. One that the kernel has already is no failure.
+/// Loads the modules in the order of their names. One that the kernel has already is no failure,
+/// nor is one for a processor or a device that is not there.
 pub(crate) fn load_modules() -> Result<(), Failure> {
     let Ok(entries) = fs::read_dir(MODULES_FOLDER) else {
         return Ok(());
@@ -28,7 +29,7 @@ pub(crate) fn load_modules() -> Result<(), Failure> {
         let what = || format!("load the module {}", path.display());
         let module = File::open(&path).doing(what)?;
         match rustix::system::finit_module(&module, c"", 0) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
             Err(error) => return Err(error).doing(what),
         }
     }

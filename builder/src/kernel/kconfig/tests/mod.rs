@@ -1,3 +1,0 @@
-//! A small tree with each construct, and real ones.
-
-mod real;
