@@ -1,7 +1,7 @@
 //! The whole way from a recipe to a published appliance.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +36,10 @@ pub struct BuildRequest<'a> {
     pub archive: Archive<'a>,
     /// What the host offers to the guests that build.
     pub host: Host,
+    /// Where the host's programs are looked for, first folder first.
+    pub programs: &'a [PathBuf],
+    /// Whether what the kernel's configuration does not hold is a warning instead of an error.
+    pub allow_dropped: bool,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
 }
@@ -136,7 +140,6 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let recipe = request.recipe;
     let observer = &*request.observer;
     let kernel = kernel(request)?;
-    check_kernel(recipe, &kernel.files)?;
     let source = match &recipe.rootfs.source {
         Source::Debian(debian) => {
             source::debian(debian, request.fetcher, &request.archive, observer)?
@@ -226,37 +229,41 @@ fn finish_root(
     Ok(tree)
 }
 
-/// Has the recipe's kernel fetched or made.
-fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
+/// Has the recipe's kernel fetched or made, and checks that it is what the recipe asks for. The
+/// request's output folder is not looked at.
+///
+/// # Errors
+/// Those of [`BuildError`] that are about the kernel.
+pub fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
     let observer = &*request.observer;
     let kernel = &request.recipe.kernel;
-    match &kernel.origin {
-        KernelOrigin::Package(package) => Ok(kernel::fetch(
-            package,
-            request.fetcher,
-            &request.archive,
-            observer,
-        )?),
-        KernelOrigin::Default => Ok(kernel::fetch(
+    let fetched = match &kernel.origin {
+        KernelOrigin::Package(package) => {
+            kernel::fetch(package, request.fetcher, &request.archive, observer)?
+        }
+        KernelOrigin::Default => kernel::fetch(
             &recipe::KernelPackage::user_mode_linux(),
             request.fetcher,
             &request.archive,
             observer,
-        )?),
-        KernelOrigin::Source(source) => Ok(make::build(&make::MakeRequest {
+        )?,
+        KernelOrigin::Source(source) => make::build(&make::MakeRequest {
             source,
             wanted: &kernel.wanted,
             defconfig: kernel.defconfig,
-            allow_dropped: false,
+            allow_dropped: request.allow_dropped,
             fetcher: request.fetcher,
             archive: &request.archive,
-            programs: &[],
+            programs: request.programs,
             observer,
-        })?),
-    }
+        })?,
+    };
+    check_kernel(request, &fetched.files)?;
+    Ok(fetched)
 }
 
-fn check_kernel(recipe: &Recipe, kernel: &KernelFiles) -> Result<(), BuildError> {
+fn check_kernel(request: &BuildRequest<'_>, kernel: &KernelFiles) -> Result<(), BuildError> {
+    let recipe = request.recipe;
     let modules = recipe.kernel.modules;
     if !modules && kernel.modules.is_some() {
         return Err(BuildError::Modules(kernel.release.clone()));
@@ -271,6 +278,12 @@ fn check_kernel(recipe: &Recipe, kernel: &KernelFiles) -> Result<(), BuildError>
         return Ok(());
     }
     let each: Vec<String> = unmet.iter().map(config::Unmet::to_string).collect();
+    if request.allow_dropped {
+        for message in &each {
+            request.observer.event(&Event::Warning { message });
+        }
+        return Ok(());
+    }
     Err(BuildError::KernelConfig {
         release: kernel.release.clone(),
         list: each.join("; "),

@@ -11,9 +11,13 @@ use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forwar
 
 mod diff;
 mod image;
+mod kernel;
 
 pub(crate) use diff::DiffOptions;
 pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
+pub(crate) use kernel::{
+    KernelBuildOptions, KernelCommand, KernelConfigOptions, KernelListOptions,
+};
 
 /// Verbs of later versions.
 pub(crate) const PLANNED: &[&str] = &[
@@ -31,7 +35,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "export",
     "import",
     "serve",
-    "kernel",
     "push",
     "pull",
     "sign",
@@ -67,6 +70,9 @@ pub(crate) enum Command {
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Configure, compare and build the kernel of a recipe alone
+    #[command(subcommand)]
+    Kernel(KernelCommand),
 }
 
 /// How progress is shown.
@@ -92,6 +98,9 @@ pub(crate) struct RecipeOptions {
     /// Fetch nothing: fail where something is not in the cache
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Go on, with a warning, where the kernel's configuration does not hold what was asked for
+    #[arg(long)]
+    pub(crate) allow_dropped: bool,
     /// How to show progress, on stderr
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: Progress,

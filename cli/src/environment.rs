@@ -17,6 +17,8 @@ pub(crate) struct Environment {
     pub(crate) no_color: bool,
     /// TERM says that the terminal knows no control sequences.
     pub(crate) dumb_terminal: bool,
+    /// The absolute folders of PATH, in order.
+    pub(crate) programs: Vec<PathBuf>,
     /// TMPDIR.
     pub(crate) temporary: Option<PathBuf>,
     /// XDG_RUNTIME_DIR.
@@ -47,6 +49,10 @@ impl Environment {
             source_date: get("SOURCE_DATE_EPOCH"),
             no_color: get("NO_COLOR").is_some(),
             dumb_terminal: get("TERM").is_none_or(|term| term == "dumb"),
+            programs: get("PATH").map_or_else(Vec::new, |path| {
+                let folders = env::split_paths(&path);
+                folders.filter(|folder| folder.is_absolute()).collect()
+            }),
             temporary: get("TMPDIR").map(PathBuf::from),
             runtime: absolute("XDG_RUNTIME_DIR"),
         }
@@ -76,6 +82,13 @@ mod tests {
         assert_eq!(with(&all[2..]).cache, Some(PathBuf::from("/h/.cache/coop")));
         assert_eq!(with(&[("HOME", "")]).cache, None);
         assert_eq!(with(&[("XDG_CACHE_HOME", "x")]).cache, None);
+    }
+
+    #[test]
+    fn programs_are_where_path_says() {
+        let folders = with(&[("PATH", "/a:bin::/b")]).programs;
+        assert_eq!(folders, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(with(&[]).programs, [PathBuf::new(); 0]);
     }
 
     #[test]

@@ -44,6 +44,10 @@ fn main() -> ExitCode {
             options.json,
         ),
         Command::Diff(options) => (command::diff::run(options, &environment), options.json),
+        Command::Kernel(command) => (
+            command::kernel::run(command, &environment, &output),
+            command::kernel::is_json(command),
+        ),
         Command::Image(ImageCommand::Resize(options)) => {
             (command::image::resize(options), options.json)
         }

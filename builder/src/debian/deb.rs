@@ -3,6 +3,7 @@
 //! The control files are small and read into memory; the data member is decompressed once into the
 //! store, as a plain tar that a tree can point into.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -30,8 +31,11 @@ const MEMBERS_MAX: usize = 16;
 const CONTROL_BYTES_MAX: u64 = 64 << 20;
 /// The most control files of one package.
 const CONTROL_FILES_MAX: usize = 1000;
-/// The most bytes of a package's files.
-const DATA_BYTES_MAX: u64 = 1 << 36;
+/// The most bytes of a package's files (64 GiB), and how often more than packed.
+const DATA_LIMITS: compress::Limits = compress::Limits {
+    output_bytes: 1 << 36,
+    ratio: 10_000,
+};
 /// What the store calls the plain data member.
 const DATA_KIND: &str = "deb-data-1";
 
@@ -122,11 +126,7 @@ impl Deb {
     /// A field of the control file; names are the same in any case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
-        let field = self
-            .fields
-            .iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))?;
-        Some(&field.1)
+        field_of(&self.fields, name)
     }
 
     /// A control file as text; what is not UTF-8 becomes U+FFFD.
@@ -198,34 +198,62 @@ pub fn fetch_debs(
 /// [`DebError`].
 pub fn open_deb(store: &Store, package: &SelectedPackage, file: File) -> Result<Deb, DebError> {
     let named = Named(&package.name);
-    let members = read_members(&file).map_err(|problem| named.format(problem))?;
-    let find = |stem: &str| {
-        let found = members.iter().find(|member| member.name.starts_with(stem));
-        found.ok_or_else(|| named.format(format!("it has no {stem} member")))
-    };
-    let control = read_control(member_reader(&file, find("control.tar")?), named)?;
+    let (control_member, data_member) = find_members(&file, named)?;
+    let control = read_control(member_reader(&file, &control_member), named)?;
     let fields = read_fields(&control, named)?;
-    let data = open_data(
-        store,
-        &file,
-        find("data.tar")?,
-        package.download.digest,
-        named,
-    )?;
-    let deb = Deb {
+    check_is(package, &fields)?;
+    let data = open_data(store, &file, &data_member, package.download.digest, named)?;
+    Ok(Deb {
         package: package.clone(),
         control,
         fields,
         data: Arc::new(data),
         file: Arc::new(file),
+    })
+}
+
+/// The plain data member of a .deb that was verified, as a stream: for packages whose files are
+/// read once, so that the store need not hold them unpacked.
+///
+/// # Errors
+/// [`DebError`]; damage further on comes as an error of the reader.
+pub fn data_stream(
+    package: &SelectedPackage,
+    file: File,
+) -> Result<impl Read + Send + use<>, DebError> {
+    let named = Named(&package.name);
+    let (control_member, data_member) = find_members(&file, named)?;
+    let control = read_control(member_reader(&file, &control_member), named)?;
+    check_is(package, &read_fields(&control, named)?)?;
+    let packed = MemberReader {
+        file,
+        offset: data_member.offset,
+        left: data_member.size,
     };
+    let (_, plain) = compress::decompress(packed, DATA_LIMITS).map_err(|error| named.io(error))?;
+    Ok(plain)
+}
+
+/// The members `control.tar*` and `data.tar*`.
+fn find_members(file: &File, named: Named<'_>) -> Result<(Member, Member), DebError> {
+    let mut members = read_members(file).map_err(|problem| named.format(problem))?;
+    let mut find = |stem: &str| {
+        let found = members.iter().position(|m| m.name.starts_with(stem));
+        let found = found.map(|index| members.remove(index));
+        found.ok_or_else(|| named.format(format!("it has no {stem} member")))
+    };
+    Ok((find("control.tar")?, find("data.tar")?))
+}
+
+/// Whether the control file speaks of the package that the archive's index means.
+fn check_is(package: &SelectedPackage, fields: &[(String, String)]) -> Result<(), DebError> {
     let expected = [
         ("Package", &package.name),
         ("Version", &package.version),
         ("Architecture", &package.architecture),
     ];
     for (field, expected) in expected {
-        let found = deb.field(field).unwrap_or_default();
+        let found = field_of(fields, field).unwrap_or_default();
         if found != expected {
             return Err(DebError::Other {
                 package: package.name.clone(),
@@ -235,7 +263,15 @@ pub fn open_deb(store: &Store, package: &SelectedPackage, file: File) -> Result<
             });
         }
     }
-    Ok(deb)
+    Ok(())
+}
+
+/// A field by its name; names are the same in any case.
+fn field_of<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let field = fields
+        .iter()
+        .find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+    Some(&field.1)
 }
 
 /// Makes errors that name the package.
@@ -337,17 +373,20 @@ fn member_reader<'a>(file: &'a File, member: &Member) -> impl Read + use<'a> {
     }
 }
 
-struct MemberReader<'a> {
-    file: &'a File,
+struct MemberReader<F> {
+    file: F,
     offset: u64,
     left: u64,
 }
 
-impl Read for MemberReader<'_> {
+impl<F: Borrow<File>> Read for MemberReader<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count =
-            std::os::unix::fs::FileExt::read_at(self.file, &mut buffer[..most], self.offset)?;
+        let count = std::os::unix::fs::FileExt::read_at(
+            self.file.borrow(),
+            &mut buffer[..most],
+            self.offset,
+        )?;
         self.offset += count as u64;
         self.left -= count as u64;
         Ok(count)
@@ -432,12 +471,9 @@ fn open_data(
     if let Some(file) = store.derived(key)? {
         return Ok(file.into_file());
     }
-    let limits = compress::Limits {
-        output_bytes: DATA_BYTES_MAX,
-        ..compress::Limits::default()
-    };
     let packed = member_reader(deb, member);
-    let (_, mut plain) = compress::decompress(packed, limits).map_err(|error| named.io(error))?;
+    let (_, mut plain) =
+        compress::decompress(packed, DATA_LIMITS).map_err(|error| named.io(error))?;
     let mut temp = store.temp_file()?;
     let mut writer = BufWriter::with_capacity(1 << 18, temp.as_file_mut());
     copy(&mut plain, &mut writer, store, named)?;

@@ -5,6 +5,7 @@ mod database;
 pub mod date;
 pub mod deb;
 pub mod deb822;
+pub mod installed;
 pub mod keys;
 pub mod mirror;
 pub mod packages;
@@ -19,6 +20,6 @@ pub mod version;
 #[cfg(test)]
 mod system_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use coop_runtime::event::{Event, Observer};
 use crate::debian::keys::{Keyring, KeysError};
 use crate::debian::mirror::{Mirror, MirrorError};
 use crate::debian::packages::{PackageId, PackageList, PackagesError, Universe, fetch_list};
-use crate::debian::relations::{InvalidRelation, parse_one};
+use crate::debian::relations::{self, InvalidRelation, parse_one};
 use crate::debian::release::{ReleaseError, ReleaseRequest, VerifiedRelease, open_release};
 use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
 use crate::digest::Digest;
@@ -191,16 +191,49 @@ impl Suite {
     /// [`DebianError::Resolve`] where there is none.
     pub fn find(&self, name: &str) -> Result<SelectedPackage, DebianError> {
         let universe = Universe::new(&self.lists)?;
-        let newest = universe.named(name).iter().copied().max_by(|left, right| {
-            let versions = [left, right].map(|id| universe.package(*id).version);
-            versions[0].cmp(&versions[1])
-        });
-        let id = newest.ok_or_else(|| ResolveError::Unknown {
-            name: name.to_owned(),
-            similar: None,
-        })?;
-        Ok(selected(&universe, id)?)
+        Ok(selected(&universe, newest(&universe, name)?)?)
     }
+
+    /// The names that a package depends on; of alternatives, the first.
+    ///
+    /// # Errors
+    /// [`DebianError::Resolve`] where there is no such package, [`DebianError::Request`] where its
+    /// field cannot be read.
+    pub fn dependencies(&self, name: &str) -> Result<Vec<String>, DebianError> {
+        let universe = Universe::new(&self.lists)?;
+        let package = universe.package(newest(&universe, name)?);
+        let clauses = relations::parse(package.field("Depends").unwrap_or_default())?;
+        let first = clauses.iter().filter_map(|clause| clause.first());
+        Ok(first.map(|relation| relation.name.to_owned()).collect())
+    }
+
+    /// The names of all packages that begin like this, sorted.
+    ///
+    /// # Errors
+    /// [`DebianError::Packages`].
+    pub fn names_beginning(&self, prefix: &str) -> Result<Vec<String>, DebianError> {
+        let universe = Universe::new(&self.lists)?;
+        let names = universe.packages().map(|(_, package)| package.name);
+        let mut names: Vec<String> = names
+            .filter(|name| name.starts_with(prefix))
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+/// The newest package of this name.
+fn newest(universe: &Universe<'_>, name: &str) -> Result<PackageId, ResolveError> {
+    let newest = universe.named(name).iter().copied().max_by(|left, right| {
+        let versions = [left, right].map(|id| universe.package(*id).version);
+        versions[0].cmp(&versions[1])
+    });
+    newest.ok_or_else(|| ResolveError::Unknown {
+        name: name.to_owned(),
+        similar: None,
+    })
 }
 
 fn selected(universe: &Universe<'_>, id: PackageId) -> Result<SelectedPackage, PackagesError> {

@@ -2,11 +2,15 @@
 
 pub mod config;
 mod elf;
+pub mod export;
 mod fetch;
 mod files;
+pub mod kconfig;
 pub mod make;
 pub mod modules;
 mod prebuilt;
+pub mod settings;
+pub mod source;
 
 pub use coop_appliance::Target;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};

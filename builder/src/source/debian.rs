@@ -7,7 +7,7 @@ use fs_err as fs;
 use super::{Archive, SourceTree};
 use crate::debian::deb::{DebError, fetch_debs};
 use crate::debian::keys::{Keyring as Keys, KeysError};
-use crate::debian::mirror::MirrorError;
+use crate::debian::mirror::{Mirror as ChosenMirror, MirrorError};
 use crate::debian::resolve;
 use crate::debian::suite::{DebianError, SelectedPackage, Selection, Suite, SuiteRequest};
 use crate::debian::system::{AptSource, SystemOptions, build_system};
@@ -38,16 +38,20 @@ pub enum DebianSourceError {
     Unpack(#[from] UnpackError),
 }
 
-/// Resolves, fetches and unpacks the recipe's packages as dpkg would leave them unpacked.
-///
-/// # Errors
-/// See [`DebianSourceError`].
-pub fn debian(
+/// The suite that a recipe names, and what of it the recipe needs.
+struct Opened {
+    mirror: ChosenMirror,
+    keyring: Option<Vec<u8>>,
+    suite: Suite,
+    packages: Vec<SelectedPackage>,
+}
+
+fn open(
     recipe: &Debian,
     fetcher: &Fetcher,
     archive: &Archive<'_>,
     observer: &dyn Observer,
-) -> Result<SourceTree, DebianSourceError> {
+) -> Result<Opened, DebianSourceError> {
     let mirror = archive.mirror(match &recipe.mirror {
         Mirror::Host => None,
         Mirror::Url(url) => Some(url),
@@ -71,6 +75,44 @@ pub fn debian(
         packages: recipe.packages.clone(),
         recommends: recipe.recommends,
     })?;
+    Ok(Opened {
+        mirror,
+        keyring,
+        suite,
+        packages,
+    })
+}
+
+/// The names of all packages that the recipe's root file system has, without fetching them.
+///
+/// # Errors
+/// See [`DebianSourceError`].
+pub fn closure(
+    recipe: &Debian,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<Vec<String>, DebianSourceError> {
+    let packages = open(recipe, fetcher, archive, observer)?.packages;
+    Ok(packages.into_iter().map(|package| package.name).collect())
+}
+
+/// Resolves, fetches and unpacks the recipe's packages as dpkg would leave them unpacked.
+///
+/// # Errors
+/// See [`DebianSourceError`].
+pub fn debian(
+    recipe: &Debian,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<SourceTree, DebianSourceError> {
+    let Opened {
+        mirror,
+        keyring,
+        suite,
+        packages,
+    } = open(recipe, fetcher, archive, observer)?;
     let debs = fetch_debs(fetcher, &packages, observer)?;
     let epoch = Timestamp::from_seconds(suite.release.release.date_seconds);
     let system = build_system(

@@ -26,7 +26,13 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         .clone()
         .unwrap_or_else(|| Path::new(OUTPUT_FOLDER).join(&recipe.name));
     let means = Means::prepare(&options.recipe_options, environment, output)?;
-    let built = build(&recipe, &folder, &means, environment)?;
+    let built = build(
+        &recipe,
+        &folder,
+        &means,
+        &options.recipe_options,
+        environment,
+    )?;
     let shown = folder.display();
     if options.json {
         render_json::value(&json!({
@@ -59,7 +65,7 @@ pub(super) fn for_run(
     let means = Means::prepare(options, environment, output)?;
     let root = means.fetcher.store().root();
     let folder = root.join("appliance").join(inputs.to_string());
-    build(&recipe, &folder, &means, environment)?;
+    build(&recipe, &folder, &means, options, environment)?;
     Ok(folder)
 }
 
@@ -67,6 +73,7 @@ fn build(
     recipe: &Recipe,
     folder: &Path,
     means: &Means,
+    options: &RecipeOptions,
     environment: &Environment,
 ) -> Result<Built, Failure> {
     let folder = std::path::absolute(folder).map_err(|error| Failure::work(&error))?;
@@ -76,6 +83,8 @@ fn build(
         fetcher: &means.fetcher,
         archive: means.archive(recipe),
         host: host::host(environment),
+        programs: &environment.programs,
+        allow_dropped: options.allow_dropped,
         observer: Arc::clone(&means.observer),
     };
     build::build(&request).map_err(|error| {
@@ -85,7 +94,8 @@ fn build(
     })
 }
 
-fn explain(error: &BuildError) -> Failure {
+/// A failure with how to go on.
+pub(super) fn explain(error: &BuildError) -> Failure {
     let failure = Failure::work(error);
     match error {
         BuildError::Guest(_) => failure.with_hint(

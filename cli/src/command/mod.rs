@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod kernel;
 mod means;
 pub(crate) mod run;
 

@@ -1,0 +1,3 @@
+//! A small tree with each construct, and real ones.
+
+mod real;

@@ -1,0 +1,364 @@
+//! From what a recipe says to one pinned package or archive and its patches, and from there to a
+//! folder.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use coop_image::tree::display;
+use coop_runtime::event::Observer;
+use fs_err as fs;
+
+use super::filter::Filter;
+use super::folder::{Folder, Found};
+use super::packed::{self, Count};
+use super::patch::{self, Patch};
+use super::unpack::{Unpacking, unpack};
+use super::{Extent, KernelVersion, PatchError, SourceError, SourceTree};
+use crate::debian::resolve::ResolveError;
+use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
+use crate::digest::{Digest, Hasher};
+use crate::fetch::{Download, FetchError, Fetcher};
+use crate::inputs::Record;
+use crate::recipe::{KernelLocation, KernelSource, TarballLocation};
+use crate::source::Archive;
+
+/// Changes whenever the same package and patches give another tree than before.
+const FORMAT: &str = "1";
+/// What packages with a kernel's source are named like; the one without a version depends on the
+/// suite's newest.
+const PACKAGE_PREFIX: &str = "linux-source-";
+const NEWEST_PACKAGE: &str = "linux-source";
+/// How many packages are named where there is none of the name.
+const NAMED_MAX: usize = 5;
+/// The most bytes of a top Makefile (Linux 7.2 has 80,539).
+const MAKEFILE_BYTES_MAX: u64 = 4 << 20;
+/// Files are hashed in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A source that is pinned: which bytes, and which patches. Nothing of a package or of a URL has
+/// been fetched yet.
+#[derive(Debug)]
+pub struct ResolvedSource {
+    /// For messages: `linux-source-7.2 7.2.13-1`, or the archive's name in the recipe.
+    name: String,
+    content: Content,
+    patches: Vec<Patch>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Package(SelectedPackage),
+    Url(Download),
+    File { file: Arc<File>, digest: Digest },
+}
+
+/// Finds the package in its suite, or hashes the archive, and reads the patches.
+///
+/// # Errors
+/// [`SourceError`]: no such package or file, another archive than the recipe pins, or a patch that
+/// is none.
+pub fn resolve(
+    source: &KernelSource,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<ResolvedSource, SourceError> {
+    // What needs no network comes first.
+    let patches = patch::read_all(&source.patches).map_err(SourceError::Patch)?;
+    let (name, content) = match &source.location {
+        KernelLocation::Debian { package, suite } => {
+            let package = find(package, suite, fetcher, archive, observer)?;
+            let name = format!("{} {}", package.name, package.version);
+            (name, Content::Package(package))
+        }
+        KernelLocation::Tarball(location) => tarball(location)?,
+    };
+    Ok(ResolvedSource {
+        name,
+        content,
+        patches,
+    })
+}
+
+fn find(
+    package: &str,
+    suite: &str,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<SelectedPackage, SourceError> {
+    if package != NEWEST_PACKAGE && !package.starts_with(PACKAGE_PREFIX) {
+        return Err(SourceError::OtherPackage(package.to_owned()));
+    }
+    let request = SuiteRequest {
+        suite: suite.to_owned(),
+        ..archive.request(archive.mirror(None)?)
+    };
+    let opened = Suite::open(fetcher, &request, observer)?;
+    let found = match package {
+        NEWEST_PACKAGE => opened.dependencies(package).and_then(|names| {
+            let with_source = |name: &&String| name.starts_with(PACKAGE_PREFIX);
+            opened.find(
+                names
+                    .iter()
+                    .find(with_source)
+                    .map_or(package, String::as_str),
+            )
+        }),
+        package => opened.find(package),
+    };
+    match found {
+        Ok(found) if found.name == NEWEST_PACKAGE => Err(SourceError::OtherPackage(found.name)),
+        Err(DebianError::Resolve(ResolveError::Unknown { .. })) => Err(SourceError::NoPackage {
+            package: package.to_owned(),
+            suite: suite.to_owned(),
+            hint: hint(&opened)?,
+        }),
+        found => Ok(found?),
+    }
+}
+
+/// Which packages with kernel sources a suite has.
+fn hint(suite: &Suite) -> Result<String, SourceError> {
+    let is_version = |name: &String| {
+        let version = name.strip_prefix(PACKAGE_PREFIX).unwrap_or_default();
+        version
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    let mut names = suite.names_beginning(PACKAGE_PREFIX)?;
+    names.retain(is_version);
+    names.truncate(NAMED_MAX);
+    Ok(match &*names {
+        [] => "; it has no kernel sources at all".to_owned(),
+        names => format!("; it has {}", names.join(", ")),
+    })
+}
+
+fn tarball(location: &TarballLocation) -> Result<(String, Content), SourceError> {
+    match location {
+        TarballLocation::Url { url, sha256 } => {
+            let download = Download {
+                url: url.clone(),
+                digest: sha256.parse()?,
+                size_bytes: None,
+            };
+            Ok((url.clone(), Content::Url(download)))
+        }
+        TarballLocation::Path { file, sha256 } => {
+            let (opened, _) = fs::File::open(&file.path)?.into_parts();
+            let found = digest_of(&opened)?;
+            let name = file.written.clone();
+            if let Some(expected) = sha256 {
+                let expected = expected.parse()?;
+                if found != expected {
+                    return Err(SourceError::Changed {
+                        name,
+                        found,
+                        expected,
+                    });
+                }
+            }
+            let content = Content::File {
+                file: Arc::new(opened),
+                digest: found,
+            };
+            Ok((name, content))
+        }
+    }
+}
+
+/// Of the file that is open, which stays the one that is read.
+fn digest_of(file: &File) -> std::io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    loop {
+        let count = file.read_at(&mut buffer, offset)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+        offset += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+}
+
+impl ResolvedSource {
+    /// A package without patches.
+    #[cfg(test)]
+    pub(super) fn of_package(package: SelectedPackage) -> Self {
+        Self {
+            name: format!("{} {}", package.name, package.version),
+            content: Content::Package(package),
+            patches: Vec::new(),
+        }
+    }
+
+    /// What messages call it: `linux-source-7.2 7.2.13-1`, or the archive's name in the recipe.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Changes whenever the tree that [`ResolvedSource::prepare`] makes does.
+    #[must_use]
+    pub fn identity(&self) -> Digest {
+        let mut record = Record::new("kernel source");
+        record.put("format", FORMAT.as_bytes());
+        record.put("content", self.digest().as_bytes());
+        for patch in &self.patches {
+            record.put("patch", patch.digest.as_bytes());
+        }
+        record.finish()
+    }
+
+    /// One line for the package or archive and one for each patch, with their digests: for a lock.
+    #[must_use]
+    pub fn pins(&self) -> Vec<String> {
+        let first = match &self.content {
+            Content::Package(package) => package.pin(),
+            Content::Url(_) | Content::File { .. } => {
+                format!("kernel tarball sha256:{}", self.digest())
+            }
+        };
+        let patches = self.patches.iter();
+        let patches = patches.map(|p| format!("kernel patch {} sha256:{}", p.name, p.digest));
+        std::iter::once(first).chain(patches).collect()
+    }
+
+    /// Which kernel it is, as far as the package's version tells; the tree has the last word.
+    #[must_use]
+    pub fn version(&self) -> Option<KernelVersion> {
+        match &self.content {
+            Content::Package(package) => KernelVersion::of_package(&package.version),
+            Content::Url(_) | Content::File { .. } => None,
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        match &self.content {
+            Content::Package(package) => package.download.digest,
+            Content::Url(download) => download.digest,
+            Content::File { digest, .. } => *digest,
+        }
+    }
+
+    /// Fetches what is missing, unpacks into an empty folder that nobody else writes to, and
+    /// applies the patches. After an error the folder holds a part of it.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn prepare(
+        &self,
+        fetcher: &Fetcher,
+        observer: &dyn Observer,
+        into: &Path,
+        extent: Extent,
+    ) -> Result<SourceTree, SourceError> {
+        let root = std::path::absolute(into)?;
+        let folder = self.open_folder(&root)?;
+        let touched = patch::paths(&self.patches).map_err(SourceError::Patch)?;
+        let filter = match extent {
+            Extent::Build => Filter::needless(touched),
+            Extent::Whole => Filter::Nothing,
+        };
+        let file = self.fetch(fetcher, observer)?;
+        let packed_bytes = file.metadata()?.len();
+        let count = Count::default();
+        let archive = match &self.content {
+            Content::Package(package) => packed::in_package(package, file, Arc::clone(&count)),
+            Content::Url(_) | Content::File { .. } => {
+                packed::tarball(Arc::new(file), Arc::clone(&count))
+            }
+        };
+        let unpacked = unpack(
+            archive?,
+            &Unpacking {
+                name: &self.name,
+                filter: &filter,
+                folder: &folder,
+                count,
+                packed_bytes,
+                observer,
+            },
+        )?;
+        let epoch_seconds = unpacked.latest_seconds;
+        self.patch(&folder, epoch_seconds, observer)?;
+        Ok(SourceTree {
+            version: self.read_version(&folder)?,
+            root,
+            epoch_seconds,
+            files: unpacked.files,
+            bytes: unpacked.bytes,
+            left_out: unpacked.left_out,
+        })
+    }
+
+    fn open_folder(&self, path: &Path) -> Result<Folder, SourceError> {
+        let refused = |problem: String| SourceError::Folder {
+            path: path.to_owned(),
+            problem,
+        };
+        let cannot = |error: std::io::Error| refused(format!("cannot be used: {error}"));
+        let folder = Folder::open(path).map_err(cannot)?;
+        match folder.is_empty().map_err(cannot)? {
+            true => Ok(folder),
+            false => Err(refused("is not empty".to_owned())),
+        }
+    }
+
+    fn fetch(&self, fetcher: &Fetcher, observer: &dyn Observer) -> Result<File, SourceError> {
+        let download = match &self.content {
+            Content::Package(package) => &package.download,
+            Content::Url(download) => download,
+            Content::File { file, .. } => return Ok(file.try_clone()?),
+        };
+        let downloads = std::slice::from_ref(download);
+        let mut files = fetcher.fetch(downloads, "download kernel source", observer)?;
+        let file = files.pop();
+        let file = file.ok_or_else(|| FetchError::Offline(download.url.clone()))?;
+        Ok(file.into_parts().0)
+    }
+
+    fn patch(
+        &self,
+        folder: &Folder,
+        modified_seconds: i64,
+        observer: &dyn Observer,
+    ) -> Result<(), SourceError> {
+        let patching = |patch: PatchError| SourceError::Patching {
+            patch,
+            name: self.name.clone(),
+        };
+        let applied = patch::apply(&self.patches, folder, modified_seconds, observer);
+        match applied.map_err(patching)? {
+            true => Ok(()),
+            false => Err(SourceError::Cancelled(self.name.clone())),
+        }
+    }
+
+    fn read_version(&self, folder: &Folder) -> Result<KernelVersion, SourceError> {
+        let problem = |problem: &str| SourceError::NotAKernel {
+            name: self.name.clone(),
+            problem: problem.to_owned(),
+        };
+        for needed in ["Kconfig", "Kbuild", "scripts/kconfig/Makefile"] {
+            if !matches!(
+                folder.read(needed.as_bytes(), MAKEFILE_BYTES_MAX)?,
+                Found::File { .. }
+            ) {
+                return Err(problem(&format!(
+                    "it has no {}",
+                    display(needed.as_bytes())
+                )));
+            }
+        }
+        match folder.read(b"Makefile", MAKEFILE_BYTES_MAX)? {
+            Found::File { content, .. } => KernelVersion::of_makefile(&content)
+                .ok_or_else(|| problem("its Makefile says no VERSION, PATCHLEVEL and SUBLEVEL")),
+            _ => Err(problem("it has no Makefile")),
+        }
+    }
+}

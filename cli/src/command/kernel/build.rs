@@ -1,0 +1,38 @@
+//! `coop kernel build`: a recipe's kernel as files.
+
+use std::path::Path;
+
+use coop_builder::kernel::export::export;
+use serde_json::json;
+
+use super::super::build::OUTPUT_FOLDER;
+use super::super::means::{self, Means};
+use super::Ended;
+use crate::arguments::KernelBuildOptions;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::render::{Output, data, json as render_json, line, plain};
+
+/// Builds, and prints the folder.
+pub(super) fn run(
+    options: &KernelBuildOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Ended {
+    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
+    let folder = options.output.clone().unwrap_or_else(|| {
+        let name = format!("{}-kernel", recipe.name);
+        Path::new(OUTPUT_FOLDER).join(name)
+    });
+    let means = Means::prepare(&options.recipe_options, environment, output)?;
+    let kernel = super::obtain(&recipe, &means, &options.recipe_options, environment)?;
+    let exported = export(&kernel, &folder).map_err(|error| Failure::work(&error))?;
+    if options.json {
+        render_json::value(&json!({ "folder": folder, "kernel": exported }));
+        return Ok(0);
+    }
+    let release = plain(&exported.release);
+    line(&format!("kernel {release} for {}", exported.target));
+    data(&format!("{}\n", folder.display()));
+    Ok(0)
+}
