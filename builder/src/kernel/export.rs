@@ -6,11 +6,11 @@ use std::path::Path;
 
 use coop_appliance::{ApplianceError, Member};
 use coop_image::tar;
-use coop_image::tree::{Metadata, Tree};
+use coop_image::tree::{InodeId, Metadata, Tree, TreeError};
 use fs_err as fs;
 use serde::Serialize;
 
-use super::{FetchedKernel, KernelError, Target, modules};
+use super::{FetchedKernel, Target, modules};
 use crate::publish::Staging;
 
 /// The name of the file that says what a folder's kernel is; a folder without it is not replaced.
@@ -31,8 +31,8 @@ pub enum ExportError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The modules cannot be put below `/lib/modules`.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
+    #[error("kernel modules: {0}")]
+    Tree(#[from] TreeError),
     /// The archive of modules cannot be written.
     #[error("kernel modules: {0}")]
     Tar(#[from] tar::WriteError),
@@ -81,12 +81,14 @@ pub fn export(kernel: &FetchedKernel, output: &Path) -> Result<Exported, ExportE
         fs::write(folder.join(BOOT_IMAGE), image)?;
         add(BOOT_IMAGE)?;
     }
-    if files.modules.is_some() {
+    if let Some(tree) = &files.modules {
+        let times = tree.inode(InodeId::ROOT).metadata.times;
         let mut root = Tree::new(Metadata {
             mode: 0o755,
+            times,
             ..Metadata::default()
         });
-        modules::install(&mut root, files)?;
+        modules::install(&mut root, files, times.modified)?;
         let mut archive = io::BufWriter::new(fs::File::create(folder.join(MODULES))?);
         tar::write(&root, &mut archive)?;
         archive.flush()?;
