@@ -12,16 +12,18 @@ use coop_image::cpio::{self, CpioError};
 use coop_image::ext4::{self, Size, WriteError};
 use coop_image::swap::{self, SwapError};
 use coop_image::tree::{Metadata, Times, Timestamp, Tree};
+use coop_runtime::{InitramfsError, LoneMachine, lone_initramfs};
 use fs_err as fs;
 
 use crate::digest::Digest;
 use crate::inputs::seed;
-use crate::kernel::{KernelError, KernelFiles, modules};
+use crate::kernel::{KernelFiles, Target};
 use crate::recipe::{self, CobdContent, Recipe, RootSize};
 
 const VMLINUX: &str = "vmlinux";
 const CONFIG: &str = "config";
 const BOOT_IMAGE: &str = "bzImage";
+const INITRAMFS: &str = "initramfs.cpio";
 const MODULES: &str = "modules.cpio";
 /// The folder of the loader and libraries that a dynamic kernel is started with.
 const LIBRARIES: &str = "lib";
@@ -55,9 +57,9 @@ pub enum AssembleError {
     /// The archive of modules cannot be made.
     #[error("kernel modules: {0}")]
     Cpio(#[from] CpioError),
-    /// The kernel's modules cannot be had.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
+    /// The initramfs cannot be made.
+    #[error("initramfs: {0}")]
+    Initramfs(#[from] InitramfsError),
     /// A file that was just written cannot be described.
     #[error(transparent)]
     Appliance(#[from] ApplianceError),
@@ -72,6 +74,8 @@ pub struct Parts<'a> {
     pub root: &'a Tree,
     /// The kernel, whose files [`write_kernel`] has written already.
     pub kernel: Kernel,
+    /// The modules that boot needs, in the order of loading: name and content.
+    pub boot_modules: &'a [(String, Vec<u8>)],
     /// The digest of the recipe and its files, for the manifest.
     pub inputs: Digest,
     /// The digest of everything that the recipe resolved to; UUIDs come from it.
@@ -89,13 +93,17 @@ pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleEr
     for device in &parts.recipe.devices.cobd {
         cobd.push(write_cobd(parts, device, folder)?);
     }
+    let mut kernel = parts.kernel.clone();
+    if kernel.target == Target::X86_64 {
+        kernel.initramfs = Some(write_initramfs(parts, &cobd, folder)?);
+    }
     let manifest = Manifest {
         format: FORMAT,
         name: parts.recipe.name.clone(),
         description: parts.recipe.description.clone(),
         architecture: parts.recipe.architecture.debian_name().to_owned(),
         inputs: parts.inputs.to_string(),
-        kernel: parts.kernel.clone(),
+        kernel,
         machine: Machine {
             memory_bytes: parts.recipe.devices.memory.0,
             cpus: parts.recipe.devices.cpus,
@@ -215,6 +223,7 @@ fn write_ext4(
 /// The files cannot be written.
 pub fn write_kernel(
     kernel: &KernelFiles,
+    boot_modules: &[(String, Vec<u8>)],
     sources: &[String],
     cmdline: &[String],
     folder: &Path,
@@ -228,14 +237,11 @@ pub fn write_kernel(
         }
         None => None,
     };
-    let boot_modules = match &kernel.modules {
-        Some(tree) => modules::boot(tree, kernel.target)?,
-        None => Vec::new(),
-    };
-    let modules = if boot_modules.is_empty() {
+    // Another target's are in its initramfs.
+    let modules = if boot_modules.is_empty() || kernel.target != Target::Um {
         None
     } else {
-        write_modules(&boot_modules, &folder.join(MODULES))?;
+        write_modules(boot_modules, &folder.join(MODULES))?;
         Some(Member::of(folder, MODULES)?)
     };
     let mut libraries = Vec::new();
@@ -263,6 +269,21 @@ fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, bytes)?;
     fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+/// Writes what the boot image is started with: an initramfs that needs no coop on the host.
+fn write_initramfs(
+    parts: &Parts<'_>,
+    cobd: &[Cobd],
+    folder: &Path,
+) -> Result<Member, AssembleError> {
+    let archive = lone_initramfs(&LoneMachine {
+        cobd,
+        network: !parts.recipe.devices.conet.is_empty(),
+        modules: parts.boot_modules,
+    })?;
+    fs::write(folder.join(INITRAMFS), archive)?;
+    Ok(Member::of(folder, INITRAMFS)?)
 }
 
 /// Writes the archive of modules that follows the agent's in the initramfs.

@@ -5,24 +5,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use coop_appliance::{Appliance, MANIFEST_NAME, Manifest};
-use coop_image::tree::TreeError;
+use coop_appliance::{Appliance, Kernel, MANIFEST_NAME, Manifest, Member};
+use coop_image::tree::{Tree, TreeError};
 use coop_runtime::event::{Event, Observer, Unit};
 use coop_runtime::{Host, KernelSpec};
 use fs_err as fs;
+use tempfile::TempDir;
 
 use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
 use crate::guest::{self, GuestContext, GuestError, Step};
 use crate::inputs::{self, Record, seed};
-use crate::kernel::config::{self, DotConfig, Version};
-use crate::kernel::make::{self, MakeError};
-use crate::kernel::{self, FetchedKernel, KernelError, KernelFiles, KernelSourceError};
+use crate::kernel::{
+    self, FetchedKernel, KernelChoice, KernelError, KernelFiles, KernelRequest, ObtainError,
+    Obtained, Target, modules,
+};
 use crate::publish::Staging;
-use crate::recipe::{self, KernelOrigin, Recipe, RunAction, RunStep, Services, Source};
+use crate::recipe::{self, Recipe, RunAction, RunStep, Services, Source};
 use crate::rootfs::{self, RootfsError};
 use crate::source::{self, Archive, DebianSourceError, SourceTree, TarballError};
+use crate::store::StoreError;
 
 /// What to build, and with what means.
 pub struct BuildRequest<'a> {
@@ -34,6 +37,8 @@ pub struct BuildRequest<'a> {
     pub fetcher: &'a Fetcher,
     /// Where Debian packages come from when the recipe does not say.
     pub archive: Archive<'a>,
+    /// Which kernel the recipe gets where it names none.
+    pub kernel: KernelChoice,
     /// What the host offers to the guests that build.
     pub host: Host,
     /// Where the host's programs are looked for, first folder first.
@@ -67,27 +72,13 @@ pub enum BuildError {
     Tarball(#[from] TarballError),
     /// The kernel cannot be had.
     #[error(transparent)]
-    KernelSource(#[from] KernelSourceError),
+    Obtain(#[from] ObtainError),
     /// The kernel cannot be used.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The kernel lacks what the recipe needs.
-    #[error("kernel {release} does not have what kernel.config asks for: {list}")]
-    KernelConfig {
-        /// The kernel's release.
-        release: String,
-        /// Each symbol with what it is and who wants what.
-        list: String,
-    },
-    /// The kernel has modules where the recipe wants none.
-    #[error("kernel {0} needs modules to boot, but the recipe says kernel.modules: false")]
-    Modules(String),
-    /// The kernel's release begins with no version.
-    #[error("kernel release '{0}' does not begin with a version")]
-    Release(String),
-    /// The kernel was not made.
+    /// The cache has no place.
     #[error(transparent)]
-    Make(#[from] MakeError),
+    Store(#[from] StoreError),
     /// The recipe's changes to the root file system.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
@@ -110,7 +101,7 @@ pub enum BuildError {
 /// # Errors
 /// See [`BuildError`]; the output folder is then as it was before.
 pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
-    let inputs = inputs::digest(request.recipe)?;
+    let inputs = inputs::digest(request.recipe, request.kernel)?;
     if let Some(appliance) = up_to_date(request.output, &inputs) {
         return Ok(Built {
             appliance,
@@ -139,33 +130,33 @@ pub fn up_to_date(output: &Path, inputs: &Digest) -> Option<Appliance> {
 fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Manifest, BuildError> {
     let recipe = request.recipe;
     let observer = &*request.observer;
-    let kernel = kernel(request)?;
+    let Obtained { kernel, stands_in } = obtain(request, &recipe.kernel)?;
     let source = match &recipe.rootfs.source {
         Source::Debian(debian) => {
             source::debian(debian, request.fetcher, &request.archive, observer)?
         }
         Source::Tarball(tarball) => source::tarball(tarball, request.fetcher, observer)?,
     };
-    let resolved = resolved_digest(&inputs, &kernel.resolved, &source.resolved);
-    let kernel_member = assemble::write_kernel(
+    let boot_modules = boot_modules(&kernel.files)?;
+    let member = assemble::write_kernel(
         &kernel.files,
+        &boot_modules,
         &kernel.resolved,
         &recipe.kernel.cmdline,
         folder,
     )?;
+    let mut pins = kernel.resolved.clone();
+    let guest = guest_kernel(request, kernel.files.target, needs_guest(recipe, &source))?;
+    let spec = match &guest {
+        Some(guest) => {
+            pins.extend_from_slice(&guest.member.sources);
+            kernel_spec(&guest.member, guest.folder.path())
+        }
+        None => kernel_spec(&member, folder),
+    };
+    let resolved = resolved_digest(&inputs, &pins, &source.resolved);
     let context = GuestContext {
-        kernel: KernelSpec {
-            vmlinux: folder.join(&kernel_member.vmlinux.path),
-            libraries: kernel_member
-                .libraries
-                .first()
-                .and_then(|library| folder.join(&library.path).parent().map(Into::into)),
-            modules: kernel_member
-                .modules
-                .as_ref()
-                .map(|modules| folder.join(&modules.path)),
-            cmdline: Vec::new(),
-        },
+        kernel: spec,
         host: request.host.clone(),
         store: request.fetcher.store(),
         observer: Arc::clone(&request.observer),
@@ -173,13 +164,16 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         epoch: source.epoch,
     };
     let epoch = source.epoch;
-    let root = finish_root(recipe, source, &kernel.files, &context)?;
+    let with_modules = recipe.kernel.modules && !stands_in;
+    let modules_of = with_modules.then_some(&kernel.files);
+    let root = finish_root(recipe, source, modules_of, &context)?;
     task(observer, "write images", || {
         Ok(assemble::assemble(
             &Parts {
                 recipe,
                 root: &root,
-                kernel: kernel_member,
+                kernel: member,
+                boot_modules: &boot_modules,
                 inputs,
                 resolved,
                 epoch,
@@ -189,13 +183,88 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     })
 }
 
+/// Has the recipe's kernel fetched or made, checked against what the recipe asks for. The request's
+/// output folder is not looked at.
+///
+/// # Errors
+/// Those of [`BuildError`] that are about the kernel.
+pub fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
+    Ok(obtain(request, &request.recipe.kernel)?.kernel)
+}
+
+fn obtain(request: &BuildRequest<'_>, kernel: &recipe::Kernel) -> Result<Obtained, ObtainError> {
+    kernel::obtain(&KernelRequest {
+        kernel,
+        choice: request.kernel,
+        fetcher: request.fetcher,
+        archive: &request.archive,
+        programs: request.programs,
+        allow_dropped: request.allow_dropped,
+        observer: &*request.observer,
+    })
+}
+
+fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+    match &kernel.modules {
+        Some(tree) => modules::boot(tree, kernel.target),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A kernel for the guests that build, where that is not the appliance's own.
+struct GuestKernel {
+    member: Kernel,
+    folder: TempDir,
+}
+
+/// Guests that build are processes of the host, whatever the appliance is for.
+fn guest_kernel(
+    request: &BuildRequest<'_>,
+    target: Target,
+    is_needed: bool,
+) -> Result<Option<GuestKernel>, BuildError> {
+    if target == Target::Um || !is_needed {
+        return Ok(None);
+    }
+    let kernel = obtain(request, &recipe::Kernel::default())?.kernel;
+    let folder = request.fetcher.store().temp_folder()?;
+    let boot_modules = boot_modules(&kernel.files)?;
+    let member = assemble::write_kernel(
+        &kernel.files,
+        &boot_modules,
+        &kernel.resolved,
+        &[],
+        folder.path(),
+    )?;
+    Ok(Some(GuestKernel { member, folder }))
+}
+
+fn needs_guest(recipe: &Recipe, source: &SourceTree) -> bool {
+    let Services { enable, disable } = &recipe.rootfs.services;
+    let has_services = !enable.is_empty() || !disable.is_empty();
+    source.configure.is_some() || has_services || !recipe.rootfs.run.is_empty()
+}
+
+fn kernel_spec(kernel: &Kernel, folder: &Path) -> KernelSpec {
+    let path = |member: &Member| folder.join(&member.path);
+    KernelSpec {
+        vmlinux: path(&kernel.vmlinux),
+        libraries: kernel
+            .libraries
+            .first()
+            .and_then(|library| path(library).parent().map(Into::into)),
+        modules: kernel.modules.as_ref().map(path),
+        cmdline: Vec::new(),
+    }
+}
+
 /// Takes the source's tree through the guest and the recipe's changes to what the image holds.
 fn finish_root(
     recipe: &Recipe,
     source: SourceTree,
-    kernel: &KernelFiles,
+    modules_of: Option<&KernelFiles>,
     context: &GuestContext<'_>,
-) -> Result<coop_image::tree::Tree, BuildError> {
+) -> Result<Tree, BuildError> {
     let epoch = source.epoch;
     let observer = &*context.observer;
     let mut tree = source.tree;
@@ -210,14 +279,9 @@ fn finish_root(
         })?;
     }
     rootfs::customise(&mut tree, &recipe.rootfs, epoch)?;
-    // Before the steps, so that these may load modules, and take away what they do not want.
-    let installed = kernel::modules::install(&mut tree, kernel, epoch)?;
-    if !installed.others.is_empty() {
-        let message = format!(
-            "the root file system also has modules of kernels that this appliance does not boot: {}",
-            installed.others.join(", ")
-        );
-        observer.event(&Event::Warning { message: &message });
+    if let Some(kernel) = modules_of {
+        // Before the steps, so that these may load modules, and take away what they do not want.
+        install_modules(&mut tree, kernel, context)?;
     }
     let steps = steps(&tree, recipe)?;
     if !steps.is_empty() {
@@ -229,65 +293,22 @@ fn finish_root(
     Ok(tree)
 }
 
-/// Has the recipe's kernel fetched or made, and checks that it is what the recipe asks for. The
-/// request's output folder is not looked at.
-///
-/// # Errors
-/// Those of [`BuildError`] that are about the kernel.
-pub fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
-    let observer = &*request.observer;
-    let kernel = &request.recipe.kernel;
-    let fetched = match &kernel.origin {
-        KernelOrigin::Package(package) => {
-            kernel::fetch(package, request.fetcher, &request.archive, observer)?
-        }
-        KernelOrigin::Default => kernel::fetch(
-            &recipe::KernelPackage::user_mode_linux(),
-            request.fetcher,
-            &request.archive,
-            observer,
-        )?,
-        KernelOrigin::Source(source) => make::build(&make::MakeRequest {
-            source,
-            wanted: &kernel.wanted,
-            defconfig: kernel.defconfig,
-            allow_dropped: request.allow_dropped,
-            fetcher: request.fetcher,
-            archive: &request.archive,
-            programs: request.programs,
-            observer,
-        })?,
-    };
-    check_kernel(request, &fetched.files)?;
-    Ok(fetched)
-}
-
-fn check_kernel(request: &BuildRequest<'_>, kernel: &KernelFiles) -> Result<(), BuildError> {
-    let recipe = request.recipe;
-    let modules = recipe.kernel.modules;
-    if !modules && kernel.modules.is_some() {
-        return Err(BuildError::Modules(kernel.release.clone()));
+fn install_modules(
+    tree: &mut Tree,
+    kernel: &KernelFiles,
+    context: &GuestContext<'_>,
+) -> Result<(), TreeError> {
+    let installed = modules::install(tree, kernel, context.epoch)?;
+    if !installed.others.is_empty() {
+        let message = format!(
+            "the root file system also has modules of kernels that this appliance does not boot: {}",
+            installed.others.join(", ")
+        );
+        context
+            .observer
+            .event(&Event::Warning { message: &message });
     }
-    let Some(version) = Version::of_release(&kernel.release) else {
-        return Err(BuildError::Release(kernel.release.clone()));
-    };
-    let merged = config::merge(&recipe.kernel.wanted, kernel.target, version);
-    let config = DotConfig::parse(&kernel.config);
-    let unmet = config::unmet(&merged.wanted, &config, modules);
-    if unmet.is_empty() {
-        return Ok(());
-    }
-    let each: Vec<String> = unmet.iter().map(config::Unmet::to_string).collect();
-    if request.allow_dropped {
-        for message in &each {
-            request.observer.event(&Event::Warning { message });
-        }
-        return Ok(());
-    }
-    Err(BuildError::KernelConfig {
-        release: kernel.release.clone(),
-        list: each.join("; "),
-    })
+    Ok(())
 }
 
 fn resolved_digest(inputs: &Digest, kernel: &[String], source: &[String]) -> Digest {
@@ -303,7 +324,7 @@ fn resolved_digest(inputs: &Digest, kernel: &[String], source: &[String]) -> Dig
 }
 
 /// The recipe's services and `run:` steps as programs for the guest.
-fn steps(tree: &coop_image::tree::Tree, recipe: &Recipe) -> Result<Vec<Step>, BuildError> {
+fn steps(tree: &Tree, recipe: &Recipe) -> Result<Vec<Step>, BuildError> {
     let mut steps = Vec::new();
     let Services { enable, disable } = &recipe.rootfs.services;
     if !enable.is_empty() || !disable.is_empty() {

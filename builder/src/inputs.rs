@@ -6,6 +6,8 @@
 use std::io;
 
 use crate::digest::{Digest, Hasher};
+use crate::kernel::KernelChoice;
+use crate::kernel::config::{self, DEFAULT_FRAGMENTS};
 use crate::recipe::{
     CobdContent, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe, RunAction,
     Source, TarballLocation, canonical,
@@ -58,14 +60,25 @@ pub fn seed(digest: &Digest, purpose: &str) -> [u8; 16] {
 
 /// The digest of a recipe and of every file of the host that it names. Archives and packages are
 /// not in it: the first are pinned by the recipe's own digests, the second by their suite.
+/// `choice` counts where the recipe names no kernel, and there only where somebody chose: which
+/// kernel a host could give is not asked again while the appliance is up to date.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn digest(recipe: &Recipe) -> io::Result<Digest> {
+pub fn digest(recipe: &Recipe, choice: KernelChoice) -> io::Result<Digest> {
     let mut record = Record::new("coop build");
     record.put("format", BUILD_FORMAT.as_bytes());
     record.put("coop", env!("CARGO_PKG_VERSION").as_bytes());
     record.put("recipe", canonical(recipe).as_bytes());
+    if recipe.kernel.origin == KernelOrigin::Default {
+        for name in DEFAULT_FRAGMENTS {
+            let text = config::fragment(name).unwrap_or_default();
+            record.put("fragment", text.as_bytes());
+        }
+        if let Some(name) = choice.name() {
+            record.put("kernel", name.as_bytes());
+        }
+    }
     for file in host_files(recipe) {
         record.put("file", file.written.as_bytes());
         record.put("sha256", digest_of_file(file)?.as_bytes());

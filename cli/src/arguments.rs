@@ -89,6 +89,17 @@ pub(crate) enum Progress {
     None,
 }
 
+/// The kernel of a recipe that names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DefaultKernel {
+    /// The trimmed one where it was built before or can be built, else the prebuilt one
+    Auto,
+    /// Debian's user-mode-linux
+    Prebuilt,
+    /// The one that coop composes and builds; it boots fastest
+    Trimmed,
+}
+
 /// What a build from a recipe needs to know.
 #[derive(Args, Debug)]
 pub(crate) struct RecipeOptions {
@@ -101,6 +112,9 @@ pub(crate) struct RecipeOptions {
     /// Go on, with a warning, where the kernel's configuration does not hold what was asked for
     #[arg(long)]
     pub(crate) allow_dropped: bool,
+    /// The kernel of a recipe that names none [default: auto]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub(crate) kernel: Option<DefaultKernel>,
     /// How to show progress, on stderr
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: Progress,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coop_appliance::{Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member};
+use coop_appliance::{Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, Target};
 use coop_driver::engine::Pin;
 
 /// How long a guest may take until commands can be run, unless told otherwise.
@@ -136,9 +136,13 @@ impl MachineSpec {
     /// can be written thrown away afterwards. Callers change what they want otherwise.
     ///
     /// # Errors
-    /// A path in the manifest is not plain.
+    /// A path in the manifest is not plain, or the kernel is for another target than
+    /// [`Target::Um`].
     pub fn of_appliance(appliance: &Appliance, host: Host) -> Result<Self, ApplianceError> {
         let manifest = &appliance.manifest;
+        if manifest.kernel.target != Target::Um {
+            return Err(ApplianceError::Target(manifest.kernel.target));
+        }
         let member = |member: &Member| appliance.path(member);
         let libraries = manifest.kernel.libraries.first().map(member).transpose()?;
         let disk = |cobd: &Cobd| {

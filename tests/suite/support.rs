@@ -48,6 +48,12 @@ pub fn cache() -> PathBuf {
     cache
 }
 
+/// Which kernel recipes without one get: a kernel that has to be built first would take minutes of
+/// somebody's first test. Where it is built already, COOP_TEST_DEFAULT_KERNEL=trimmed has it tested.
+pub fn kernel() -> String {
+    std::env::var("COOP_TEST_DEFAULT_KERNEL").unwrap_or_else(|_| "prebuilt".to_owned())
+}
+
 fn owned_folder(path: &Path) {
     fs::create_dir_all(path).unwrap();
     give(path);
@@ -231,6 +237,7 @@ pub fn plain_environment(command: &mut Command) {
         )
         .env("HOME", "/nonexistent")
         .env("COOP_CACHE", cache())
+        .env("COOP_KERNEL", kernel())
         .current_dir(home());
     for name in [
         "COOP_DEBIAN_MIRROR",

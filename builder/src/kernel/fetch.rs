@@ -48,7 +48,7 @@ pub enum KernelSourceError {
 pub struct FetchedKernel {
     /// What goes into the appliance.
     pub files: KernelFiles,
-    /// One line for each package, with its digest.
+    /// One line for each package, archive, patch and compiler, with its digest.
     pub resolved: Vec<String>,
 }
 

@@ -1,6 +1,7 @@
 //! The guest's kernel: where it comes from and what of it an appliance carries.
 
 pub mod config;
+pub mod default;
 mod elf;
 pub mod export;
 mod fetch;
@@ -8,13 +9,16 @@ mod files;
 pub mod kconfig;
 pub mod make;
 pub mod modules;
+mod obtain;
 mod prebuilt;
 pub mod settings;
 pub mod source;
 
 pub use coop_appliance::Target;
+pub use default::KernelChoice;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};
 pub use files::{KernelFiles, Library};
+pub use obtain::{KernelRequest, ObtainError, Obtained, obtain};
 pub use prebuilt::prebuilt;
 
 use config::Version;

@@ -545,7 +545,7 @@ fn kernel_package_name(text: &str) -> Result<(), String> {
 /// A package with a kernel's source.
 fn source_package_name(text: &str) -> Result<(), String> {
     names::package(text)?;
-    if text.starts_with("linux-source-") {
+    if text == "linux-source" || text.starts_with("linux-source-") {
         return Ok(());
     }
     let text = shorten(text);

@@ -284,6 +284,31 @@ pub struct Kernel {
     pub cmdline: Vec<String>,
 }
 
+impl Default for Kernel {
+    /// The kernel of a recipe that says nothing of it.
+    fn default() -> Self {
+        Self {
+            origin: KernelOrigin::Default,
+            wanted: Vec::new(),
+            defconfig: false,
+            modules: true,
+            cmdline: Vec::new(),
+        }
+    }
+}
+
+impl Kernel {
+    /// What it is for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match &self.origin {
+            KernelOrigin::Default => Target::Um,
+            KernelOrigin::Package(package) => package.target(),
+            KernelOrigin::Source(source) => source.target,
+        }
+    }
+}
+
 /// Where a kernel comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -312,6 +337,16 @@ impl KernelPackage {
         Self {
             name: "user-mode-linux".to_owned(),
             suite: "sid".to_owned(),
+        }
+    }
+
+    /// What its kernel is for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        if self.name.starts_with("linux-image-") {
+            Target::X86_64
+        } else {
+            Target::Um
         }
     }
 }

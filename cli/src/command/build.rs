@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use coop_appliance::{ApplianceError, Target};
 use coop_builder::build::{self, BuildError, BuildRequest, Built};
 use coop_builder::recipe::Recipe;
 use serde_json::json;
@@ -57,7 +58,14 @@ pub(super) fn for_run(
     output: &Output,
 ) -> Result<PathBuf, Failure> {
     let recipe = means::read(file, options, output)?;
-    let inputs = coop_builder::inputs::digest(&recipe).map_err(|error| Failure::work(&error))?;
+    let target = recipe.kernel.target();
+    if target != Target::Um {
+        let failure = Failure::work(&ApplianceError::Target(target));
+        let hint = "coop build makes the appliance; coop run of its folder says how QEMU boots it";
+        return Err(failure.with_hint(hint));
+    }
+    let inputs = coop_builder::inputs::digest(&recipe, means::kernel_choice(options, environment)?)
+        .map_err(|error| Failure::work(&error))?;
     let folder = Path::new(OUTPUT_FOLDER).join(&recipe.name);
     if build::up_to_date(&folder, &inputs).is_some() {
         return Ok(folder);
@@ -82,6 +90,7 @@ fn build(
         output: &folder,
         fetcher: &means.fetcher,
         archive: means.archive(recipe),
+        kernel: means.kernel,
         host: host::host(environment),
         programs: &environment.programs,
         allow_dropped: options.allow_dropped,

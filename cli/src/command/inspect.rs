@@ -143,7 +143,11 @@ fn describe(manifest: &Manifest, verified: bool) -> String {
     }
     table.row("architecture", &manifest.architecture);
     table.row("inputs", &manifest.inputs);
-    table.row("kernel", &manifest.kernel.release);
+    let kernel = &manifest.kernel;
+    table.row("kernel", &format!("{} {}", kernel.target, kernel.release));
+    for source in &kernel.sources {
+        table.row("kernel from", source);
+    }
     if !manifest.kernel.cmdline.is_empty() {
         table.row("cmdline", &manifest.kernel.cmdline.join(" "));
     }

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::ValueEnum;
 use coop_builder::debian::mirror::AptSources;
 use coop_builder::fetch::{Fetcher, Options};
+use coop_builder::kernel::KernelChoice;
 use coop_builder::recipe::{self, Recipe};
 use coop_builder::source::Archive;
 use coop_builder::store::Store;
 use coop_runtime::event::Observer;
 
-use crate::arguments::RecipeOptions;
+use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::render::progress::{self, Interruptible};
@@ -45,12 +47,37 @@ pub(super) fn open_store(environment: &Environment) -> Result<Store, Failure> {
     })
 }
 
+/// Which kernel recipes without one get: what the command line says, else COOP_KERNEL.
+pub(super) fn kernel_choice(
+    options: &RecipeOptions,
+    environment: &Environment,
+) -> Result<KernelChoice, Failure> {
+    let choice = match (options.kernel, &environment.kernel) {
+        (Some(choice), _) => choice,
+        (None, None) => DefaultKernel::Auto,
+        (None, Some(name)) => {
+            let text = name.to_string_lossy();
+            DefaultKernel::from_str(&text, false).map_err(|_| {
+                let message = format!("COOP_KERNEL is '{}'", text.escape_debug());
+                Failure::usage(message).with_hint("it may be auto, prebuilt or trimmed")
+            })?
+        }
+    };
+    Ok(match choice {
+        DefaultKernel::Auto => KernelChoice::Auto,
+        DefaultKernel::Prebuilt => KernelChoice::Prebuilt,
+        DefaultKernel::Trimmed => KernelChoice::Trimmed,
+    })
+}
+
 /// The means of one piece of work. While they live, the first signal calls the work off.
 pub(super) struct Means {
     /// Downloads, and the cache.
     pub(super) fetcher: Fetcher,
     /// Who watches.
     pub(super) observer: Arc<dyn Observer>,
+    /// Which kernel recipes without one get.
+    pub(super) kernel: KernelChoice,
     apt: AptSources,
     mirror: Option<String>,
     now_seconds: i64,
@@ -79,6 +106,7 @@ impl Means {
                 inner: progress::observer(options.progress, output),
                 heard: interruption.flag(),
             }),
+            kernel: kernel_choice(options, environment)?,
             apt,
             mirror: environment.debian_mirror.clone(),
             now_seconds: now_seconds(),

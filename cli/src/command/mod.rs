@@ -8,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
 mod means;
+mod qemu;
 pub(crate) mod run;
 
 /// How a verb ends: an exit code, or what went wrong.

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use coop_appliance::{Appliance, Filesystem, Forward, MANIFEST_NAME};
+use coop_appliance::{Appliance, ApplianceError, Filesystem, Forward, MANIFEST_NAME};
 use coop_builder::recipe::forwards_overlap;
 use coop_runtime::{
     Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
     Workload,
 };
 
-use super::{Ended, attend};
+use super::{Ended, attend, qemu};
 use crate::arguments::RunOptions;
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure, TIMED_OUT};
@@ -69,6 +69,9 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
     // The guest's process has a working folder of its own.
     let folder = std::path::absolute(&folder).map_err(|error| Failure::work(&error))?;
     let appliance = Appliance::open(&folder).map_err(|error| Failure::work(&error))?;
+    if appliance.manifest.kernel.target != coop_appliance::Target::Um {
+        return Err(foreign(&appliance));
+    }
     let spec = specification(&appliance, options, environment)?;
     let machine = Machine::check(spec).map_err(|error| Failure::work(&error))?;
     let watch = Watch {
@@ -80,6 +83,15 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         .start(watch)
         .map_err(|error| Failure::work(&error))?;
     attendance.attend(running, options)
+}
+
+/// Refuses an appliance for other machines, and says what boots it.
+fn foreign(appliance: &Appliance) -> Failure {
+    let failure = Failure::work(&ApplianceError::Target(appliance.manifest.kernel.target));
+    match qemu::words(appliance) {
+        Ok(words) => failure.with_hint(format!("QEMU boots it: {}", qemu::line(&words))),
+        Err(error) => Failure::work(&error),
+    }
 }
 
 enum Target {

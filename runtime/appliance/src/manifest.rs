@@ -251,6 +251,9 @@ pub enum ApplianceError {
     /// A member's path leaves the folder or is not plain.
     #[error("manifest names '{0}', which is not a plain path inside the appliance")]
     MemberPath(String),
+    /// The kernel is not one that coop runs.
+    #[error("the appliance's kernel is for {0} machines, but coop itself runs um kernels only")]
+    Target(Target),
     /// A member is not what the manifest says.
     #[error("{path} has {found}, but the manifest says {expected}")]
     Member {
@@ -402,4 +405,87 @@ impl Member {
 fn sha256_of(path: &Path) -> Result<String, ApplianceError> {
     let digest = sha256_of_file(path)?;
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(more: &str) -> Result<Kernel, serde_json::Error> {
+        let member = r#"{"path": "x", "sha256": "", "size_bytes": 0}"#;
+        serde_json::from_str(&format!(
+            r#"{{"release": "7.2", "vmlinux": {member}, "config": {member}, "modules": null,
+                "libraries": [], "cmdline": []{more}}}"#
+        ))
+    }
+
+    /// Appliances from before there were targets stay what they were.
+    #[test]
+    fn a_kernel_that_names_no_target_is_coops_own() {
+        let old = kernel("").unwrap();
+        assert_eq!(old.target, Target::Um);
+        assert_eq!((&old.boot_image, &old.initramfs), (&None, &None));
+        assert!(old.sources.is_empty());
+        let text = serde_json::to_string(&old).unwrap();
+        assert!(!text.contains("boot_image") && !text.contains("initramfs"));
+        assert_eq!(serde_json::from_str::<Kernel>(&text).unwrap(), old);
+    }
+
+    #[test]
+    fn targets_go_by_their_kernel_names() {
+        for target in Target::ALL {
+            let more = format!(r#", "target": "{target}""#);
+            assert_eq!(kernel(&more).unwrap().target, target);
+            assert_eq!(Target::parse(target.name()), Some(target));
+        }
+        assert!(kernel(r#", "target": "arm64""#).is_err());
+        assert_eq!(Target::parse("UM"), None);
+    }
+
+    #[test]
+    fn every_file_of_a_kernel_is_a_member() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kernel = kernel(r#", "target": "x86_64""#).unwrap();
+        let member = |path: &str| {
+            fs::write(folder.path().join(path), path).unwrap();
+            Member::of(folder.path(), path).unwrap()
+        };
+        kernel.vmlinux = member("vmlinux");
+        kernel.config = member("config");
+        kernel.boot_image = Some(member("bzImage"));
+        kernel.initramfs = Some(member("initramfs.cpio"));
+        let manifest = Manifest {
+            format: FORMAT,
+            name: "a".to_owned(),
+            description: String::new(),
+            architecture: "amd64".to_owned(),
+            inputs: String::new(),
+            kernel,
+            machine: Machine {
+                memory_bytes: 0,
+                cpus: 1,
+            },
+            cobd: Vec::new(),
+            conet: Vec::new(),
+            cocon: Cocon {
+                columns: 80,
+                rows: 25,
+            },
+            test: Vec::new(),
+        };
+        fs::write(folder.path().join(MANIFEST_NAME), manifest.to_json()).unwrap();
+        let appliance = Appliance::open(folder.path()).unwrap();
+        assert_eq!(appliance.manifest, manifest);
+        appliance.verify().unwrap();
+        fs::write(folder.path().join("bzImage"), "BzImage").unwrap();
+        assert!(
+            appliance
+                .verify()
+                .unwrap_err()
+                .to_string()
+                .contains("bzImage")
+        );
+        fs::remove_file(folder.path().join("initramfs.cpio")).unwrap();
+        assert!(Appliance::open(folder.path()).is_err());
+    }
 }

@@ -50,6 +50,7 @@ fn obtain(
         output: Path::new(""),
         fetcher: &means.fetcher,
         archive: means.archive(recipe),
+        kernel: means.kernel,
         host: host::host(environment),
         programs: &environment.programs,
         allow_dropped: options.allow_dropped,

@@ -1,0 +1,186 @@
+//! A recipe's kernel: fetched, made, or chosen where the recipe leaves it to coop.
+
+use std::path::PathBuf;
+
+use coop_runtime::event::{Event, Observer};
+
+use super::config::{self, DotConfig, FragmentError, Unmet, Version};
+use super::default::{self, Chosen, KernelChoice, Means};
+use super::make::{self, MakeError, MakeRequest};
+use super::{FetchedKernel, KernelFiles, KernelSourceError, fetch};
+use crate::fetch::Fetcher;
+use crate::recipe::{Kernel, KernelOrigin, KernelPackage, KernelSource};
+use crate::source::Archive;
+
+/// Which kernel, and with what means.
+#[derive(Clone, Copy)]
+pub struct KernelRequest<'a> {
+    /// The recipe's kernel.
+    pub kernel: &'a Kernel,
+    /// What it gets where it names none.
+    pub choice: KernelChoice,
+    /// Downloads and the store.
+    pub fetcher: &'a Fetcher,
+    /// Where Debian packages come from.
+    pub archive: &'a Archive<'a>,
+    /// Where the host's programs are looked for, first folder first.
+    pub programs: &'a [PathBuf],
+    /// Whether what the kernel's configuration does not hold is a warning instead of an error.
+    pub allow_dropped: bool,
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+}
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum ObtainError {
+    /// The package cannot be had or used.
+    #[error(transparent)]
+    Package(#[from] KernelSourceError),
+    /// It was not made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// A fragment that coop carries cannot be read.
+    #[error(transparent)]
+    Fragment(#[from] FragmentError),
+    /// The package's kernel lacks what the recipe needs.
+    #[error("kernel {release} does not have what kernel.config asks for: {list}")]
+    Config {
+        /// The kernel's release.
+        release: String,
+        /// Each symbol with what it is and who wants what.
+        list: String,
+    },
+    /// The package's kernel has modules where the recipe wants none.
+    #[error("kernel {0} needs modules to boot, but the recipe says kernel.modules: false")]
+    Modules(String),
+    /// The package's kernel has a release without a version.
+    #[error("kernel release '{0}' does not begin with a version")]
+    Release(String),
+}
+
+/// A recipe's kernel.
+#[derive(Debug)]
+pub struct Obtained {
+    /// The kernel.
+    pub kernel: FetchedKernel,
+    /// Whether it stands in for the trimmed kernel, which has no modules: then of its own only
+    /// those matter that boot needs.
+    pub stands_in: bool,
+}
+
+/// Gives the recipe's kernel, checked against what the recipe wants of it.
+///
+/// # Errors
+/// See [`ObtainError`].
+pub fn obtain(request: &KernelRequest<'_>) -> Result<Obtained, ObtainError> {
+    let kernel = match &request.kernel.origin {
+        KernelOrigin::Package(package) => request.package(package)?,
+        KernelOrigin::Source(source) => request.make(source, &request.kernel.wanted)?,
+        KernelOrigin::Default => return request.choose(),
+    };
+    Ok(own(kernel))
+}
+
+fn own(kernel: FetchedKernel) -> Obtained {
+    Obtained {
+        kernel,
+        stands_in: false,
+    }
+}
+
+impl KernelRequest<'_> {
+    fn package(&self, package: &KernelPackage) -> Result<FetchedKernel, ObtainError> {
+        let kernel = fetch(package, self.fetcher, self.archive, self.observer)?;
+        self.check(&kernel.files)?;
+        Ok(kernel)
+    }
+
+    /// Compares what was built by others with what the recipe wants.
+    fn check(&self, kernel: &KernelFiles) -> Result<(), ObtainError> {
+        if !self.kernel.modules && kernel.modules.is_some() {
+            return Err(ObtainError::Modules(kernel.release.clone()));
+        }
+        let version = Version::of_release(&kernel.release)
+            .ok_or_else(|| ObtainError::Release(kernel.release.clone()))?;
+        let merged = config::merge(&self.kernel.wanted, kernel.target, version);
+        for conflict in &merged.conflicts {
+            let message = &conflict.to_string();
+            self.observer.event(&Event::Warning { message });
+        }
+        let config = DotConfig::parse(&kernel.config);
+        let unmet = config::unmet(&merged.wanted, &config, self.kernel.modules);
+        if unmet.is_empty() {
+            return Ok(());
+        }
+        let each: Vec<String> = unmet.iter().map(Unmet::to_string).collect();
+        if self.allow_dropped {
+            for message in &each {
+                self.observer.event(&Event::Warning { message });
+            }
+            return Ok(());
+        }
+        Err(ObtainError::Config {
+            release: kernel.release.clone(),
+            list: each.join("; "),
+        })
+    }
+
+    fn make(
+        &self,
+        source: &KernelSource,
+        wanted: &[config::Wanted],
+    ) -> Result<FetchedKernel, ObtainError> {
+        Ok(make::build(&MakeRequest {
+            source,
+            wanted,
+            defconfig: self.kernel.defconfig,
+            allow_dropped: self.allow_dropped,
+            fetcher: self.fetcher,
+            archive: self.archive,
+            programs: self.programs,
+            observer: self.observer,
+        })?)
+    }
+
+    fn choose(&self) -> Result<Obtained, ObtainError> {
+        let means = Means {
+            stored: None,
+            missing: None,
+        };
+        let (chosen, message) = default::choose(self.choice, &means);
+        self.observer.event(&Event::Note { message: &message });
+        match chosen {
+            Chosen::Prebuilt => self.stand_in(),
+            Chosen::Stored | Chosen::Trimmed => self.trimmed(),
+        }
+    }
+
+    /// Makes the trimmed kernel. Where nobody asked for any kernel in particular, a prebuilt one
+    /// stands in for one that cannot be made.
+    fn trimmed(&self) -> Result<Obtained, ObtainError> {
+        let wanted = default::wanted(&self.kernel.wanted)?;
+        let made = self.make(&default::source(), &wanted);
+        let nothing_asked = self.choice == KernelChoice::Auto
+            && self.kernel.wanted.is_empty()
+            && !self.kernel.defconfig;
+        match made {
+            Err(error) if nothing_asked && !self.observer.is_cancelled() => {
+                let message = format!(
+                    "the trimmed kernel could not be built, a prebuilt one takes its place: {error}"
+                );
+                self.observer.event(&Event::Warning { message: &message });
+                self.stand_in()
+            }
+            other => other.map(own),
+        }
+    }
+
+    /// Debian's User-Mode Linux in place of the trimmed kernel.
+    fn stand_in(&self) -> Result<Obtained, ObtainError> {
+        Ok(Obtained {
+            kernel: self.package(&KernelPackage::user_mode_linux())?,
+            stands_in: true,
+        })
+    }
+}
