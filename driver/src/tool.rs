@@ -144,6 +144,13 @@ pub enum ToolError {
     },
 }
 
+/// Whether a path, links followed, is below the folders with the host's programs, which tools may
+/// read and execute.
+#[must_use]
+pub fn is_system(path: &Path) -> bool {
+    SYSTEM.iter().any(|system| path.starts_with(system))
+}
+
 /// Runs a tool to its end, on the calling thread. `output` is given what it says on its standard
 /// output and error, in the order in which it comes; an error there ends the tool. When
 /// `is_cancelled` becomes true, the tool is asked to end, and then killed, with all of its

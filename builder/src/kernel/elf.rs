@@ -31,6 +31,14 @@ pub(super) fn use_relative_interpreter(program: &mut [u8]) -> Result<bool, Strin
     Ok(true)
 }
 
+/// Whether a program needs a dynamic loader.
+///
+/// # Errors
+/// As [`use_relative_interpreter`].
+pub(super) fn is_dynamic(program: &[u8]) -> Result<bool, String> {
+    Ok(interpreter_range(program)?.is_some())
+}
+
 fn interpreter_range(program: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let damaged = |error: object::Error| format!("is not a valid ELF file: {error}");
     let header = FileHeader64::<Endianness>::parse(program).map_err(damaged)?;

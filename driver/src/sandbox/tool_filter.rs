@@ -89,6 +89,18 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_fanotify_init,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
+    // Landlock has no rule for these. Modes and times it has none for either, but compilers and
+    // make cannot do without.
+    libc::SYS_chown,
+    libc::SYS_fchown,
+    libc::SYS_lchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
     // The machine.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,

@@ -1,0 +1,647 @@
+//! A kernel from its source.
+//!
+//! ```text
+//! source, wanted ─key→ store ─hit→ KernelFiles
+//!                        └miss→ unpack ─configure→ .config ─prove→ compile ─gather→ store
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `tools`, `programs` | what the host must have, and running it behind walls |
+//! | `compiler`, `key` | what a kernel is found by in the store |
+//! | `runner`, `log` | make, its environment, and what it says |
+//! | `configure` | from what is wanted to a .config, and the proof that it is that |
+//! | `compile`, `inside` | from a .config to files, of which nothing is trusted |
+//! | `stored` | kernels in the store |
+//!
+//! # What the walls hold, and what not
+//! A kernel tree's makefiles are programs of whoever wrote the tree. On the host they run without
+//! a network or any socket, without new privileges, in a process group that is killed whole, read
+//! the host's programs and the source and nothing of the user's, and write in the build's own
+//! folder. What they leave behind is read without following a link.
+//!
+//! They can still use processor, memory and that folder's disk until somebody stops them, see
+//! which files and processes the host has, and change modes and times (not content, owners or
+//! attributes) of files of the user who builds, for which Landlock has no rule. Where the host's
+//! kernel has no Landlock, the walls for files are missing: then Debian's own sources, which are
+//! signed, are built with a warning, and others are refused. `in: guest` has none of these limits.
+
+mod compile;
+mod compiler;
+mod configure;
+mod inside;
+mod key;
+mod log;
+mod programs;
+mod runner;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use coop_image::tree::{Timestamp, TreeError};
+use coop_runtime::event::{Event, Observer, Unit};
+use coop_runtime::tool::ToolError;
+use coop_runtime::{LandlockState, landlock_state};
+use serde::{Deserialize, Serialize};
+
+pub use programs::Programs;
+pub use stored::{StoredKernel, is_stored, stored};
+pub use tools::{MissingTool, missing};
+
+use super::config::{Conflict, DotConfig, Merged, Version, Wanted, merge};
+use super::modules::DepmodError;
+use super::source::{self, Extent, ResolvedSource, SourceError};
+use super::{FetchedKernel, Target};
+use crate::digest::Digest;
+use crate::fetch::Fetcher;
+use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
+use crate::source::Archive;
+use crate::store::{Store, StoreError};
+use compiler::Compiler;
+use key::BaseKey;
+use log::Log;
+use runner::{Folders, Runner, WAIT_INTERVAL};
+use stored::{About, AboutDropped};
+
+/// What must be free where the store is, in bytes: source and build of a small kernel.
+const FREE_BYTES_MIN: u64 = 3 << 30;
+/// The store's kind of notes with the key of the latest kernel from a source and configuration.
+const LATEST_NOTE: &str = "kernel-latest-1";
+/// The store's kind of notes with configurations.
+const CONFIG_NOTE: &str = "kernel-config-1";
+/// The store's kind of notes with the number of objects of a configuration.
+const OBJECTS_NOTE: &str = "kernel-objects-1";
+
+/// What to make, and with what means.
+pub struct MakeRequest<'a> {
+    /// Source, patches, target and place.
+    pub source: &'a KernelSource,
+    /// What its configuration is to be, conditions and all, in the order of the recipe.
+    pub wanted: &'a [Wanted],
+    /// Whether it starts from the architecture's defconfig instead of from nothing.
+    pub defconfig: bool,
+    /// Whether a wanted symbol that does not hold is a warning instead of an error.
+    pub allow_dropped: bool,
+    /// Downloads and the store.
+    pub fetcher: &'a Fetcher,
+    /// Where Debian packages come from.
+    pub archive: &'a Archive<'a>,
+    /// Where the host's programs are looked for, first folder first. Folders that do not belong
+    /// to the host's system are passed over.
+    pub programs: &'a [PathBuf],
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+}
+
+/// A wanted symbol that the kernel's configuration did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// What was wanted, and where.
+    pub wanted: Wanted,
+    /// What it is instead; `n` where the configuration does not name it.
+    pub found: String,
+    /// Why, as the tree's Kconfig has it.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            wanted,
+            found,
+            reason,
+        } = self;
+        write!(
+            f,
+            "{} is {found}, not {} ({}): {reason}",
+            wanted.symbol, wanted.value, wanted.place
+        )
+    }
+}
+
+/// A configuration, and how it differs from what was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// The whole .config.
+    pub config: String,
+    /// What of it does not follow from the rest (`savedefconfig`).
+    pub minimal: String,
+    /// What was wanted and does not hold.
+    pub dropped: Vec<Dropped>,
+    /// What overruled what.
+    pub conflicts: Vec<Conflict>,
+}
+
+impl Configured {
+    fn is_set(&self, symbol: &str) -> bool {
+        DotConfig::parse(&self.config).get(symbol) == "y"
+    }
+}
+
+/// Why a kernel was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// The host's file system says no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The cache.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The host cannot run what it has.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The host lacks programs or headers.
+    #[error("{}", tools::sentence(.0))]
+    Missing(Vec<MissingTool>),
+    /// A program that was there is there no more.
+    #[error("{0} was there a moment ago, and is gone")]
+    Gone(&'static str),
+    /// The host cannot confine a stranger's makefiles.
+    #[error(
+        "the host's kernel has no landlock, so the makefiles of {0} could read and change every \
+         file of this user; only Debian's own sources are built here without it"
+    )]
+    Unconfined(String),
+    /// Too little room.
+    #[error(
+        "a kernel's build needs {} MiB in the cache folder '{}', where {} MiB are free",
+        .needed >> 20, path.display(), .free >> 20
+    )]
+    Space {
+        /// The store.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// Makefiles cannot work there.
+    #[error(
+        "the kernel's makefiles cannot work in the cache folder '{}': its path has a blank, or one \
+         of : $ # %", .0.display()
+    )]
+    Path(PathBuf),
+    /// The configuration is not what was wanted.
+    #[error("kernel {version} cannot have all of kernel.config:{}", dropped_text(.dropped))]
+    Dropped {
+        /// Which kernel.
+        version: String,
+        /// Each symbol.
+        dropped: Vec<Dropped>,
+    },
+    /// The configuration cannot become a kernel for the target.
+    #[error("a kernel with this configuration {problem} (target {target})")]
+    Target {
+        /// What it was to be for.
+        target: Target,
+        /// What is in the way.
+        problem: &'static str,
+    },
+    /// make, or a program that it needs, failed.
+    #[error("{doing} failed: {how}{}\nthe whole log is {}", lines_text(.lines), log.display())]
+    Failed {
+        /// What was done.
+        doing: &'static str,
+        /// `make exited with 2`.
+        how: String,
+        /// The lines that say why.
+        lines: Vec<String>,
+        /// The log.
+        log: PathBuf,
+    },
+    /// make did not fail, and what it made cannot be used.
+    #[error("the kernel's build gave nothing to use: {problem}")]
+    Result {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The modules.
+    #[error(transparent)]
+    Depmod(#[from] DepmodError),
+    /// The tree of modules.
+    #[error("kernel modules: {0}")]
+    Tree(#[from] TreeError),
+    /// A kernel of the store cannot be read.
+    #[error("{} in the cache is damaged: {problem}; remove it", path.display())]
+    Stored {
+        /// The object.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Whoever watches called the work off.
+    #[error("the kernel's build was called off")]
+    Cancelled,
+    /// This version of coop cannot.
+    #[error("kernel.source.in: guest is not supported yet; in: host is")]
+    Guest,
+}
+
+fn dropped_text(dropped: &[Dropped]) -> String {
+    dropped.iter().map(|one| format!("\n  {one}")).collect()
+}
+
+fn lines_text(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// Gives the kernel from the store, or makes it.
+///
+/// # Errors
+/// See [`MakeError`].
+pub fn build(request: &MakeRequest<'_>) -> Result<FetchedKernel, MakeError> {
+    let job = match Job::find(request)? {
+        Found::Job(job) => job,
+        Found::Kernel(kernel) => return Ok(*kernel),
+    };
+    if let Some(kernel) = job.kept()? {
+        return Ok(kernel);
+    }
+    let log = job.lock()?;
+    // Whoever had the lock may have made it.
+    if let Some(kernel) = job.kept()? {
+        return Ok(kernel);
+    }
+    job.make(log)?;
+    let gone = || MakeError::Result {
+        problem: "it is gone from the cache again".to_owned(),
+    };
+    job.kept()?.ok_or_else(gone)
+}
+
+/// Configures the kernel without compiling it: what [`build`] would use, from the store where the
+/// store has it.
+///
+/// # Errors
+/// As [`build`], but for what is dropped: that is in the result.
+pub fn configure(request: &MakeRequest<'_>) -> Result<Configured, MakeError> {
+    match Job::find(request)? {
+        Found::Job(job) => job.configured(),
+        // Without a compiler, what the latest kernel has.
+        Found::Kernel(kernel) => {
+            let FetchedKernel { files, .. } = *kernel;
+            let merged = merged(request, &files.release);
+            Ok(Configured {
+                config: files.config,
+                minimal: files.minimal_config.unwrap_or_default(),
+                dropped: Vec::new(),
+                conflicts: merged.conflicts,
+            })
+        }
+    }
+}
+
+/// What a request leads to before anything is made.
+enum Found<'a> {
+    Job(Box<Job<'a>>),
+    /// The host cannot make one, and the store has one.
+    Kernel(Box<FetchedKernel>),
+}
+
+/// A request with everything that its key is made of.
+struct Job<'a> {
+    request: &'a MakeRequest<'a>,
+    source: ResolvedSource,
+    programs: Programs,
+    compiler: Compiler,
+    base: BaseKey,
+    key: Digest,
+}
+
+impl<'a> Job<'a> {
+    fn find(request: &'a MakeRequest<'a>) -> Result<Found<'a>, MakeError> {
+        let MakeRequest {
+            source: wanted_source,
+            fetcher,
+            archive,
+            observer,
+            ..
+        } = *request;
+        if wanted_source.place == BuildPlace::Guest {
+            return Err(MakeError::Guest);
+        }
+        let target = wanted_source.target;
+        let source = source::resolve(wanted_source, fetcher, archive, observer)?;
+        let base = BaseKey::new(
+            &source.identity(),
+            request.wanted,
+            target,
+            request.defconfig,
+        );
+        let programs = Programs::of_system(request.programs);
+        let missing = tools::missing(target, &programs)?;
+        if !missing.is_empty() {
+            return match latest(request, base)? {
+                Some(kernel) => Ok(Found::Kernel(Box::new(kernel))),
+                None => Err(MakeError::Missing(missing)),
+            };
+        }
+        let compiler = Compiler::of_host(target, &programs)?;
+        Ok(Found::Job(Box::new(Self {
+            key: base.with(&compiler),
+            request,
+            source,
+            programs,
+            compiler,
+            base,
+        })))
+    }
+
+    fn store(&self) -> &Store {
+        self.request.fetcher.store()
+    }
+
+    fn kept(&self) -> Result<Option<FetchedKernel>, MakeError> {
+        from_store(self.request, self.key)
+    }
+
+    /// Waits until nobody else makes this kernel.
+    fn lock(&self) -> Result<Log, MakeError> {
+        let observer = self.request.observer;
+        let mut told = false;
+        Log::open(&Log::path_of(self.store(), &self.key), || {
+            if !told {
+                told = true;
+                observer.event(&Event::Note {
+                    message: "another coop makes the same kernel; waiting for it",
+                });
+            }
+            if observer.is_cancelled() {
+                return Err(MakeError::Cancelled);
+            }
+            std::thread::sleep(WAIT_INTERVAL);
+            Ok(())
+        })
+    }
+
+    /// The configuration alone.
+    fn configured(&self) -> Result<Configured, MakeError> {
+        let name = self.key.to_string();
+        let note = self.store().note(CONFIG_NOTE, &name)?;
+        let known = note.and_then(|bytes| serde_json::from_slice::<ConfigNote>(&bytes).ok());
+        if let Some(known) = known {
+            return Ok(known.configured(self.request));
+        }
+        let mut log = self.lock()?;
+        log.start()?;
+        let temporary = self.room()?;
+        let (configured, _) = self.prepared(temporary.path(), log)?;
+        Ok(configured)
+    }
+
+    /// Makes the kernel and puts it into the store.
+    fn make(&self, mut log: Log) -> Result<(), MakeError> {
+        log.start()?;
+        let temporary = self.room()?;
+        let (configured, mut runner) = self.prepared(temporary.path(), log)?;
+        let missing = tools::missing_for(&DotConfig::parse(&configured.config), &self.programs)?;
+        if !missing.is_empty() {
+            return Err(MakeError::Missing(missing));
+        }
+        let release = self.source.version().map(|version| version.to_string());
+        self.judge(&release.unwrap_or_default(), &configured.dropped)?;
+        configure::check_target(self.request.source.target, &configured.config)?;
+        let objects_key = Digest::of(configured.config.as_bytes()).to_string();
+        let known = self.store().note(OBJECTS_NOTE, &objects_key)?;
+        let objects = known.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+        let compiled = compile::compile(&mut runner, &configured, processors(), objects)?;
+        let mut resolved = self.source.pins();
+        resolved.extend(self.compiler.lines.iter().cloned());
+        let about = About {
+            target: self.request.source.target.name().to_owned(),
+            release: compiled.files.release.clone(),
+            resolved,
+            dropped: configured.dropped.iter().map(about).collect(),
+        };
+        let time = Timestamp::from_seconds(runner.epoch_seconds);
+        stored::publish(self.store(), self.key, &compiled.files, &about, time)?;
+        let (store, key) = (self.store(), self.key.to_string());
+        store.put_note(LATEST_NOTE, &self.base.to_string(), key.as_bytes())?;
+        let objects = compiled.objects.to_string();
+        store.put_note(OBJECTS_NOTE, &objects_key, objects.as_bytes())?;
+        Ok(())
+    }
+
+    /// A temporary folder, where there is room for a build.
+    fn room(&self) -> Result<tempfile::TempDir, MakeError> {
+        let path = self.store().root();
+        let space = rustix::fs::statvfs(path).map_err(io::Error::from)?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < FREE_BYTES_MIN {
+            return Err(MakeError::Space {
+                path: path.to_owned(),
+                free,
+                needed: FREE_BYTES_MIN,
+            });
+        }
+        let folder = self.store().temp_folder()?;
+        // Makefiles cannot name such files.
+        let text = folder.path().to_str();
+        match text.filter(|text| !text.contains([' ', '\t', '\n', ':', '$', '#', '%'])) {
+            Some(_) => Ok(folder),
+            None => Err(MakeError::Path(path.to_owned())),
+        }
+    }
+
+    /// Unpacks and configures.
+    fn prepared(
+        &'a self,
+        temporary: &Path,
+        log: Log,
+    ) -> Result<(Configured, Runner<'a>), MakeError> {
+        self.check_walls()?;
+        let MakeRequest {
+            fetcher, observer, ..
+        } = *self.request;
+        let into = temporary.join("source");
+        fs_err::create_dir(&into)?;
+        let tree = self
+            .source
+            .prepare(fetcher, observer, &into, Extent::Build)?;
+        let version = Version {
+            major: tree.version.major,
+            minor: tree.version.minor,
+        };
+        let target = self.request.source.target;
+        let merged = merge(self.request.wanted, target, version);
+        let mut runner = Runner {
+            programs: &self.programs,
+            folders: Folders::new(&tree.root, temporary)?,
+            target,
+            epoch_seconds: tree.epoch_seconds,
+            observer,
+            log,
+        };
+        let configured = task(observer, "configure the kernel", || {
+            configure::configure(&mut runner, &merged, self.request.defconfig)
+        })?;
+        let note = ConfigNote::new(&configured, &tree.version.to_string());
+        let text = serde_json::to_vec(&note).map_err(io::Error::from)?;
+        let name = self.key.to_string();
+        self.store().put_note(CONFIG_NOTE, &name, &text)?;
+        Ok((configured, runner))
+    }
+
+    fn check_walls(&self) -> Result<(), MakeError> {
+        if landlock_state() != LandlockState::Absent {
+            return Ok(());
+        }
+        let source = self.request.source;
+        let is_debian = matches!(source.location, KernelLocation::Debian { .. });
+        if !is_debian || !source.patches.is_empty() {
+            return Err(MakeError::Unconfined(self.source.name().to_owned()));
+        }
+        self.request.observer.event(&Event::Warning {
+            message: "the host's kernel has no landlock: the kernel's makefiles, which Debian has \
+                      signed, could read and change every file of this user",
+        });
+        Ok(())
+    }
+
+    fn judge(&self, version: &str, dropped: &[Dropped]) -> Result<(), MakeError> {
+        judge(self.request, version, dropped)
+    }
+}
+
+/// What is dropped is an error, unless it is allowed: then it is a warning.
+fn judge(request: &MakeRequest<'_>, version: &str, dropped: &[Dropped]) -> Result<(), MakeError> {
+    if !dropped.is_empty() && !request.allow_dropped {
+        return Err(MakeError::Dropped {
+            version: version.to_owned(),
+            dropped: dropped.to_vec(),
+        });
+    }
+    for one in dropped {
+        let message = one.to_string();
+        request
+            .observer
+            .event(&Event::Warning { message: &message });
+    }
+    Ok(())
+}
+
+fn merged(request: &MakeRequest<'_>, release: &str) -> Merged {
+    // A release that says no version holds what is for all versions.
+    let version = Version::of_release(release).unwrap_or(Version { major: 0, minor: 0 });
+    merge(request.wanted, request.source.target, version)
+}
+
+/// A kernel of the store, judged as if it had just been made.
+fn from_store(request: &MakeRequest<'_>, key: Digest) -> Result<Option<FetchedKernel>, MakeError> {
+    let Some((files, about)) = stored::open(request.fetcher.store(), key)? else {
+        return Ok(None);
+    };
+    let merged = merged(request, &files.release);
+    for conflict in &merged.conflicts {
+        let message = conflict.to_string();
+        request
+            .observer
+            .event(&Event::Warning { message: &message });
+    }
+    judge(
+        request,
+        &files.release,
+        &placed(&about.dropped, &merged.wanted),
+    )?;
+    Ok(Some(FetchedKernel {
+        files,
+        resolved: about.resolved,
+    }))
+}
+
+/// The latest kernel of a source and configuration, whatever compiler made it.
+fn latest(request: &MakeRequest<'_>, base: BaseKey) -> Result<Option<FetchedKernel>, MakeError> {
+    let note = request
+        .fetcher
+        .store()
+        .note(LATEST_NOTE, &base.to_string())?;
+    let key = note.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+    match key {
+        Some(key) => from_store(request, key),
+        None => Ok(None),
+    }
+}
+
+/// What is dropped, with the places of this recipe: another one may have had it made.
+fn placed(dropped: &[AboutDropped], wanted: &[Wanted]) -> Vec<Dropped> {
+    let find = |one: &AboutDropped| {
+        let wanted = wanted.iter().find(|wanted| wanted.symbol == one.symbol)?;
+        Some(Dropped {
+            wanted: wanted.clone(),
+            found: one.found.clone(),
+            reason: one.reason.clone(),
+        })
+    };
+    dropped.iter().filter_map(find).collect()
+}
+
+fn about(dropped: &Dropped) -> AboutDropped {
+    AboutDropped {
+        symbol: dropped.wanted.symbol.clone(),
+        found: dropped.found.clone(),
+        reason: dropped.reason.clone(),
+    }
+}
+
+/// A configuration in the store.
+#[derive(Serialize, Deserialize)]
+struct ConfigNote {
+    version: String,
+    config: String,
+    minimal: String,
+    dropped: Vec<AboutDropped>,
+}
+
+impl ConfigNote {
+    fn new(configured: &Configured, version: &str) -> Self {
+        Self {
+            version: version.to_owned(),
+            config: configured.config.clone(),
+            minimal: configured.minimal.clone(),
+            dropped: configured.dropped.iter().map(about).collect(),
+        }
+    }
+
+    fn configured(self, request: &MakeRequest<'_>) -> Configured {
+        let merged = merged(request, &self.version);
+        Configured {
+            dropped: placed(&self.dropped, &merged.wanted),
+            config: self.config,
+            minimal: self.minimal,
+            conflicts: merged.conflicts,
+        }
+    }
+}
+
+/// Processors that this program may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Tells the observer about a piece of work that has no count.
+fn task<T>(
+    observer: &dyn Observer,
+    name: &str,
+    work: impl FnOnce() -> Result<T, MakeError>,
+) -> Result<T, MakeError> {
+    let started = Instant::now();
+    observer.event(&Event::TaskStarted {
+        task: name,
+        total: None,
+        unit: Unit::Items,
+    });
+    let result = work();
+    observer.event(&Event::TaskFinished {
+        task: name,
+        elapsed: started.elapsed(),
+    });
+    result
+}
