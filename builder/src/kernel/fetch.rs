@@ -1,11 +1,13 @@
-//! Brings the recipe's kernel package, and the C library that it was built against.
+//! Brings the recipe's kernel package, and what belongs to it: the C library that a UML kernel was
+//! built against, or the package that a metapackage stands for.
 
 use coop_image::tree::Tree;
 use coop_runtime::event::Observer;
 
-use super::{KernelError, KernelFiles, prebuilt};
-use crate::debian::deb::{DebError, fetch_debs};
+use super::{KernelError, KernelFiles, linux_image, prebuilt};
+use crate::debian::deb::{Deb, DebError, fetch_debs};
 use crate::debian::mirror::MirrorError;
+use crate::debian::relations;
 use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
 use crate::debian::unpack::{UnpackError, unpack_files};
 use crate::fetch::Fetcher;
@@ -14,18 +16,26 @@ use crate::source::Archive;
 
 /// The packages with the dynamic loader, the C library, and what its threads need at their end.
 const LIBRARIES: [&str; 2] = ["libc6", "libgcc-s1"];
-/// The only package whose layout is known.
+/// The packages whose layout is known: one, and those whose name starts so.
 const USER_MODE_LINUX: &str = "user-mode-linux";
+const LINUX_IMAGE: &str = "linux-image-";
+/// Metapackages stand for each other so many times at most.
+const METAPACKAGES_MAX: usize = 3;
 
 /// Why the kernel's package cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelSourceError {
     /// The package is one whose files coop does not know.
     #[error(
-        "kernel.package '{0}' is not supported yet; '{USER_MODE_LINUX}' is the one whose kernel \
-         coop can start"
+        "kernel.package '{0}' is not supported; '{USER_MODE_LINUX}', whose kernel coop can start, \
+         and '{LINUX_IMAGE}…' for x86-64 are"
     )]
     Unsupported(String),
+    /// No kernel in it, and none in what it depends on.
+    #[error(
+        "kernel.package '{0}' has no kernel in /boot, and depends on no '{LINUX_IMAGE}…' that has one"
+    )]
+    NoKernel(String),
     /// No mirror.
     #[error("kernel: {0}")]
     Mirror(#[from] MirrorError),
@@ -52,7 +62,7 @@ pub struct FetchedKernel {
     pub resolved: Vec<String>,
 }
 
-/// Fetches the package and the same suite's C library, and takes the kernel out.
+/// Fetches the package with what belongs to it, and takes the kernel out.
 ///
 /// # Errors
 /// See [`KernelSourceError`].
@@ -63,7 +73,8 @@ pub fn fetch(
     observer: &dyn Observer,
 ) -> Result<FetchedKernel, KernelSourceError> {
     let recipe::KernelPackage { name, suite } = package;
-    if name != USER_MODE_LINUX {
+    let is_linux_image = name.starts_with(LINUX_IMAGE);
+    if name != USER_MODE_LINUX && !is_linux_image {
         return Err(KernelSourceError::Unsupported(name.clone()));
     }
     let request = SuiteRequest {
@@ -71,11 +82,22 @@ pub fn fetch(
         ..archive.request(archive.mirror(None)?)
     };
     let suite = Suite::open(fetcher, &request, observer)?;
-    let mut packages = vec![suite.find(name)?];
-    for library in LIBRARIES {
-        packages.push(suite.find(library)?);
+    let fetch = |packages: &[SelectedPackage]| fetch_debs(fetcher, packages, observer);
+    if is_linux_image {
+        fetch_linux_image(name, &suite, fetch)
+    } else {
+        fetch_user_mode_linux(&suite, fetch)
     }
-    let trees = fetch_debs(fetcher, &packages, observer)?
+}
+
+fn fetch_user_mode_linux(
+    suite: &Suite,
+    fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
+) -> Result<FetchedKernel, KernelSourceError> {
+    let names = [USER_MODE_LINUX].into_iter().chain(LIBRARIES);
+    let packages = names.map(|name| suite.find(name));
+    let packages = packages.collect::<Result<Vec<_>, _>>()?;
+    let trees = fetch(&packages)?
         .iter()
         .map(unpack_files)
         .collect::<Result<Vec<Tree>, _>>()?;
@@ -83,4 +105,36 @@ pub fn fetch(
         files: prebuilt(&trees[0], &trees[1..])?,
         resolved: packages.iter().map(SelectedPackage::pin).collect(),
     })
+}
+
+fn fetch_linux_image(
+    name: &str,
+    suite: &Suite,
+    fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
+) -> Result<FetchedKernel, KernelSourceError> {
+    let mut resolved = Vec::new();
+    let mut next = Some(name.to_owned());
+    for _ in 0..=METAPACKAGES_MAX {
+        let Some(name) = next else { break };
+        let package = suite.find(&name)?;
+        resolved.push(package.pin());
+        let debs = fetch(&[package])?;
+        for deb in &debs {
+            let tree = unpack_files(deb)?;
+            if let Some(release) = linux_image::release(&tree)? {
+                let files = linux_image::linux_image(&tree, &release)?;
+                return Ok(FetchedKernel { files, resolved });
+            }
+        }
+        next = debs.first().and_then(stands_for);
+    }
+    Err(KernelSourceError::NoKernel(name.to_owned()))
+}
+
+/// The first kernel package that a package depends on.
+fn stands_for(deb: &Deb) -> Option<String> {
+    let depends = relations::parse(deb.field("Depends")?).ok()?;
+    let mut names = depends.iter().flatten().map(|relation| relation.name);
+    let name = names.find(|name| name.starts_with(LINUX_IMAGE))?;
+    Some(name.to_owned())
 }

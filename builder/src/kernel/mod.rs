@@ -1,5 +1,6 @@
 //! The guest's kernel: where it comes from and what of it an appliance carries.
 
+mod boot_image;
 pub mod config;
 pub mod default;
 mod elf;
@@ -7,6 +8,7 @@ pub mod export;
 mod fetch;
 mod files;
 pub mod kconfig;
+mod linux_image;
 pub mod make;
 pub mod modules;
 mod obtain;

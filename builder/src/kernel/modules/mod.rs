@@ -13,7 +13,7 @@ mod name;
 mod strip;
 mod table_order;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 

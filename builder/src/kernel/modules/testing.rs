@@ -17,7 +17,7 @@ impl Random {
 
 /// What a module is made of.
 #[derive(Default)]
-pub(super) struct Ko {
+pub(in crate::kernel) struct Ko {
     pub(super) info: Vec<String>,
     pub(super) exports: Vec<String>,
     pub(super) undefined: Vec<String>,
@@ -41,7 +41,7 @@ impl Ko {
     }
 
     /// The module as a little-endian, relocatable ELF file.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(in crate::kernel) fn bytes(&self) -> Vec<u8> {
         let (symbols, names) = self.symbols();
         let versions = self.versions.iter().flat_map(|name| {
             let mut entry = vec![0; 64];
@@ -138,7 +138,7 @@ fn write(sections: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// A tree with these files.
-pub(super) fn tree_of(files: &[(&str, Vec<u8>)]) -> Tree {
+pub(in crate::kernel) fn tree_of(files: &[(&str, Vec<u8>)]) -> Tree {
     let folder = Metadata {
         mode: 0o755,
         ..Metadata::default()
