@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,8 @@ struct Shared {
     guest: OnceLock<Guest>,
     /// Why the host ends the machine, if it does.
     verdict: Mutex<Option<Cause>>,
+    /// Whether the guest has done all its work; see [`Shared::retire`].
+    retired: AtomicBool,
     phases: Mutex<Vec<(Phase, Duration)>>,
     report: Mutex<Option<Report>>,
     reported: Condvar,
@@ -125,8 +128,20 @@ impl Shared {
         self.observer.event(&Event::TaskFinished { task, elapsed });
     }
 
-    /// Ends the guest for this reason, unless there is one already.
+    /// Ends a guest that has said that nothing is left to do: no process, nothing unwritten. Its
+    /// kernel would take its devices apart one by one before it powers off, for nobody's use.
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        if let Some(guest) = self.guest.get() {
+            guest.kill();
+        }
+    }
+
+    /// Ends the guest for this reason, unless there is one already or its work is done.
     fn end(&self, cause: Cause) {
+        if self.retired.load(Ordering::Acquire) {
+            return;
+        }
         lock(&self.verdict).get_or_insert(cause);
         if let Some(guest) = self.guest.get() {
             guest.kill();
@@ -165,6 +180,7 @@ impl Machine {
             observer: watch.observer,
             guest: OnceLock::new(),
             verdict: Mutex::new(None),
+            retired: AtomicBool::new(false),
             phases: Mutex::new(Vec::new()),
             report: Mutex::new(None),
             reported: Condvar::new(),
@@ -339,7 +355,12 @@ fn connect(
                 let message = &format!("the guest's agent: {message}");
                 shared.observer.event(&Event::Warning { message });
             }
-            SessionEvent::Stopped => shared.reach_once(Phase::Unmounted),
+            SessionEvent::Stopped { clean } => {
+                shared.reach_once(Phase::Unmounted);
+                if clean {
+                    shared.retire();
+                }
+            }
             SessionEvent::Ended(SessionEnd::Protocol(why)) => shared.end(Cause::AgentFailed(why)),
             SessionEvent::Ended(_) => {}
         }
@@ -496,6 +517,9 @@ impl Supervisor {
         let session_end = self.session.ended();
         self.session.guest_ended();
         let mut devices = Vec::new();
+        for (_, server) in &self.servers {
+            server.begin_stop();
+        }
         for (name, server) in self.servers {
             let so_far = server.report();
             let report = server.stop(DEVICE_STOP_TIMEOUT).unwrap_or(so_far);
@@ -514,6 +538,9 @@ impl Supervisor {
         // Debian's prebuilt one aborts where it does not find libgcc_s.
         let end = match end {
             GuestEnd::Signalled { .. } if kernel_log.contains(POWERED_OFF) => {
+                GuestEnd::PoweredOff { code: 0 }
+            }
+            GuestEnd::Killed if self.shared.retired.load(Ordering::Acquire) => {
                 GuestEnd::PoweredOff { code: 0 }
             }
             end => end,

@@ -33,6 +33,10 @@ const FILE_BYTES_SLACK: u64 = 64 << 20;
 const SIGABRT: i32 = Signal::ABORT.as_raw();
 /// The signal of [`Guest::kill`].
 const SIGKILL: i32 = Signal::KILL.as_raw();
+/// Turns of an empty loop in the 10 ms of the kernel's tick, which it would take 40 ms and more to
+/// count at every boot. It uses them for delays of microseconds: what a processor of 5 GHz does, so
+/// that none is ever too short.
+const LOOPS_PER_TICK: u32 = 50_000_000;
 /// The folder inside the instance's for the kernel's own files; short, for a socket lies there.
 const KERNEL_FOLDER: &str = "u";
 /// Where the host tells what its processors can do.
@@ -184,6 +188,7 @@ fn command_line(options: &UserOptions) -> Result<Vec<String>, EngineError> {
         "con=null".to_owned(),
         "con0=fd:0,fd:1".to_owned(),
         "noreboot".to_owned(),
+        format!("lpj={LOOPS_PER_TICK}"),
         format!("uml_dir={}/", word(&options.folder.join(KERNEL_FOLDER))?),
     ];
     if let Some(initrd) = &options.initrd {

@@ -229,7 +229,9 @@ impl DeviceServer {
         Ok(self.shared.counters.report())
     }
 
-    fn finish(&mut self, deadline: Duration) -> Result<(), TransportError> {
+    /// Tells the threads to end, and returns at once: [`DeviceServer::stop`] waits for them. So
+    /// several devices stop at the same time.
+    pub fn begin_stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.stop.wake();
         if let Some(stream) = self.shared.connection().as_ref() {
@@ -238,6 +240,10 @@ impl DeviceServer {
         }
         let _ = self.commands.send(Command::Quit);
         self.command_waker.wake();
+    }
+
+    fn finish(&mut self, deadline: Duration) -> Result<(), TransportError> {
+        self.begin_stop();
         // A socket that someone else removed is as good.
         let _ = fs_err::remove_file(&self.socket);
         let start = Instant::now();

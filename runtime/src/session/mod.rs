@@ -33,8 +33,11 @@ pub enum SessionEvent {
     Phase(BootPhase, Duration),
     /// The agent found something that is not as it should be.
     Warning(String),
-    /// The guest's file systems are unmounted; it is about to power off.
-    Stopped,
+    /// The guest's processes are gone and its file systems unmounted; it is about to power off.
+    Stopped {
+        /// Whether every file system was left clean.
+        clean: bool,
+    },
     /// The session is over.
     Ended(SessionEnd),
 }

@@ -181,7 +181,7 @@ impl State {
                     clean: *clean,
                     why: printable(text),
                 });
-                return Ok(Some(SessionEvent::Stopped));
+                return Ok(Some(SessionEvent::Stopped { clean: *clean }));
             }
             _ => self.hear_of_command(reply)?,
         }

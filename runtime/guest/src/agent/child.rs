@@ -62,29 +62,41 @@ impl Child {
         if exec.argv.first().is_none_or(Vec::is_empty) {
             return Err(Failure::new("a command without a program"));
         }
-        let streams = Streams::open(exec.input)?;
         let own = exec
             .environment
             .iter()
             .cloned()
             .map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
-        let child = Command::new("/proc/self/exe")
-            .args(session::words(exec))
-            .env_clear()
-            .envs(environment.iter().cloned())
-            .envs(own)
-            .stdin(streams.child_input)
-            .stdout(streams.child_output)
-            .stderr(streams.child_error)
-            .spawn()
-            .doing(|| "start a process".into())?;
+        let variables: Vec<(OsString, OsString)> = environment.iter().cloned().chain(own).collect();
+        let spawn = |mut command: Command| {
+            let streams = Streams::open(exec.input)?;
+            let child = command
+                .env_clear()
+                .envs(variables.iter().cloned())
+                .stdin(streams.child_input)
+                .stdout(streams.child_output)
+                .stderr(streams.child_error)
+                .spawn()
+                .doing(|| "start a process".into())?;
+            Ok((child, streams.terminal, streams.input, streams.sources))
+        };
+        let direct = session::direct(exec, &variables).map(&spawn);
+        let (child, terminal, input, sources) = match direct {
+            Some(Ok(started)) => started,
+            // What is wrong is for the session to find out and to say where it belongs.
+            _ => {
+                let mut command = Command::new("/proc/self/exe");
+                command.args(session::words(exec));
+                spawn(command)?
+            }
+        };
         Ok(Self {
             pid: Pid::from_child(&child),
-            terminal: streams.terminal,
-            input: streams.input,
+            terminal,
+            input,
             pending: VecDeque::new(),
             input_ends: false,
-            sources: streams.sources,
+            sources,
             ended: None,
         })
     }
