@@ -48,8 +48,9 @@ pub(crate) fn write(spec: &MachineSpec, target: &Path) -> Result<(), InitramfsEr
     let start = start(&boot_config(spec))?;
     std::io::Write::write_all(&mut archive, &start)?;
     if let Some(modules) = &spec.kernel.modules {
-        let mut modules = fs::File::open(modules)?;
-        std::io::copy(&mut modules, &mut archive)?;
+        let (mut modules, _) = fs::File::open(modules)?.into_parts();
+        // Between plain files the kernel does it.
+        std::io::copy(&mut modules, archive.file_mut())?;
     }
     Ok(())
 }
