@@ -54,6 +54,11 @@ pub enum ObtainError {
     /// The package's kernel has modules where the recipe wants none.
     #[error("kernel {0} needs modules to boot, but the recipe says kernel.modules: false")]
     Modules(String),
+    /// The package's kernel is not configured here.
+    #[error(
+        "package '{0}' has a kernel that is configured already; only one from source has a menu"
+    )]
+    NoMenu(String),
     /// The package's kernel has a release without a version.
     #[error("kernel release '{0}' does not begin with a version")]
     Release(String),
@@ -126,12 +131,13 @@ impl KernelRequest<'_> {
         })
     }
 
-    fn make(
-        &self,
-        source: &KernelSource,
-        wanted: &[config::Wanted],
-    ) -> Result<FetchedKernel, ObtainError> {
-        Ok(make::build(&MakeRequest {
+    /// What a kernel from source is made with.
+    pub(super) fn making<'b>(
+        &'b self,
+        source: &'b KernelSource,
+        wanted: &'b [config::Wanted],
+    ) -> MakeRequest<'b> {
+        MakeRequest {
             source,
             wanted,
             defconfig: self.kernel.defconfig,
@@ -140,7 +146,15 @@ impl KernelRequest<'_> {
             archive: self.archive,
             programs: self.programs,
             observer: self.observer,
-        })?)
+        }
+    }
+
+    fn make(
+        &self,
+        source: &KernelSource,
+        wanted: &[config::Wanted],
+    ) -> Result<FetchedKernel, ObtainError> {
+        Ok(make::build(&self.making(source, wanted))?)
     }
 
     fn choose(&self) -> Result<Obtained, ObtainError> {
