@@ -10,6 +10,9 @@ use coop_builder::debian::packages::{PackageList, Universe};
 use coop_builder::debian::relations::Relation;
 use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
+use coop_builder::kernel::Target as KernelTarget;
+use coop_builder::kernel::config::{self, DotConfig};
+use coop_builder::kernel::kconfig::Kconfig;
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::compress::{self as unpacking, Limits};
@@ -28,7 +31,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -37,6 +40,7 @@ pub const TARGETS: [Target; 8] = [
     ("ext4_reader", ext4_reader),
     ("agent", agent),
     ("debian_index", debian_index),
+    ("kconfig", kconfig),
 ];
 
 /// Reads an archive in place and as a stream, which must agree, and with every option; what reads
@@ -376,6 +380,29 @@ pub fn debian_index(data: &[u8]) {
                 .any(|(id, _)| chosen.contains(id));
             assert!(provided || names.any(|name| name == package.name));
         }
+    }
+}
+
+/// Reads a tree's Kconfig; what is wished of it and does not hold has one line that says why. Zero
+/// bytes are between the parts: a .config, the wishes, and the files.
+pub fn kconfig(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut parts = text.split('\0');
+    let config = DotConfig::parse(parts.next().unwrap_or_default());
+    let wishes = parts.next().unwrap_or_default();
+    let names = ["Kconfig", "arch/um/Kconfig", "a/Kconfig", "a/b"];
+    let texts: Vec<(&str, &str)> = names.into_iter().zip(parts).collect();
+    let Ok(kconfig) = Kconfig::read_texts(&texts, KernelTarget::Um) else {
+        return;
+    };
+    for symbol in kconfig.symbols() {
+        assert_eq!(kconfig.symbol(symbol.name).as_ref(), Some(&symbol));
+    }
+    let mut wanted = config::parse(wishes, "fuzz").unwrap_or_default();
+    wanted.truncate(20);
+    for dropped in kconfig.dropped(&config, &wanted) {
+        let said = dropped.to_string();
+        assert!(!said.contains(char::is_control), "{said}");
     }
 }
 

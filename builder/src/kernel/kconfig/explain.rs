@@ -9,7 +9,7 @@ use super::model::{EntryKind, Model, Range, Symbol, SymbolType};
 use super::nearest::nearest;
 use super::plan::{Bearing, Plan, Planner, Step};
 use super::reason::{Dropped, Reason};
-use super::text::{bare, unquoted};
+use super::text::{bare, plain, unquoted};
 use crate::kernel::config::Wanted;
 
 /// Sentences of one explanation.
@@ -62,7 +62,7 @@ impl<'a> Explainer<'a> {
         let found = id.and_then(|id| self.values.raw(id));
         Dropped {
             wanted: wanted.clone(),
-            found: found.unwrap_or("n").to_owned(),
+            found: plain(found.unwrap_or("n")).into_owned(),
             reason: self.reason(&wanted.symbol, &wanted.value),
         }
     }
@@ -80,7 +80,9 @@ impl<'a> Explainer<'a> {
                     && integer(value, 16).is_some()
             }
             Some(SymbolType::Int) => found == Some(value),
-            Some(SymbolType::String) => found.map(unquoted) == Some(unquoted(value)),
+            // Text that is empty may be left out.
+            Some(SymbolType::String) => unquoted(found.unwrap_or("\"\""))
+                .is_some_and(|found| Some(found) == unquoted(value)),
             _ => found.unwrap_or("n") == value,
         }
     }
@@ -131,7 +133,12 @@ impl<'a> Explainer<'a> {
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
-            elsewhere: self.kconfig.elsewhere(name),
+            elsewhere: self
+                .kconfig
+                .elsewhere
+                .get(name)
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 
@@ -195,7 +202,7 @@ impl<'a> Explainer<'a> {
         };
         let visible = self.values.visibility(id);
         if visible.low < needed {
-            return self.out_of_sight(id, symbol, needed);
+            return self.out_of_sight(id, symbol, needed, wanted);
         }
         if let Some(choice) = self.model().choice(id) {
             let members = self.model().members(choice);
@@ -217,10 +224,16 @@ impl<'a> Explainer<'a> {
     }
 
     /// Its prompt cannot be seen, or only for m.
-    fn out_of_sight(&self, id: SymbolId, symbol: &Symbol, needed: Tristate) -> Reason {
-        let mut planner = Planner::new(&self.values);
+    fn out_of_sight(
+        &self,
+        id: SymbolId,
+        symbol: &Symbol,
+        needed: Tristate,
+        wanted: Tristate,
+    ) -> Reason {
+        let mut planner = Planner::new(&self.values, wanted);
         let Some(mut plan) = planner.prompt(id, needed) else {
-            return self.without_prompt(id, symbol, needed);
+            return self.without_prompt(id, symbol, needed, wanted);
         };
         let logic = matches!(symbol.kind, Some(SymbolType::Bool | SymbolType::Tristate));
         if logic && self.model().choice(id).is_none() {
@@ -252,8 +265,14 @@ impl<'a> Explainer<'a> {
         Reason::Dependency { chain, add }
     }
 
-    fn without_prompt(&self, id: SymbolId, symbol: &Symbol, needed: Tristate) -> Reason {
-        let mut planner = Planner::new(&self.values);
+    fn without_prompt(
+        &self,
+        id: SymbolId,
+        symbol: &Symbol,
+        needed: Tristate,
+        wanted: Tristate,
+    ) -> Reason {
+        let mut planner = Planner::new(&self.values, wanted);
         let logic = matches!(symbol.kind, Some(SymbolType::Bool | SymbolType::Tristate));
         let plan = match logic {
             true => planner.otherwise(id, needed),
@@ -263,9 +282,11 @@ impl<'a> Explainer<'a> {
             true => Vec::new(),
             false => self.sentences(&plan),
         };
+        let own = format!("{} is on where", symbol.name);
+        let chain = chain.into_iter().filter(|one| !one.starts_with(&own));
         Reason::NotVisible {
             place: self.place(symbol),
-            chain,
+            chain: chain.collect(),
             setters: self.setters(id, symbol),
             add: self.lines(&plan),
         }
@@ -295,7 +316,7 @@ impl<'a> Explainer<'a> {
         }
         let entries = symbol.entries.iter().filter_map(|id| model.entry(*id));
         for default in entries.flat_map(|entry| &entry.defaults) {
-            let written = |part| Written { part, names: model };
+            let written = |part| Written { part, names: model }.shortened();
             let condition = match &default.condition {
                 Some(condition) => format!(" if {}", written(condition)),
                 None => String::new(),
@@ -324,7 +345,7 @@ impl<'a> Explainer<'a> {
             }
         }
         if !by.is_empty() {
-            let mut planner = Planner::new(&self.values);
+            let mut planner = Planner::new(&self.values, Tristate::Yes);
             let plan = planner.lowered(id, wanted);
             let add = self.lines(&plan);
             return Reason::Selected { by, add };
@@ -345,7 +366,7 @@ impl<'a> Explainer<'a> {
             };
         }
         if self.values.visibility(id).low == Tristate::No {
-            let mut reason = self.out_of_sight(id, symbol, Tristate::Module);
+            let mut reason = self.out_of_sight(id, symbol, Tristate::Module, Tristate::Yes);
             if let Reason::NotVisible { chain, setters, .. } = &mut reason
                 && setters.is_empty()
                 && !chain.is_empty()
@@ -367,7 +388,7 @@ impl<'a> Explainer<'a> {
     /// Text or a number that is another one.
     fn not_that_value(&self, id: SymbolId, symbol: &Symbol, value: &str) -> Reason {
         if self.values.visibility(id).low == Tristate::No {
-            return self.out_of_sight(id, symbol, Tristate::Module);
+            return self.out_of_sight(id, symbol, Tristate::Module, Tristate::Yes);
         }
         let base = match symbol.kind {
             Some(SymbolType::Int) => 10,
@@ -416,13 +437,21 @@ impl<'a> Explainer<'a> {
                 Some(kind) => self.values.text(*id, kind),
                 None => self.name(*id).to_owned(),
             },
-            Operand::Text(text) | Operand::Unknown(text) => text.to_string(),
+            Operand::Text(text) | Operand::Unknown(text) => plain(text).into_owned(),
         }
     }
 
     fn sentences(&self, plan: &Plan) -> Vec<String> {
         let mut sentences: Vec<String> = Vec::new();
+        let mut said: Vec<&str> = Vec::new();
         for step in &plan.steps {
+            // What is missing is said once, not for each that needs it.
+            if let Step::Needs { condition, .. } = step {
+                if said.contains(&condition.as_str()) {
+                    continue;
+                }
+                said.push(condition);
+            }
             let sentence = self.sentence(step);
             if !sentences.contains(&sentence) {
                 sentences.push(sentence);
@@ -447,7 +476,8 @@ impl<'a> Explainer<'a> {
                 let verb = match bearing {
                     Bearing::Depends => format!("{name} depends on {condition}"),
                     Bearing::Visible => format!("{name} can be set only if {condition}"),
-                    Bearing::Sets => format!("that of {name} holds only if {condition}"),
+                    Bearing::Default => format!("the default of {name} needs {condition}"),
+                    Bearing::Selects => format!("{name} selects it only if {condition}"),
                 };
                 let is_name = !condition.contains([' ', '!', '"', '$']);
                 let state = match (found, is_name) {
@@ -458,14 +488,17 @@ impl<'a> Explainer<'a> {
                 format!("{verb}, {state} ({})", self.model().place(*spot))
             }
             Step::Through { symbol, how } => {
-                format!("{} has a value where {how}", self.name(*symbol))
+                format!("{} is on where {how}", self.name(*symbol))
             }
             Step::Compiler { condition, spot } => format!(
                 "what the compiler or another tool can decides on {condition} ({})",
                 self.model().place(*spot)
             ),
             Step::Undefined { symbol } => {
-                format!("{} is not in this tree", self.name(*symbol))
+                format!(
+                    "no file of this target defines {}",
+                    plain(self.name(*symbol))
+                )
             }
             Step::Stuck { symbol, why } => format!("{} {why}", self.name(*symbol)),
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::lexer::Token;
 use super::limits::EXPRESSION_DEPTH_MAX;
+use super::text::plain;
 
 /// A symbol by its number; numbers are given in the order in which names are met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +79,40 @@ pub(super) trait Names {
 pub(super) struct Written<'a, T> {
     pub(super) part: &'a T,
     pub(super) names: &'a dyn Names,
+}
+
+/// The longest condition that a sentence shows, in bytes.
+const SHOWN_MAX: usize = 160;
+
+/// Takes text up to a limit.
+struct Limited(String);
+
+impl fmt::Write for Limited {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let text = plain(text);
+        let room = SHOWN_MAX.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(&text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end));
+        self.0.push_str(&text[..end.unwrap_or(0)]);
+        self.0.push('…');
+        Err(fmt::Error)
+    }
+}
+
+impl<T> Written<'_, T>
+where
+    Self: fmt::Display,
+{
+    /// For a sentence, which a condition of a hundred symbols would burst.
+    pub(super) fn shortened(&self) -> String {
+        let mut text = Limited(String::new());
+        // It fails where it is cut.
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("{self}"));
+        text.0
+    }
 }
 
 impl fmt::Display for Written<'_, Operand> {

@@ -11,7 +11,8 @@ use super::limits::{FILE_BYTES_MAX, FILES_MAX, PATTERN_NAMES_MAX, TREE_BYTES_MAX
 /// Reads the files of one tree.
 #[derive(Debug)]
 pub(super) struct Files {
-    root: PathBuf,
+    /// None where all are in memory.
+    root: Option<PathBuf>,
     read: HashMap<String, Rc<str>>,
     files: usize,
     bytes: u64,
@@ -21,11 +22,21 @@ impl Files {
     pub(super) fn new(root: &Path) -> Result<Files, KconfigError> {
         let root = fs_err::canonicalize(root)?;
         Ok(Files {
-            root,
-            read: HashMap::new(),
+            root: Some(root),
+            ..Files::of(std::iter::empty())
+        })
+    }
+
+    /// Files that are in memory already, and no others.
+    pub(super) fn of<'t>(texts: impl Iterator<Item = (&'t str, &'t str)>) -> Files {
+        Files {
+            root: None,
+            read: texts
+                .map(|(path, text)| (path.to_owned(), text.into()))
+                .collect(),
             files: 0,
             bytes: 0,
-        })
+        }
     }
 
     /// The text of a file by its path in the tree; `None` where there is none.
@@ -54,12 +65,15 @@ impl Files {
     }
 
     fn load(&self, path: &str) -> Result<Option<String>, KconfigError> {
-        let found = match fs_err::canonicalize(self.root.join(path)) {
+        let Some(root) = &self.root else {
+            return Ok(None);
+        };
+        let found = match fs_err::canonicalize(root.join(path)) {
             Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if !found.starts_with(&self.root) {
+        if !found.starts_with(root) {
             return Err(KconfigError::Outside(path.to_owned()));
         }
         // Looked at before it is opened: a pipe would wait for ever.
@@ -87,6 +101,9 @@ impl Files {
 
     /// The paths that a pattern of an include matches, sorted.
     pub(super) fn matching(&self, pattern: &str) -> Result<Vec<String>, KconfigError> {
+        let Some(root) = &self.root else {
+            return Ok(Vec::new());
+        };
         let mut found = vec![String::new()];
         let mut names = 0;
         for part in pattern.split('/') {
@@ -96,7 +113,7 @@ impl Files {
                     next.push(join(folder, part));
                     continue;
                 }
-                let Ok(entries) = fs_err::read_dir(self.root.join(folder)) else {
+                let Ok(entries) = fs_err::read_dir(root.join(folder)) else {
                     continue;
                 };
                 for entry in entries {
@@ -116,7 +133,7 @@ impl Files {
             }
             found = next;
         }
-        found.retain(|path| self.root.join(path).is_file());
+        found.retain(|path| root.join(path).is_file());
         found.sort_unstable();
         Ok(found)
     }

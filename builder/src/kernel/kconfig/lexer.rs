@@ -164,7 +164,7 @@ impl<'t> Lexer<'t> {
                 self.quoted(first, macros).map(Some)
             }
             '$' => self.word(macros),
-            _ if is_word(first) => self.word(macros),
+            _ if is_letter(first) => self.word(macros),
             _ => {
                 self.at += first.len_utf8();
                 Ok(None)
@@ -177,7 +177,7 @@ impl<'t> Lexer<'t> {
         let mut word = Cow::Borrowed("");
         loop {
             let rest = self.rest();
-            let plain = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+            let plain = rest.find(|c| !is_letter(c)).unwrap_or(rest.len());
             let (plain, behind) = rest.split_at(plain);
             if word.is_empty() {
                 word = Cow::Borrowed(plain);
@@ -275,7 +275,7 @@ impl<'t> Lexer<'t> {
 }
 
 /// As the kernel's lexer has it: letters, digits, `_` and `-`.
-fn is_word(c: char) -> bool {
+pub(super) fn is_letter(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 

@@ -11,6 +11,9 @@ use super::limits::{ARGUMENTS_MAX, EXPANSION_BYTES_MAX, MACRO_DEPTH_MAX, MACRO_W
 /// Stands for text that only a command or the host could tell.
 pub(super) const UNKNOWN: char = '\0';
 
+/// What a reference counts beside its bytes.
+const REFERENCE_WORK: usize = 16;
+
 /// When a variable's value is expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Assignment {
@@ -155,7 +158,7 @@ impl Macros {
         let length =
             closing(rest).ok_or_else(|| spot.error("a macro's reference lacks its \")\""))?;
         *at += length + 1;
-        self.charge(length, 0, spot)?;
+        self.charge(length.saturating_add(REFERENCE_WORK), 0, spot)?;
         self.clause(
             rest.get(1..length).unwrap_or_default(),
             arguments,
@@ -220,6 +223,7 @@ impl Macros {
             return Ok(Some(value));
         }
         if given.is_empty() && variable.uses > 0 {
+            let name = name.escape_debug();
             return Err(spot.error(format!("the variable {name} refers to itself")));
         }
         variable.uses += 1;

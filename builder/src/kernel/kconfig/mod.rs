@@ -23,6 +23,7 @@ mod plan;
 mod reason;
 mod text;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use model::SymbolType;
@@ -74,6 +75,8 @@ pub enum KconfigError {
 pub struct Kconfig {
     model: Model,
     puzzles: Vec<String>,
+    /// Where other architectures define what this one does not, by name.
+    elsewhere: BTreeMap<String, Vec<String>>,
 }
 
 /// What a tree says of a symbol.
@@ -97,9 +100,25 @@ impl Kconfig {
     /// A file cannot be read or leads out of the tree, menus are not closed, macros have no end,
     /// or the tree is larger than any kernel's.
     pub fn read(root: &Path, target: Target) -> Result<Kconfig, KconfigError> {
-        let mut files = Files::new(root)?;
+        Kconfig::read_files(Files::new(root)?, target)
+    }
+
+    /// Reads files that are in memory, by their paths in the tree; the first is `Kconfig`.
+    ///
+    /// # Errors
+    /// As [`Kconfig::read`]; a file that is included has to be among them.
+    pub fn read_texts(texts: &[(&str, &str)], target: Target) -> Result<Kconfig, KconfigError> {
+        Kconfig::read_files(Files::of(texts.iter().copied()), target)
+    }
+
+    fn read_files(mut files: Files, target: Target) -> Result<Kconfig, KconfigError> {
         let (model, puzzles) = parser::parse(&mut files, environment(target), "Kconfig")?;
-        Ok(Kconfig { model, puzzles })
+        let elsewhere = elsewhere(&mut files, &model);
+        Ok(Kconfig {
+            model,
+            puzzles,
+            elsewhere,
+        })
     }
 
     /// A symbol by its name, with or without `CONFIG_`; `None` where no file defines it.
@@ -154,11 +173,6 @@ impl Kconfig {
         Explainer::new(self, config.iter(), wishes)
     }
 
-    /// Where other architectures define a symbol.
-    fn elsewhere(&self, _name: &str) -> Vec<String> {
-        Vec::new()
-    }
-
     fn info<'k>(&'k self, symbol: &'k Symbol) -> Option<SymbolInfo<'k>> {
         if symbol.entries.is_empty() {
             return None;
@@ -174,6 +188,28 @@ impl Kconfig {
                 .collect(),
         })
     }
+}
+
+/// Looks for definitions in the first files of every architecture. It is for a hint, so that what
+/// cannot be read is passed over.
+fn elsewhere(files: &mut Files, model: &Model) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in files.matching("arch/*/Kconfig*").unwrap_or_default() {
+        let Ok(Some(text)) = files.text(&path) else {
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            let name = line.strip_prefix("menu").unwrap_or(line);
+            let Some(name) = name.strip_prefix("config ").map(str::trim) else {
+                continue;
+            };
+            if model.find(name).is_none_or(|id| !model.is_defined(id)) {
+                let place = format!("{path}:{}", number + 1);
+                found.entry(name.to_owned()).or_default().push(place);
+            }
+        }
+    }
+    found
 }
 
 /// What the kernel's Makefile exports to conf and the tree's files ask for. What is not here (the

@@ -2,14 +2,20 @@
 
 /// As many names as a sentence can hold.
 const NEAREST_MAX: usize = 3;
+/// Longer names are not compared; the kernel's longest has 60 bytes.
+const NAME_BYTES_MAX: usize = 128;
 /// Below this, two names have nothing to do with one another.
 const SCORE_MIN: f64 = 0.6;
 
 /// The names that are most alike, the best first.
 pub(super) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    if name.len() > NAME_BYTES_MAX {
+        return Vec::new();
+    }
     let upper = name.to_ascii_uppercase();
     let words: Vec<&str> = upper.split('_').collect();
     let mut found: Vec<(f64, &str)> = names
+        .filter(|other| other.len() <= NAME_BYTES_MAX)
         .map(|other| (score(&upper, &words, other), other))
         .filter(|(score, _)| *score >= SCORE_MIN)
         .collect();

@@ -3,13 +3,14 @@
 use super::KconfigError;
 use super::expr::{Expr, ExprParser, SymbolId};
 use super::files::{Files, is_pattern, normal};
-use super::lexer::{Lexer, Statement, Token};
+use super::lexer::{Lexer, Statement, Token, is_letter};
 use super::limits::{BLOCK_DEPTH_MAX, PUZZLES_MAX, SOURCE_DEPTH_MAX};
 use super::macros::{self, Macros};
 use super::model::{
     Condition, Default, Entry, EntryId, EntryKind, FileId, Model, Prompt, Range, Select, Spot,
     SymbolType,
 };
+use super::text::plain;
 
 /// Reads everything that `path` includes.
 ///
@@ -146,7 +147,9 @@ impl Parser<'_> {
         let rest = tokens.get(1..).unwrap_or_default();
         match &**keyword {
             "source" | "rsource" | "osource" | "orsource" => {
-                if let [Token::Quoted(path)] = rest {
+                if let [Token::Quoted(path)] = rest
+                    && !path.contains(char::is_control)
+                {
                     return Ok(Some(Source {
                         path: path.to_string(),
                         is_relative: keyword.trim_start_matches('o').starts_with('r'),
@@ -186,7 +189,8 @@ impl Parser<'_> {
             Token::Operator(sign) => (*sign).to_owned(),
         });
         let words: Vec<String> = words.collect();
-        self.puzzles.push(format!("{place}: {}", words.join(" ")));
+        let words = words.join(" ");
+        self.puzzles.push(format!("{place}: {}", plain(&words)));
         Ok(())
     }
 
@@ -215,7 +219,7 @@ impl Parser<'_> {
                 self.open = None;
                 return Ok(Some(true));
             }
-            ("config" | "menuconfig", [Token::Word(name)]) => {
+            ("config" | "menuconfig", [Token::Word(name)]) if name.chars().all(is_letter) => {
                 let symbol = self.model.intern(name);
                 self.begin(EntryKind::Symbol(symbol), spot);
                 false
@@ -402,7 +406,7 @@ fn prompt(parser: &mut ExprParser<'_, '_>, spot: Spot) -> Option<Prompt> {
         Token::Unknown(text) => *text,
         Token::Word(_) | Token::Operator(_) => return None,
     };
-    let text = text.into();
+    let text = plain(text).into();
     parser.tokens = rest;
     let condition = if_expr(parser)?.map(|expr| Condition { expr, spot });
     Some(Prompt { text, condition })

@@ -14,7 +14,9 @@ use super::model::{Condition, Entry, EntryId, EntryKind, Prompt, Spot, SymbolTyp
 /// Symbols that lead to one another.
 const DEPTH_MAX: usize = 24;
 /// Conditions and symbols that one search looks at.
-const VISITS_MAX: usize = 20_000;
+const VISITS_MAX: usize = 10_000;
+/// Lines that a plan keeps; fewer are shown.
+const STEPS_MAX: usize = 64;
 /// `select`s of one symbol that are compared.
 const SELECTS_MAX: usize = 64;
 /// What a dead end costs: more than any sensible number of symbols.
@@ -27,8 +29,10 @@ pub(super) enum Bearing {
     Depends,
     /// Its prompt's `if`, or `visible if` of a menu.
     Visible,
-    /// A `select`'s, `imply`'s or default's condition.
-    Sets,
+    /// A default's condition or value.
+    Default,
+    /// The condition of a `select` or `imply` of the symbol.
+    Selects,
 }
 
 /// One line of an explanation.
@@ -75,9 +79,16 @@ impl Plan {
         }
     }
 
-    /// Both.
+    /// Both. Where one cannot be had, the other is not worth a word.
     fn and(&mut self, other: &Plan) {
-        self.steps.extend(other.steps.iter().cloned());
+        match (self.is_dead(), other.is_dead()) {
+            (false, true) => self.steps.clone_from(&other.steps),
+            (false, false) => {
+                let room = STEPS_MAX.saturating_sub(self.steps.len());
+                self.steps.extend(other.steps.iter().take(room).cloned());
+            }
+            (true, _) => {}
+        }
         for (symbol, value) in &other.sets {
             let old = self.sets.insert(*symbol, value.clone());
             match old.as_deref() {
@@ -114,6 +125,8 @@ struct Site {
 /// Looks for plans with one `.config`.
 pub(super) struct Planner<'v, 'a> {
     values: &'v Values<'a>,
+    /// What is asked for where m and y would do.
+    preferred: Tristate,
     /// What is being looked at, to notice circles.
     path: Vec<(SymbolId, Direction)>,
     known: HashMap<(SymbolId, Direction), Rc<Plan>>,
@@ -128,9 +141,10 @@ enum Direction {
 }
 
 impl<'v, 'a> Planner<'v, 'a> {
-    pub(super) fn new(values: &'v Values<'a>) -> Planner<'v, 'a> {
+    pub(super) fn new(values: &'v Values<'a>, preferred: Tristate) -> Planner<'v, 'a> {
         Planner {
             values,
+            preferred,
             path: Vec::new(),
             known: HashMap::new(),
             visits: 0,
@@ -139,7 +153,7 @@ impl<'v, 'a> Planner<'v, 'a> {
 
     fn written(&self, expr: &Expr) -> String {
         let names = self.values.model;
-        Written { part: expr, names }.to_string()
+        Written { part: expr, names }.shortened()
     }
 
     fn is_spent(&mut self) -> bool {
@@ -306,9 +320,13 @@ impl<'v, 'a> Planner<'v, 'a> {
             }
             Expr::Value(Operand::Unknown(_)) => self.compiler(expr, site),
             Expr::Value(Operand::Text(_)) => Plan::dead(self.needs(expr, site)),
-            Expr::Compare(left, how, right) => self
-                .compare(expr, (left, *how, right), site)
-                .first(self.needs(expr, site)),
+            Expr::Compare(left, how, right) => {
+                if self.values.compare(left, *how, right).is_none() {
+                    return self.compiler(expr, site);
+                }
+                let plan = self.compare(expr, (left, *how, right), site);
+                plan.first(self.needs(expr, site))
+            }
         }
     }
 
@@ -460,6 +478,12 @@ impl<'v, 'a> Planner<'v, 'a> {
                 });
             }
         };
+        if level < self.preferred && is_tristate && self.values.has_modules() {
+            let plan = self.symbol(symbol, Direction::AtLeast(self.preferred));
+            if !plan.is_dead() {
+                return plan;
+            }
+        }
         let value = if is_tristate && self.values.has_modules() {
             level
         } else {
@@ -474,9 +498,13 @@ impl<'v, 'a> Planner<'v, 'a> {
         match by_hand {
             Some(plan) if !plan.is_dead() => plan,
             by_hand => {
-                let others = self.others(symbol, value);
-                // What can be seen but not set says more than what could select it.
-                cheapest(by_hand.into_iter().chain(others)).unwrap_or_else(|| {
+                let other = cheapest(self.others(symbol, value));
+                // Why it cannot be set says more than why what could select it cannot.
+                let best = match (by_hand, other) {
+                    (Some(by_hand), Some(other)) if other.is_dead() => Some(by_hand),
+                    (by_hand, other) => other.or(by_hand),
+                };
+                best.unwrap_or_else(|| {
                     Plan::dead(Step::Stuck {
                         symbol,
                         why: "has no prompt, and nothing selects it or sets it by default"
@@ -504,7 +532,7 @@ impl<'v, 'a> Planner<'v, 'a> {
             if let Some(condition) = &select.condition {
                 let site = Site {
                     symbol: by,
-                    bearing: Bearing::Sets,
+                    bearing: Bearing::Selects,
                     spot: select.spot,
                 };
                 plan.and(&self.at_least(condition, level, site));
@@ -533,7 +561,7 @@ impl<'v, 'a> Planner<'v, 'a> {
             for default in &entry.defaults {
                 let site = Site {
                     symbol,
-                    bearing: Bearing::Sets,
+                    bearing: Bearing::Default,
                     spot: default.spot,
                 };
                 let mut plan = self.around(symbol, *id, level);
@@ -542,14 +570,7 @@ impl<'v, 'a> Planner<'v, 'a> {
                     plan.and(&self.at_least(condition, level, site));
                 }
                 plan.and(&self.at_least(&default.value, level, site));
-                plans.push(plan.first(Step::Through {
-                    symbol,
-                    how: format!(
-                        "its default is {} ({})",
-                        self.written(&default.value),
-                        model.place(default.spot)
-                    ),
-                }));
+                plans.push(plan);
                 let now = holds.map(|condition| self.values.condition(condition).low);
                 if now.is_none_or(|now| now == Tristate::Yes) {
                     // Later defaults have no say.
@@ -566,6 +587,8 @@ impl<'v, 'a> Planner<'v, 'a> {
             return Plan::default();
         }
         let model = self.values.model;
+        let is_bool = self.values.kind(symbol) == Some(SymbolType::Bool);
+        let level = if is_bool { Tristate::No } else { level };
         let mut plan = Plan::default();
         let mut is_selected = false;
         for (source, select) in selects_of(model, symbol) {
@@ -582,26 +605,32 @@ impl<'v, 'a> Planner<'v, 'a> {
                 plan.and(&self.symbol(by, Direction::AtMost(level)));
             }
         }
-        if self.values.visibility(symbol).low > level {
-            if let Some(choice) = model.choice(symbol) {
-                plan.and(&self.another(symbol, choice));
-            } else {
+        if let Some(choice) = model.choice(symbol) {
+            plan.and(&self.another(symbol, choice));
+            return plan;
+        }
+        match self.prompts(symbol, Tristate::Module) {
+            Some(prompt) if !prompt.is_dead() => {
+                plan.and(&prompt);
                 plan.sets.insert(symbol, level.letter().to_owned());
-                plan.cost = plan.cost.saturating_add(1);
+                // To do without something is asked of people only where nothing can be added.
+                plan.cost = plan.cost.saturating_add(3);
             }
-        } else if !is_selected {
-            let default = self.active_default(symbol);
-            plan.and(&Plan::dead(Step::Stuck {
-                symbol,
-                why: match default {
-                    Some(spot) => format!(
-                        "is {} by default ({}) and cannot be set by hand",
-                        self.values.tristate(symbol).letter(),
-                        model.place(spot)
-                    ),
-                    None => "cannot be set by hand".to_owned(),
-                },
-            }));
+            _ if is_selected => {}
+            _ => {
+                let default = self.active_default(symbol);
+                plan.and(&Plan::dead(Step::Stuck {
+                    symbol,
+                    why: match default {
+                        Some(spot) => format!(
+                            "is {} by default ({}) and cannot be set by hand",
+                            self.values.tristate(symbol).letter(),
+                            model.place(spot)
+                        ),
+                        None => "cannot be set by hand".to_owned(),
+                    },
+                }));
+            }
         }
         plan
     }

@@ -1,4 +1,6 @@
-//! Names and text as a `.config` writes them.
+//! Names and text as a `.config` writes them, and as a terminal may see them.
+
+use std::borrow::Cow;
 
 /// A symbol's name as Kconfig has it.
 pub(super) fn bare(name: &str) -> &str {
@@ -16,6 +18,15 @@ pub(super) fn unquoted(value: &str) -> Option<String> {
             '\\' => text.push(chars.next()?),
             c => text.push(c),
         }
+    }
+}
+
+/// Text of a tree without what a terminal would obey.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        Cow::Owned(text.replace(char::is_control, "?"))
+    } else {
+        Cow::Borrowed(text)
     }
 }
 

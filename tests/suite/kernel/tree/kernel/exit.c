@@ -1,4 +1,0 @@
-int exit_one(void)
-{
-	return 0;
-}

@@ -1,4 +1,0 @@
-int fork_one(void)
-{
-	return 0;
-}
