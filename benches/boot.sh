@@ -5,7 +5,7 @@
 #   benches/boot.sh [--runs 15] [--cpu N] --trimmed APPLIANCE [--prebuilt APPLIANCE] [--x86 KERNEL]…
 #
 # COOP names a release build of coop, else target/release/coop. Wanted: python3, cc with a static
-# libc, cpio, taskset; qemu-system-x86_64 where --x86 is given (bzImage, or a vmlinux with PVH).
+# libc, cpio; qemu-system-x86_64 where --x86 is given (bzImage, or a vmlinux with PVH).
 # Every round runs every case once, so what disturbs the machine disturbs all; the first round does
 # not count.
 set -euo pipefail

@@ -26,8 +26,12 @@ def arguments():
 class Case:
     def __init__(self, name, words, cpu=None, cwd=None, env=None, expect=None):
         self.name, self.cwd, self.env, self.expect = name, cwd, env, expect
-        self.words = (["taskset", "-c", str(cpu)] if cpu is not None else []) + words
+        self.words, self.cpu = words, cpu
         self.walls, self.cpus = [], []
+
+    def pin(self):
+        if self.cpu is not None:
+            os.sched_setaffinity(0, {self.cpu})
 
     def run(self, counts):
         before = os.times()
@@ -40,6 +44,7 @@ class Case:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=self.pin,
         )
         try:
             output, _ = process.communicate(timeout=DEADLINE_S)

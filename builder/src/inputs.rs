@@ -150,6 +150,60 @@ mod tests {
         assert_ne!(digest(&[]), Record::new("other").finish());
     }
 
+    fn recipe(folder: &std::path::Path, kernel: &str) -> Recipe {
+        let text = format!("name: a\nrootfs: {{source: {{debian: {{suite: sid}}}}}}\n{kernel}");
+        let file = folder.join("r.yaml");
+        crate::recipe::parse(&text, &file, &std::collections::BTreeMap::new())
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn a_choice_counts_where_the_recipe_leaves_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let digests = |kernel: &str| {
+            let recipe = recipe(folder.path(), kernel);
+            let choices = [
+                KernelChoice::Auto,
+                KernelChoice::Prebuilt,
+                KernelChoice::Trimmed,
+            ];
+            choices.map(|choice| digest(&recipe, choice).unwrap())
+        };
+        let [auto, prebuilt, trimmed] = digests("");
+        assert!(auto != prebuilt && prebuilt != trimmed && trimmed != auto);
+        let [auto, prebuilt, trimmed] = digests("kernel: {package: {}}\n");
+        assert!(auto == prebuilt && prebuilt == trimmed);
+    }
+
+    #[test]
+    fn the_content_of_patches_and_archives_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs_err::write(folder.path().join(name), text).unwrap();
+        for (name, text) in [
+            ("linux.tar", "1"),
+            ("a.patch", "1"),
+            ("series", "a.patch\n"),
+        ] {
+            write(name, text);
+        }
+        let now = || {
+            let kernel = "kernel: {source: {tarball: {path: linux.tar}, patches: [series]}}\n";
+            digest(&recipe(folder.path(), kernel), KernelChoice::Auto).unwrap()
+        };
+        let before = now();
+        assert_eq!(now(), before);
+        for name in ["linux.tar", "a.patch"] {
+            write(name, "2");
+            assert_ne!(now(), before, "{name}");
+            write(name, "1");
+            assert_eq!(now(), before);
+        }
+        // What a series says beside its patches is nothing to a kernel.
+        write("series", "# all\na.patch -p1\n");
+        assert_eq!(now(), before);
+    }
+
     /// What is derived from a digest must never change: images would.
     #[test]
     fn seeds_are_stable() {

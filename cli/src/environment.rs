@@ -19,6 +19,8 @@ pub(crate) struct Environment {
     pub(crate) no_color: bool,
     /// TERM says that the terminal knows no control sequences.
     pub(crate) dumb_terminal: bool,
+    /// TERM.
+    pub(crate) terminal: Option<OsString>,
     /// The absolute folders of PATH, in order.
     pub(crate) programs: Vec<PathBuf>,
     /// TMPDIR.
@@ -51,6 +53,7 @@ impl Environment {
             kernel: get("COOP_KERNEL"),
             source_date: get("SOURCE_DATE_EPOCH"),
             no_color: get("NO_COLOR").is_some(),
+            terminal: get("TERM"),
             dumb_terminal: get("TERM").is_none_or(|term| term == "dumb"),
             programs: get("PATH").map_or_else(Vec::new, |path| {
                 let folders = env::split_paths(&path);

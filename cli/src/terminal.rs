@@ -34,13 +34,7 @@ impl RawMode {
     /// # Errors
     /// Stdin is no terminal, or it does not take the mode.
     pub(crate) fn enter() -> std::io::Result<Self> {
-        PANIC_HOOK.call_once(|| {
-            let before = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                restore();
-                before(panic);
-            }));
-        });
+        restore_after_panic();
         let stdin = std::io::stdin();
         let saved = tcgetattr(&stdin)?;
         let mut raw = saved.clone();
@@ -52,9 +46,35 @@ impl RawMode {
     }
 }
 
+fn restore_after_panic() {
+    PANIC_HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            before(panic);
+        }));
+    });
+}
+
 impl Drop for RawMode {
     fn drop(&mut self) {
         restore();
+    }
+}
+
+/// The terminal's modes, which come back when this is dropped, whatever a program did to them.
+pub(crate) struct Kept(RawMode);
+
+impl Kept {
+    /// Remembers the modes of the terminal on stdin.
+    ///
+    /// # Errors
+    /// Stdin is no terminal.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        restore_after_panic();
+        let saved = tcgetattr(std::io::stdin())?;
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        Ok(Self(RawMode(())))
     }
 }
 

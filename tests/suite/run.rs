@@ -269,6 +269,47 @@ fn what_a_guest_writes_is_kept_only_if_asked_for() {
     assert_eq!(run(&[], "cat /etc/note"), "kept\n");
 }
 
+#[test]
+fn an_appliance_for_other_machines_is_for_qemu() {
+    let folder = support::temp_folder();
+    let appliance = folder.path().join("it's foreign");
+    copy(support::small(), &appliance);
+    let manifest = appliance.join("appliance.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(
+        &manifest,
+        text.replace(r#""target": "um""#, r#""target": "x86_64""#),
+    )
+    .unwrap();
+    let mut command = support::coop();
+    command.arg("run").arg(&appliance);
+    let refused = support::run(&mut command, RUN_DEADLINE).expect(1);
+    for part in [
+        "x86_64",
+        "qemu-system-x86_64 -snapshot",
+        "serial=cobd0",
+        r"it'\''s",
+    ] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    let mut inspect = support::coop();
+    inspect.arg("inspect").arg(&appliance);
+    let inspected = support::run(&mut inspect, RUN_DEADLINE).expect(0);
+    assert!(inspected.text().contains("x86_64"), "{}", inspected.text());
+    // What is for QEMU is not built only to be refused.
+    let recipe = folder.path().join("r.yaml");
+    fs::write(
+        &recipe,
+        "name: a\nrootfs: {source: {debian: {suite: trixie}}}\n\
+         kernel: {source: {debian: linux-source-7.2, target: x86_64}}\n",
+    )
+    .unwrap();
+    let mut command = support::coop();
+    command.args(["run", "--offline"]).arg(&recipe);
+    let refused = support::run(&mut command, RUN_DEADLINE).expect(1);
+    assert!(refused.stderr.contains("coop build"), "{}", refused.stderr);
+}
+
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir(to).unwrap();

@@ -17,6 +17,8 @@ pub const NOBODY: u32 = 65534;
 
 /// How long a build of a whole Debian may take on a busy machine.
 pub const BUILD_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a build of a kernel from source may take on a busy machine.
+pub const KERNEL_DEADLINE: Duration = Duration::from_secs(1800);
 /// How long a boot, a short command and the power-off may take on a busy machine.
 pub const RUN_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -48,10 +50,26 @@ pub fn cache() -> PathBuf {
     cache
 }
 
-/// Which kernel recipes without one get: a kernel that has to be built first would take minutes of
-/// somebody's first test. Where it is built already, COOP_TEST_DEFAULT_KERNEL=trimmed has it tested.
-pub fn kernel() -> String {
-    std::env::var("COOP_TEST_DEFAULT_KERNEL").unwrap_or_else(|_| "prebuilt".to_owned())
+/// The kernel of recipes without one, as COOP_KERNEL names it: `prebuilt`, because the trimmed one
+/// has to be built first, which takes minutes. COOP_TEST_DEFAULT_KERNEL=trimmed has it built once,
+/// and everything tested with it.
+pub fn kernel() -> &'static str {
+    static KERNEL: OnceLock<String> = OnceLock::new();
+    KERNEL.get_or_init(|| {
+        let wanted = std::env::var("COOP_TEST_DEFAULT_KERNEL");
+        let kernel = wanted.unwrap_or_else(|_| "prebuilt".to_owned());
+        if kernel == "trimmed" {
+            let mut command = unprivileged(program());
+            environment_with(&mut command, &kernel);
+            command
+                .args(["kernel", "build", "--progress", "none"])
+                .arg(recipe("debian.yaml"))
+                .arg("-o")
+                .arg(home().join("work/kernel"));
+            run(&mut command, KERNEL_DEADLINE).expect(0);
+        }
+        kernel
+    })
 }
 
 fn owned_folder(path: &Path) {
@@ -229,6 +247,10 @@ pub fn coop() -> Command {
 
 /// Sets the environment that every run of the program gets.
 pub fn plain_environment(command: &mut Command) {
+    environment_with(command, kernel());
+}
+
+fn environment_with(command: &mut Command, kernel: &str) {
     command
         .env_clear()
         .env(
@@ -237,7 +259,7 @@ pub fn plain_environment(command: &mut Command) {
         )
         .env("HOME", "/nonexistent")
         .env("COOP_CACHE", cache())
-        .env("COOP_KERNEL", kernel())
+        .env("COOP_KERNEL", kernel)
         .current_dir(home());
     for name in [
         "COOP_DEBIAN_MIRROR",

@@ -8,6 +8,7 @@ use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
 
 use super::Target;
 use super::config::{self, FragmentError, Wanted};
+use super::make::MissingTool;
 
 /// The package with the source of the trimmed kernel.
 pub const PACKAGE: &str = "linux-source-7.2";
@@ -38,64 +39,59 @@ impl KernelChoice {
     }
 }
 
-/// What the host has for building a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Means<'a> {
-    /// The release of the trimmed kernel that the store has.
-    pub stored: Option<&'a str>,
-    /// The tools that are missing, as a sentence's list: `flex, bison`.
-    pub missing: Option<Missing<'a>>,
-}
-
-/// Tools that are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missing<'a> {
-    /// Their names, separated by commas.
-    pub tools: &'a str,
-    /// The Debian packages that have them, separated by spaces.
-    pub packages: &'a str,
-}
-
 /// What was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
-    /// The trimmed kernel as the store has it, whatever the archive has by now.
-    Stored,
-    /// The trimmed kernel of today's source, from the store or built.
+    /// The trimmed kernel, from the store or built.
     Trimmed,
+    /// The trimmed kernel if the store has it, whatever compiler made it, else the prebuilt one.
+    Stored,
     /// Debian's User-Mode Linux.
     Prebuilt,
 }
 
-/// Chooses, and says what and why in a sentence for people.
+/// Chooses for a host that lacks these tools.
 #[must_use]
-pub fn choose(choice: KernelChoice, means: &Means<'_>) -> (Chosen, String) {
-    let trimmed = |why: &str| {
-        let sentence = format!("kernel: trimmed um of {PACKAGE}, {why}");
-        (Chosen::Trimmed, sentence)
-    };
-    match (choice, means.missing, means.stored) {
-        (KernelChoice::Prebuilt, ..) => {
-            let sentence = "kernel: prebuilt user-mode-linux, as asked for".to_owned();
-            (Chosen::Prebuilt, sentence)
-        }
-        (KernelChoice::Auto, None, _) => trimmed("because the tools to build it are here"),
-        (KernelChoice::Trimmed, None, _) | (KernelChoice::Trimmed, Some(_), None) => {
-            trimmed("as asked for")
-        }
-        (_, Some(_), Some(release)) => {
-            let sentence = format!("kernel: trimmed um {release} from the store");
-            (Chosen::Stored, sentence)
-        }
-        (KernelChoice::Auto, Some(Missing { tools, packages }), None) => {
-            let verb = if tools.contains(',') { "are" } else { "is" };
-            let sentence = format!(
-                "kernel: prebuilt user-mode-linux, because {tools} {verb} missing to build the \
-                 trimmed one, which boots faster (apt-get install {packages})"
-            );
-            (Chosen::Prebuilt, sentence)
-        }
+pub fn choose(choice: KernelChoice, missing: &[MissingTool]) -> Chosen {
+    match choice {
+        KernelChoice::Prebuilt => Chosen::Prebuilt,
+        KernelChoice::Trimmed => Chosen::Trimmed,
+        KernelChoice::Auto if missing.is_empty() => Chosen::Trimmed,
+        KernelChoice::Auto => Chosen::Stored,
     }
+}
+
+/// Says why the trimmed kernel is built.
+pub(super) fn trimmed_sentence(choice: KernelChoice) -> String {
+    let why = match choice {
+        KernelChoice::Auto => "because the tools to build it are here",
+        KernelChoice::Trimmed | KernelChoice::Prebuilt => "as asked for",
+    };
+    format!("kernel: trimmed um of {PACKAGE}, {why}")
+}
+
+/// Says which kernel the store had.
+pub(super) fn stored_sentence(release: &str) -> String {
+    format!("kernel: trimmed um {release} from the store")
+}
+
+/// Says why it is the prebuilt kernel.
+pub(super) fn prebuilt_sentence(missing: &[MissingTool]) -> String {
+    let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let tools: Vec<&str> = missing.iter().map(|tool| &*tool.tool).collect();
+    let verb = match tools.as_slice() {
+        [] => return "kernel: prebuilt user-mode-linux, as asked for".to_owned(),
+        [_] => "is",
+        _ => "are",
+    };
+    format!(
+        "kernel: prebuilt user-mode-linux, because {} {verb} missing to build the trimmed one, which \
+         boots faster (apt-get install {})",
+        tools.join(", "),
+        packages.join(" ")
+    )
 }
 
 /// The source of the trimmed kernel.
@@ -126,57 +122,41 @@ pub fn wanted(recipe: &[Wanted]) -> Result<Vec<Wanted>, FragmentError> {
 mod tests {
     use super::*;
 
+    fn missing(tools: &[&'static str]) -> Vec<MissingTool> {
+        let tool = |name: &&'static str| MissingTool {
+            tool: (*name).to_owned(),
+            package: name,
+        };
+        tools.iter().map(tool).collect()
+    }
+
     #[test]
-    fn the_choice_depends_on_store_and_tools() {
-        const MISSING: Option<Missing<'_>> = Some(Missing {
-            tools: "flex, bison",
-            packages: "flex bison",
-        });
-        const STORED: Option<&str> = Some("7.2.13");
-        for (choice, missing, stored, chosen, part) in [
-            (KernelChoice::Auto, None, None, Chosen::Trimmed, "tools"),
-            (KernelChoice::Auto, None, STORED, Chosen::Trimmed, "tools"),
-            (
-                KernelChoice::Auto,
-                MISSING,
-                STORED,
-                Chosen::Stored,
-                "7.2.13 from",
-            ),
-            (
-                KernelChoice::Auto,
-                MISSING,
-                None,
-                Chosen::Prebuilt,
-                "because flex, bison are missing",
-            ),
-            (
-                KernelChoice::Prebuilt,
-                None,
-                STORED,
-                Chosen::Prebuilt,
-                "asked",
-            ),
-            (
-                KernelChoice::Trimmed,
-                MISSING,
-                STORED,
-                Chosen::Stored,
-                "store",
-            ),
-            (
-                KernelChoice::Trimmed,
-                MISSING,
-                None,
-                Chosen::Trimmed,
-                "asked",
-            ),
-            (KernelChoice::Trimmed, None, None, Chosen::Trimmed, "asked"),
+    fn what_nobody_chose_depends_on_the_tools() {
+        let (none, two) = (missing(&[]), missing(&["flex", "bison"]));
+        for (choice, tools, chosen) in [
+            (KernelChoice::Auto, &none, Chosen::Trimmed),
+            (KernelChoice::Auto, &two, Chosen::Stored),
+            (KernelChoice::Prebuilt, &none, Chosen::Prebuilt),
+            (KernelChoice::Trimmed, &two, Chosen::Trimmed),
         ] {
-            let (found, sentence) = choose(choice, &Means { stored, missing });
-            assert_eq!(found, chosen, "{choice:?} {missing:?} {stored:?}");
-            assert!(sentence.starts_with("kernel: "), "{sentence}");
-            assert!(sentence.contains(part), "{sentence}");
+            assert_eq!(choose(choice, tools), chosen, "{choice:?}");
         }
+    }
+
+    #[test]
+    fn the_reason_is_said() {
+        assert_eq!(
+            prebuilt_sentence(&missing(&["flex", "bison"])),
+            "kernel: prebuilt user-mode-linux, because flex, bison are missing to build the trimmed \
+             one, which boots faster (apt-get install bison flex)"
+        );
+        assert!(prebuilt_sentence(&missing(&["bc"])).contains("because bc is missing"));
+        assert!(prebuilt_sentence(&[]).ends_with("as asked for"));
+        assert!(trimmed_sentence(KernelChoice::Auto).contains("tools"));
+        assert!(trimmed_sentence(KernelChoice::Trimmed).contains("asked"));
+        assert_eq!(
+            stored_sentence("7.2.13"),
+            "kernel: trimmed um 7.2.13 from the store"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod boot_image;
 pub mod config;
+mod configuration;
 pub mod default;
 mod elf;
 pub mod export;
@@ -16,6 +17,7 @@ mod prebuilt;
 pub mod settings;
 pub mod source;
 
+pub use configuration::{Configuration, configuration, known, menu};
 pub use coop_appliance::Target;
 pub use default::KernelChoice;
 pub use fetch::{FetchedKernel, KernelSourceError, fetch};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use coop_runtime::event::{Event, Observer};
 
 use super::config::{self, DotConfig, FragmentError, Unmet, Version};
-use super::default::{self, Chosen, KernelChoice, Means};
-use super::make::{self, MakeError, MakeRequest};
-use super::{FetchedKernel, KernelFiles, KernelSourceError, fetch};
+use super::default::{self, Chosen, KernelChoice};
+use super::make::{self, MakeError, MakeRequest, Programs};
+use super::{FetchedKernel, KernelFiles, KernelSourceError, Target, fetch};
 use crate::fetch::Fetcher;
 use crate::recipe::{Kernel, KernelOrigin, KernelPackage, KernelSource};
 use crate::source::Archive;
@@ -54,6 +54,11 @@ pub enum ObtainError {
     /// The package's kernel has modules where the recipe wants none.
     #[error("kernel {0} needs modules to boot, but the recipe says kernel.modules: false")]
     Modules(String),
+    /// The package's kernel is not configured here.
+    #[error(
+        "package '{0}' has a kernel that is configured already; only one from source has a menu"
+    )]
+    NoMenu(String),
     /// The package's kernel has a release without a version.
     #[error("kernel release '{0}' does not begin with a version")]
     Release(String),
@@ -126,12 +131,13 @@ impl KernelRequest<'_> {
         })
     }
 
-    fn make(
-        &self,
-        source: &KernelSource,
-        wanted: &[config::Wanted],
-    ) -> Result<FetchedKernel, ObtainError> {
-        Ok(make::build(&MakeRequest {
+    /// What a kernel from source is made with.
+    pub(super) fn making<'b>(
+        &'b self,
+        source: &'b KernelSource,
+        wanted: &'b [config::Wanted],
+    ) -> MakeRequest<'b> {
+        MakeRequest {
             source,
             wanted,
             defconfig: self.kernel.defconfig,
@@ -140,31 +146,54 @@ impl KernelRequest<'_> {
             archive: self.archive,
             programs: self.programs,
             observer: self.observer,
-        })?)
+        }
+    }
+
+    fn make(
+        &self,
+        source: &KernelSource,
+        wanted: &[config::Wanted],
+    ) -> Result<FetchedKernel, ObtainError> {
+        Ok(make::build(&self.making(source, wanted))?)
     }
 
     fn choose(&self) -> Result<Obtained, ObtainError> {
-        let means = Means {
-            stored: None,
-            missing: None,
+        let missing = match self.choice {
+            KernelChoice::Auto => make::missing(Target::Um, &Programs::of_system(self.programs))?,
+            KernelChoice::Prebuilt | KernelChoice::Trimmed => Vec::new(),
         };
-        let (chosen, message) = default::choose(self.choice, &means);
-        self.observer.event(&Event::Note { message: &message });
-        match chosen {
-            Chosen::Prebuilt => self.stand_in(),
-            Chosen::Stored | Chosen::Trimmed => self.trimmed(),
+        match default::choose(self.choice, &missing) {
+            Chosen::Prebuilt => {
+                self.note(&default::prebuilt_sentence(&[]));
+                self.stand_in()
+            }
+            Chosen::Trimmed => {
+                self.note(&default::trimmed_sentence(self.choice));
+                self.trimmed()
+            }
+            Chosen::Stored => match self.make_default() {
+                Ok(kernel) => {
+                    self.note(&default::stored_sentence(&kernel.files.release));
+                    Ok(own(kernel))
+                }
+                // It is there, and it is not what the recipe asks for.
+                Err(error @ ObtainError::Make(MakeError::Dropped { .. })) => Err(error),
+                Err(error) if self.observer.is_cancelled() => Err(error),
+                Err(_) => {
+                    self.note(&default::prebuilt_sentence(&missing));
+                    self.stand_in()
+                }
+            },
         }
     }
 
     /// Makes the trimmed kernel. Where nobody asked for any kernel in particular, a prebuilt one
     /// stands in for one that cannot be made.
     fn trimmed(&self) -> Result<Obtained, ObtainError> {
-        let wanted = default::wanted(&self.kernel.wanted)?;
-        let made = self.make(&default::source(), &wanted);
         let nothing_asked = self.choice == KernelChoice::Auto
             && self.kernel.wanted.is_empty()
             && !self.kernel.defconfig;
-        match made {
+        match self.make_default() {
             Err(error) if nothing_asked && !self.observer.is_cancelled() => {
                 let message = format!(
                     "the trimmed kernel could not be built, a prebuilt one takes its place: {error}"
@@ -174,6 +203,15 @@ impl KernelRequest<'_> {
             }
             other => other.map(own),
         }
+    }
+
+    fn make_default(&self) -> Result<FetchedKernel, ObtainError> {
+        let wanted = default::wanted(&self.kernel.wanted)?;
+        self.make(&default::source(), &wanted)
+    }
+
+    fn note(&self, message: &str) {
+        self.observer.event(&Event::Note { message });
     }
 
     /// Debian's User-Mode Linux in place of the trimmed kernel.

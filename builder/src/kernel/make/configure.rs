@@ -46,11 +46,8 @@ pub(super) fn configure(
         let arguments = [all.as_os_str(), "allnoconfig".as_ref()];
         runner.make(doing, &arguments, &mut ignore)?;
     }
-    for goal in ["olddefconfig", "savedefconfig"] {
-        runner.make(doing, &[OsStr::new(goal)], &mut ignore)?;
-    }
-    let text = read(&build, CONFIG_NAME)?;
-    let found = DotConfig::parse(&text);
+    let settled = settled(runner)?;
+    let found = DotConfig::parse(&settled.config);
     Ok(Configured {
         dropped: dropped(
             &merged.wanted,
@@ -58,9 +55,27 @@ pub(super) fn configure(
             &runner.folders.source,
             runner.target,
         ),
-        config: text,
-        minimal: read(&build, MINIMAL_NAME)?,
         conflicts: merged.conflicts.clone(),
+        ..settled
+    })
+}
+
+/// Has the kernel settle the .config in the build folder, and reads it.
+///
+/// # Errors
+/// make fails, or the files cannot be read.
+pub(super) fn settled(runner: &mut Runner<'_>) -> Result<Configured, MakeError> {
+    for goal in ["olddefconfig", "savedefconfig"] {
+        let doing = "the kernel's configuration";
+        runner.make(doing, &[OsStr::new(goal)], &mut |_| {})?;
+    }
+    let build = &runner.folders.build;
+    Ok(Configured {
+        version: String::new(),
+        config: read(build, CONFIG_NAME)?,
+        minimal: read(build, MINIMAL_NAME)?,
+        dropped: Vec::new(),
+        conflicts: Vec::new(),
     })
 }
 

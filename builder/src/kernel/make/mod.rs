@@ -32,6 +32,7 @@ mod configure;
 mod inside;
 mod key;
 mod log;
+mod menu;
 mod programs;
 mod runner;
 mod stored;
@@ -49,6 +50,7 @@ use coop_runtime::tool::ToolError;
 use coop_runtime::{LandlockState, landlock_state};
 use serde::{Deserialize, Serialize};
 
+pub use menu::{MenuChanges, menu};
 pub use programs::Programs;
 pub use stored::{StoredKernel, is_stored, stored};
 pub use tools::{MissingTool, missing};
@@ -127,6 +129,8 @@ impl std::fmt::Display for Dropped {
 /// A configuration, and how it differs from what was wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
+    /// Which kernel it is for: `7.2.13`.
+    pub version: String,
     /// The whole .config.
     pub config: String,
     /// What of it does not follow from the rest (`savedefconfig`).
@@ -140,6 +144,11 @@ pub struct Configured {
 impl Configured {
     fn is_set(&self, symbol: &str) -> bool {
         DotConfig::parse(&self.config).get(symbol) == "y"
+    }
+
+    /// Whether what is wanted of a symbol holds.
+    fn holds(&self, symbol: &str) -> bool {
+        self.dropped.iter().all(|one| one.wanted.symbol != symbol)
     }
 }
 
@@ -189,6 +198,12 @@ pub enum MakeError {
          of : $ # %", .0.display()
     )]
     Path(PathBuf),
+    /// The menu needs more than a build.
+    #[error(
+        "this host lacks what the kernel's menu is built with: {0} (on Debian: apt-get install \
+         libncurses-dev)"
+    )]
+    Menu(&'static str),
     /// The configuration is not what was wanted.
     #[error("kernel {version} cannot have all of kernel.config:{}", dropped_text(.dropped))]
     Dropped {
@@ -285,17 +300,31 @@ pub fn build(request: &MakeRequest<'_>) -> Result<FetchedKernel, MakeError> {
 pub fn configure(request: &MakeRequest<'_>) -> Result<Configured, MakeError> {
     match Job::find(request)? {
         Found::Job(job) => job.configured(),
-        // Without a compiler, what the latest kernel has.
-        Found::Kernel(kernel) => {
-            let FetchedKernel { files, .. } = *kernel;
-            let merged = merged(request, &files.release);
-            Ok(Configured {
-                config: files.config,
-                minimal: files.minimal_config.unwrap_or_default(),
-                dropped: Vec::new(),
-                conflicts: merged.conflicts,
-            })
-        }
+        Found::Kernel(kernel) => Ok(configured_as(*kernel, request)),
+    }
+}
+
+/// As [`configure`], but only where it was done before: nothing is unpacked.
+///
+/// # Errors
+/// As [`configure`].
+pub fn configured_before(request: &MakeRequest<'_>) -> Result<Option<Configured>, MakeError> {
+    match Job::find(request)? {
+        Found::Job(job) => job.known_configured(),
+        Found::Kernel(kernel) => Ok(Some(configured_as(*kernel, request))),
+    }
+}
+
+/// Without a compiler, what the latest kernel has.
+fn configured_as(kernel: FetchedKernel, request: &MakeRequest<'_>) -> Configured {
+    let files = kernel.files;
+    let merged = merged(request, &files.release);
+    Configured {
+        version: files.release,
+        config: files.config,
+        minimal: files.minimal_config.unwrap_or_default(),
+        dropped: Vec::new(),
+        conflicts: merged.conflicts,
     }
 }
 
@@ -382,13 +411,18 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// The configuration alone.
-    fn configured(&self) -> Result<Configured, MakeError> {
+    /// The configuration as the store has it.
+    fn known_configured(&self) -> Result<Option<Configured>, MakeError> {
         let name = self.key.to_string();
         let note = self.store().note(CONFIG_NOTE, &name)?;
         let known = note.and_then(|bytes| serde_json::from_slice::<ConfigNote>(&bytes).ok());
-        if let Some(known) = known {
-            return Ok(known.configured(self.request));
+        Ok(known.map(|known| known.configured(self.request)))
+    }
+
+    /// The configuration alone.
+    fn configured(&self) -> Result<Configured, MakeError> {
+        if let Some(known) = self.known_configured()? {
+            return Ok(known);
         }
         let mut log = self.lock()?;
         log.start()?;
@@ -406,8 +440,7 @@ impl<'a> Job<'a> {
         if !missing.is_empty() {
             return Err(MakeError::Missing(missing));
         }
-        let release = self.source.version().map(|version| version.to_string());
-        self.judge(&release.unwrap_or_default(), &configured.dropped)?;
+        self.judge(&configured.version, &configured.dropped)?;
         configure::check_target(self.request.source.target, &configured.config)?;
         let objects_key = Digest::of(configured.config.as_bytes()).to_string();
         let known = self.store().note(OBJECTS_NOTE, &objects_key)?;
@@ -480,10 +513,11 @@ impl<'a> Job<'a> {
             observer,
             log,
         };
-        let configured = task(observer, "configure the kernel", || {
+        let mut configured = task(observer, "configure the kernel", || {
             configure::configure(&mut runner, &merged, self.request.defconfig)
         })?;
-        let note = ConfigNote::new(&configured, &tree.version.to_string());
+        configured.version = tree.version.to_string();
+        let note = ConfigNote::new(&configured);
         let text = serde_json::to_vec(&note).map_err(io::Error::from)?;
         let name = self.key.to_string();
         self.store().put_note(CONFIG_NOTE, &name, &text)?;
@@ -601,9 +635,9 @@ struct ConfigNote {
 }
 
 impl ConfigNote {
-    fn new(configured: &Configured, version: &str) -> Self {
+    fn new(configured: &Configured) -> Self {
         Self {
-            version: version.to_owned(),
+            version: configured.version.clone(),
             config: configured.config.clone(),
             minimal: configured.minimal.clone(),
             dropped: configured.dropped.iter().map(about).collect(),
@@ -613,6 +647,7 @@ impl ConfigNote {
     fn configured(self, request: &MakeRequest<'_>) -> Configured {
         let merged = merged(request, &self.version);
         Configured {
+            version: self.version,
             dropped: placed(&self.dropped, &merged.wanted),
             config: self.config,
             minimal: self.minimal,

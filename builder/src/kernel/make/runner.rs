@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -177,6 +178,33 @@ impl Runner<'_> {
             lines: self.log.reason(),
             log: self.log.path().to_owned(),
         })
+    }
+
+    /// Runs make for a goal that a person sees on a terminal and answers. Nothing of it is logged.
+    ///
+    /// # Errors
+    /// As [`Runner::make`].
+    pub(super) fn make_on_terminal(
+        &mut self,
+        doing: &'static str,
+        goal: &str,
+        variables: [(OsString, OsString); 1],
+        terminal: &impl AsFd,
+    ) -> Result<(), MakeError> {
+        let mut options = self.options(&[goal.as_ref()])?;
+        options.environment.extend(variables);
+        let observer = self.observer;
+        let end = tool::run_on_terminal(&options, terminal, &|| observer.is_cancelled())?;
+        match end {
+            ToolEnd::Exited(0) => Ok(()),
+            ToolEnd::Cancelled => Err(MakeError::Cancelled),
+            _ => Err(MakeError::Failed {
+                doing,
+                how: "the terminal shows why".to_owned(),
+                lines: Vec::new(),
+                log: self.log.path().to_owned(),
+            }),
+        }
     }
 
     /// Runs another program in the build folder.

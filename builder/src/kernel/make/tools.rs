@@ -152,7 +152,8 @@ fn has_library(file: &str, programs: &Programs) -> Result<bool, MakeError> {
     Ok(answer.is_some_and(|path| path.trim_end().starts_with('/')))
 }
 
-fn has_header(header: &str, programs: &Programs) -> Result<bool, MakeError> {
+/// Whether the compiler finds a header.
+pub(super) fn has_header(header: &str, programs: &Programs) -> Result<bool, MakeError> {
     let arguments = ["-E", "-include", header, "-x", "c", "/dev/null"];
     Ok(programs.ask("gcc", &arguments)?.is_some())
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use coop_builder::kernel;
 use coop_builder::kernel::export::export;
 use serde_json::json;
 
 use super::super::build::OUTPUT_FOLDER;
 use super::super::means::{self, Means};
-use super::Ended;
+use super::{Asked, Ended};
 use crate::arguments::KernelBuildOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -25,8 +26,9 @@ pub(super) fn run(
         Path::new(OUTPUT_FOLDER).join(name)
     });
     let means = Means::prepare(&options.recipe_options, environment, output)?;
-    let kernel = super::obtain(&recipe, &means, &options.recipe_options, environment)?;
-    let exported = export(&kernel, &folder).map_err(|error| Failure::work(&error))?;
+    let asked = Asked::new(&recipe, &means, &options.recipe_options, environment);
+    let obtained = kernel::obtain(&asked.request()).map_err(|error| asked.failed(&error))?;
+    let exported = export(&obtained.kernel, &folder).map_err(|error| Failure::work(&error))?;
     if options.json {
         render_json::value(&json!({ "folder": folder, "kernel": exported }));
         return Ok(0);

@@ -2,26 +2,19 @@
 
 use std::path::Path;
 
-use coop_builder::kernel::config::{self, Conflict, DotConfig, Version, Wanted};
-use coop_builder::kernel::{Target, settings};
+use coop_builder::kernel::config::{self, Conflict, DotConfig, Merged, Version, Wanted};
+use coop_builder::kernel::{self, Configuration, Target, settings};
 use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe};
 use serde_json::{Map, Value, json};
 
 use super::super::means::{self, Means};
-use super::Ended;
+use super::menu;
 use super::other::{self, Other};
+use super::{Asked, Ended};
 use crate::arguments::KernelConfigOptions;
 use crate::environment::Environment;
 use crate::failure::{FAILED, Failure, USAGE};
 use crate::render::{Output, data, json as render_json, line, plain};
-
-/// A kernel's configuration, and for which kernel it is.
-struct Effective {
-    target: Target,
-    release: String,
-    config: String,
-    minimal: Option<String>,
-}
 
 /// Shows one view of the configuration.
 pub(super) fn run(
@@ -41,6 +34,7 @@ pub(super) fn run(
             ..failure
         }),
         None if options.wanted => context.wanted(),
+        None if options.menuconfig => menu::run(options, environment, output),
         None => context.show(),
     }
 }
@@ -61,15 +55,10 @@ impl Context<'_> {
         Means::prepare(&self.options.recipe_options, self.environment, self.output)
     }
 
-    fn effective(&self, recipe: &Recipe, means: &Means) -> Result<Effective, Failure> {
+    fn effective(&self, recipe: &Recipe, means: &Means) -> Result<Configuration, Failure> {
         let options = &self.options.recipe_options;
-        let kernel = super::obtain(recipe, means, options, self.environment)?.files;
-        Ok(Effective {
-            target: kernel.target,
-            release: kernel.release,
-            config: kernel.config,
-            minimal: kernel.minimal_config,
-        })
+        let asked = Asked::new(recipe, means, options, self.environment);
+        kernel::configuration(&asked.request()).map_err(|error| asked.failed(&error))
     }
 
     fn show(&self) -> Ended {
@@ -87,7 +76,7 @@ impl Context<'_> {
         if self.options.json {
             render_json::value(&json!({
                 "target": effective.target,
-                "release": effective.release,
+                "version": effective.version,
                 "symbols": symbols(text),
             }));
         } else {
@@ -127,24 +116,35 @@ impl Context<'_> {
 
     fn wanted(&self) -> Ended {
         let recipe = self.recipe()?;
-        let (target, version) = match known(&recipe) {
-            Some(known) => known,
+        let (target, version, merged) = match known(&recipe) {
+            Some((target, version)) => {
+                let merged = config::merge(&recipe.kernel.wanted, target, version);
+                (target, version.to_string(), merged)
+            }
+            // The observer has told of conflicts.
             None => {
-                let effective = self.effective(&recipe, &self.means()?)?;
-                let release = effective.release;
-                let version = Version::of_release(&release).ok_or_else(|| {
-                    let message = format!("kernel release '{release}' begins with no version");
-                    Failure::sentence(FAILED, message)
-                })?;
-                (effective.target, version)
+                let Configuration {
+                    target,
+                    version,
+                    wanted,
+                    ..
+                } = self.effective(&recipe, &self.means()?)?;
+                let conflicts = Vec::new();
+                (
+                    target,
+                    version,
+                    Merged {
+                        conflicts,
+                        ..wanted
+                    },
+                )
             }
         };
-        let merged = config::merge(&recipe.kernel.wanted, target, version);
         if self.options.json {
             let conflict = |one: &Conflict| json!({ "symbol": one.symbol, "earlier": describe(&one.earlier), "later": describe(&one.later) });
             render_json::value(&json!({
                 "target": target,
-                "version": version.to_string(),
+                "version": version,
                 "defconfig": recipe.kernel.defconfig,
                 "wanted": merged.wanted.iter().map(describe).collect::<Vec<_>>(),
                 "conflicts": merged.conflicts.iter().map(conflict).collect::<Vec<_>>(),

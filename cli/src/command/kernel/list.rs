@@ -1,16 +1,71 @@
-//! `coop kernel list`: which fragments there are.
+//! `coop kernel list`: which kernels the cache has, and which fragments there are.
 
 use coop_builder::kernel::config;
+use coop_builder::kernel::make::{self, StoredKernel};
 use serde_json::{Value, json};
 
+use super::super::means;
 use super::Ended;
 use crate::arguments::KernelListOptions;
 use crate::environment::Environment;
-use crate::render::{data, json as render_json};
+use crate::failure::Failure;
+use crate::render::{bytes, data, json as render_json, line, plain};
+
+/// So many digits of a key tell kernels apart.
+const KEY_DIGITS: usize = 12;
 
 /// Lists.
-pub(super) fn run(options: &KernelListOptions, _environment: &Environment) -> Ended {
-    fragments(options.json)
+pub(super) fn run(options: &KernelListOptions, environment: &Environment) -> Ended {
+    if options.fragments {
+        return fragments(options.json);
+    }
+    let store = means::open_store(environment)?;
+    let kernels = make::stored(&store).map_err(|error| Failure::work(&error))?;
+    if options.json {
+        let list: Vec<Value> = kernels.iter().map(describe).collect();
+        render_json::value(&json!({ "kernels": list }));
+        return Ok(0);
+    }
+    for kernel in &kernels {
+        data(&row(kernel));
+    }
+    if kernels.is_empty() {
+        line("the cache has no kernel; coop kernel build RECIPE makes one");
+    }
+    Ok(0)
+}
+
+fn describe(kernel: &StoredKernel) -> Value {
+    json!({
+        "key": kernel.key.to_string(),
+        "target": kernel.target,
+        "release": kernel.release,
+        "size_bytes": kernel.size_bytes,
+        "modified_seconds": kernel.modified_seconds,
+        "sources": kernel.resolved,
+        "dropped": kernel.dropped,
+    })
+}
+
+/// A line with what tells a kernel from others, and lines with what it was made from.
+fn row(kernel: &StoredKernel) -> String {
+    let key = kernel.key.to_string();
+    let mut text = format!(
+        "{}  {:6}  {:20}  {:>10}  {}",
+        key.get(..KEY_DIGITS).unwrap_or_default(),
+        kernel.target.name(),
+        plain(&kernel.release),
+        bytes(kernel.size_bytes),
+        date(kernel.modified_seconds),
+    );
+    if kernel.dropped > 0 {
+        text.push_str(&format!("  {} dropped", kernel.dropped));
+    }
+    for source in &kernel.resolved {
+        text.push_str(&format!("\n    {}", plain(source)));
+    }
+    text.push('\n');
+    text
 }
 
 fn fragments(as_json: bool) -> Ended {
@@ -38,13 +93,49 @@ fn heading(text: &str) -> String {
         .take_while(|line| !line.is_empty())
         .collect();
     let paragraph = words.join(" ");
-    let sentence = paragraph.split(". ").next().unwrap_or_default();
-    sentence.trim_end_matches('.').to_owned()
+    let ends = [". ", ": ", " ("].map(|end| paragraph.find(end));
+    let end = ends.into_iter().flatten().min();
+    let sentence = paragraph.get(..end.unwrap_or(paragraph.len()));
+    sentence
+        .unwrap_or_default()
+        .trim_end_matches('.')
+        .to_owned()
+}
+
+/// A time as `2026-11-01 12:00`, in UTC.
+fn date(seconds: i64) -> String {
+    let (days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The civil calendar from a count of days, in years that begin in March; see Hinnant's
+    // "chrono-compatible low-level date algorithms".
+    let shifted = days.saturating_add(719_468);
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = (shifted_month + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute) = (clock / 3600, clock / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00"),
+            (951_782_400, "2000-02-29 00:00"),
+            (1_795_000_000, "2026-11-18 11:06"),
+            (4_102_444_799, "2099-12-31 23:59"),
+            (-1, "1969-12-31 23:59"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+    }
 
     #[test]
     fn headings_are_one_sentence() {
@@ -57,6 +148,7 @@ mod tests {
                 "# One thing\n# on two lines. More.\n# x\n",
                 "One thing on two lines",
             ),
+            ("# One (or two): three\n", "One"),
             ("CONFIG_A=y\n", ""),
             ("#\n# x\n", ""),
         ] {

@@ -3,21 +3,19 @@
 mod build;
 mod config;
 mod list;
+mod menu;
 mod other;
 
-use std::path::Path;
-use std::sync::Arc;
-
-use coop_builder::build::{self as whole, BuildRequest};
-use coop_builder::kernel::FetchedKernel;
+use coop_builder::kernel::make::MakeError;
+use coop_builder::kernel::{KernelRequest, ObtainError};
 use coop_builder::recipe::Recipe;
+use coop_builder::source::Archive;
 
 use super::Ended;
 use super::means::Means;
 use crate::arguments::{KernelCommand, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host;
 use crate::render::Output;
 
 /// Runs one of the verbs below `kernel`.
@@ -38,27 +36,56 @@ pub(crate) fn is_json(command: &KernelCommand) -> bool {
     }
 }
 
-/// Has a recipe's kernel fetched or made.
-fn obtain(
-    recipe: &Recipe,
-    means: &Means,
-    options: &RecipeOptions,
-    environment: &Environment,
-) -> Result<FetchedKernel, Failure> {
-    let request = BuildRequest {
-        recipe,
-        output: Path::new(""),
-        fetcher: &means.fetcher,
-        archive: means.archive(recipe),
-        kernel: means.kernel,
-        host: host::host(environment),
-        programs: &environment.programs,
-        allow_dropped: options.allow_dropped,
-        observer: Arc::clone(&means.observer),
-    };
-    whole::kernel(&request).map_err(|error| {
-        means
-            .stopped("the kernel's build was stopped by a signal")
-            .unwrap_or_else(|| super::build::explain(&error))
-    })
+/// What is asked of a recipe's kernel.
+struct Asked<'a> {
+    recipe: &'a Recipe,
+    means: &'a Means,
+    archive: Archive<'a>,
+    environment: &'a Environment,
+    allow_dropped: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn new(
+        recipe: &'a Recipe,
+        means: &'a Means,
+        options: &RecipeOptions,
+        environment: &'a Environment,
+    ) -> Self {
+        Self {
+            recipe,
+            means,
+            archive: means.archive(recipe),
+            environment,
+            allow_dropped: options.allow_dropped,
+        }
+    }
+
+    fn request(&self) -> KernelRequest<'_> {
+        KernelRequest {
+            kernel: &self.recipe.kernel,
+            choice: self.means.kernel,
+            fetcher: &self.means.fetcher,
+            archive: &self.archive,
+            programs: &self.environment.programs,
+            allow_dropped: self.allow_dropped,
+            observer: &*self.means.observer,
+        }
+    }
+
+    fn failed(&self, error: &ObtainError) -> Failure {
+        let stopped = self.means.stopped("the work was stopped by a signal");
+        stopped.unwrap_or_else(|| explain(error))
+    }
+}
+
+/// A failure with how to go on.
+pub(super) fn explain(error: &ObtainError) -> Failure {
+    let failure = Failure::work(error);
+    match error {
+        ObtainError::Make(MakeError::Dropped { .. }) | ObtainError::Config { .. } => {
+            failure.with_hint("change kernel.config, or go on without these with --allow-dropped")
+        }
+        _ => failure,
+    }
 }

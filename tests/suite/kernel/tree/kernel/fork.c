@@ -1,0 +1,4 @@
+int fork_one(void)
+{
+	return 0;
+}
