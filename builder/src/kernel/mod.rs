@@ -12,6 +12,7 @@ pub mod kconfig;
 mod linux_image;
 pub mod make;
 pub mod modules;
+pub mod needs;
 mod obtain;
 mod prebuilt;
 pub mod settings;
