@@ -18,6 +18,8 @@ mod dot_config;
 mod fragment;
 mod fragments;
 mod merge;
+#[cfg(test)]
+mod trees;
 mod unmet;
 mod wanted;
 

@@ -99,3 +99,38 @@ fn a_module_is_enough_and_so_is_one_of_several() {
 fn nothing_installed_needs_nothing() {
     assert_eq!(unmet(&BTreeSet::new(), ""), []);
 }
+
+/// What every recipe of ours installs, said by name, and what comes with each Debian.
+fn shipped_packages() -> BTreeSet<String> {
+    let mut packages: BTreeSet<String> = ["libc6", "mount", "util-linux"]
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "yaml") {
+            continue;
+        }
+        let text = fs_err::read_to_string(path).unwrap();
+        let lists = text.split("packages: [").skip(1);
+        for list in lists.filter_map(|rest| rest.split(']').next()) {
+            packages.extend(list.split(',').map(|name| name.trim().to_owned()));
+        }
+    }
+    packages
+}
+
+#[test]
+fn the_default_kernel_has_what_the_shipped_recipes_need() {
+    let packages = shipped_packages();
+    assert!(packages.contains("systemd-sysv") && packages.contains("openssh-server"));
+    let packages: BTreeSet<&str> = packages.iter().map(String::as_str).collect();
+    let wanted = crate::kernel::config::default_wanted().unwrap();
+    for version in ["6.16", "7.2"] {
+        let version = crate::kernel::config::Version::parse(version).unwrap();
+        let merged = crate::kernel::config::merge(&wanted, crate::kernel::Target::Um, version);
+        assert_eq!(merged.conflicts, []);
+        assert_eq!(unmet(&packages, &merged.text()), []);
+    }
+}
