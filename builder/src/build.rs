@@ -19,10 +19,10 @@ use crate::guest::{self, GuestContext, GuestError, Step};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{
     self, FetchedKernel, KernelChoice, KernelError, KernelFiles, KernelRequest, ObtainError,
-    Obtained, Target, modules,
+    Obtained, Target, bootable, modules,
 };
 use crate::publish::Staging;
-use crate::recipe::{self, Recipe, RunAction, RunStep, Services, Source};
+use crate::recipe::{self, KernelOrigin, Recipe, RunAction, RunStep, Services, Source};
 use crate::rootfs::{self, RootfsError};
 use crate::source::{self, Archive, DebianSourceError, SourceTree, TarballError};
 use crate::store::StoreError;
@@ -130,7 +130,11 @@ pub fn up_to_date(output: &Path, inputs: &Digest) -> Option<Appliance> {
 fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Manifest, BuildError> {
     let recipe = request.recipe;
     let observer = &*request.observer;
+    if let KernelOrigin::Source(source) = &recipe.kernel.origin {
+        bootable::check_source(source)?;
+    }
     let Obtained { kernel, stands_in } = obtain(request, &recipe.kernel)?;
+    bootable::check(&kernel.files)?;
     let source = match &recipe.rootfs.source {
         Source::Debian(debian) => {
             source::debian(debian, request.fetcher, &request.archive, observer)?

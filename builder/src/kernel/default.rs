@@ -15,6 +15,9 @@ pub const PACKAGE: &str = "linux-source-7.2";
 /// The suite that it is taken from.
 pub const SUITE: &str = "sid";
 
+/// How many missing tools a sentence names.
+const TOOLS_SHOWN_MAX: usize = 4;
+
 /// What a recipe without a kernel of its own gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelChoice {
@@ -80,16 +83,20 @@ pub(super) fn prebuilt_sentence(missing: &[MissingTool]) -> String {
     let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     packages.sort_unstable();
     packages.dedup();
-    let tools: Vec<&str> = missing.iter().map(|tool| &*tool.tool).collect();
-    let verb = match tools.as_slice() {
-        [] => return "kernel: prebuilt user-mode-linux, as asked for".to_owned(),
-        [_] => "is",
+    let names = missing.iter().take(TOOLS_SHOWN_MAX);
+    let mut tools = names.map(|tool| &*tool.tool).collect::<Vec<_>>().join(", ");
+    let rest = missing.len().saturating_sub(TOOLS_SHOWN_MAX);
+    if rest > 0 {
+        tools.push_str(&format!(" and {rest} more"));
+    }
+    let verb = match missing.len() {
+        0 => return "kernel: prebuilt user-mode-linux, as asked for".to_owned(),
+        1 => "is",
         _ => "are",
     };
     format!(
-        "kernel: prebuilt user-mode-linux, because {} {verb} missing to build the trimmed one, which \
-         boots faster (apt-get install {})",
-        tools.join(", "),
+        "kernel: prebuilt user-mode-linux, because {tools} {verb} missing to build the trimmed one, \
+         which boots faster (apt-get install {})",
         packages.join(" ")
     )
 }
@@ -150,6 +157,8 @@ mod tests {
             "kernel: prebuilt user-mode-linux, because flex, bison are missing to build the trimmed \
              one, which boots faster (apt-get install bison flex)"
         );
+        let many = prebuilt_sentence(&missing(&["a", "b", "c", "d", "e", "f"]));
+        assert!(many.contains("because a, b, c, d and 2 more are"), "{many}");
         assert!(prebuilt_sentence(&missing(&["bc"])).contains("because bc is missing"));
         assert!(prebuilt_sentence(&[]).ends_with("as asked for"));
         assert!(trimmed_sentence(KernelChoice::Auto).contains("tools"));

@@ -1,6 +1,7 @@
 //! The guest's kernel: where it comes from and what of it an appliance carries.
 
 mod boot_image;
+pub mod bootable;
 pub mod config;
 mod configuration;
 pub mod default;
@@ -53,6 +54,17 @@ pub enum KernelError {
     /// depmod's files cannot be made of its modules.
     #[error(transparent)]
     Depmod(#[from] modules::DepmodError),
+    /// The kernel would not come to the root.
+    #[error(
+        "kernel {release} cannot boot an appliance: it lacks {missing}; the fragments base, engine \
+         and virtio of kernel.config have what boot needs"
+    )]
+    Unbootable {
+        /// The kernel's release.
+        release: String,
+        /// The symbols, separated by commas.
+        missing: String,
+    },
     /// Reading from the package failed.
     #[error("cannot read the kernel package: {0}")]
     Io(#[from] std::io::Error),

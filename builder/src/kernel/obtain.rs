@@ -159,8 +159,13 @@ impl KernelRequest<'_> {
 
     fn choose(&self) -> Result<Obtained, ObtainError> {
         let missing = match self.choice {
-            KernelChoice::Auto => make::missing(Target::Um, &Programs::of_system(self.programs))?,
-            KernelChoice::Prebuilt | KernelChoice::Trimmed => Vec::new(),
+            KernelChoice::Auto => make::missing(Target::Um, &Programs::of_system(self.programs)),
+            KernelChoice::Prebuilt | KernelChoice::Trimmed => Ok(Vec::new()),
+        };
+        let missing = match missing {
+            Ok(missing) => missing,
+            Err(error) if self.asks_for_nothing() => return self.stand_in_because(&error),
+            Err(error) => return Err(error.into()),
         };
         match default::choose(self.choice, &missing) {
             Chosen::Prebuilt => {
@@ -190,19 +195,24 @@ impl KernelRequest<'_> {
     /// Makes the trimmed kernel. Where nobody asked for any kernel in particular, a prebuilt one
     /// stands in for one that cannot be made.
     fn trimmed(&self) -> Result<Obtained, ObtainError> {
-        let nothing_asked = self.choice == KernelChoice::Auto
-            && self.kernel.wanted.is_empty()
-            && !self.kernel.defconfig;
         match self.make_default() {
-            Err(error) if nothing_asked && !self.observer.is_cancelled() => {
-                let message = format!(
-                    "the trimmed kernel could not be built, a prebuilt one takes its place: {error}"
-                );
-                self.observer.event(&Event::Warning { message: &message });
-                self.stand_in()
+            Err(error) if self.asks_for_nothing() && !self.observer.is_cancelled() => {
+                self.stand_in_because(&error)
             }
             other => other.map(own),
         }
+    }
+
+    fn asks_for_nothing(&self) -> bool {
+        self.choice == KernelChoice::Auto && self.kernel.wanted.is_empty() && !self.kernel.defconfig
+    }
+
+    fn stand_in_because(&self, error: &dyn std::error::Error) -> Result<Obtained, ObtainError> {
+        let message = format!(
+            "the trimmed kernel could not be built, a prebuilt one takes its place: {error}"
+        );
+        self.observer.event(&Event::Warning { message: &message });
+        self.stand_in()
     }
 
     fn make_default(&self) -> Result<FetchedKernel, ObtainError> {

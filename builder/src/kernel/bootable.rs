@@ -1,0 +1,130 @@
+//! Whether a kernel can boot an appliance at all: what the driver and the agent need of it.
+
+use super::config::{DotConfig, Version};
+use super::{KernelError, KernelFiles, OLDEST_VERSION, Target};
+use crate::recipe::{KernelLocation, KernelSource};
+
+/// What has to be built in: the initramfs with the agent, and what the agent mounts first.
+const BUILT_IN: &[&str] = &[
+    "CONFIG_BINFMT_ELF",
+    "CONFIG_BLK_DEV_INITRD",
+    "CONFIG_DEVTMPFS",
+    "CONFIG_PROC_FS",
+    "CONFIG_SYSFS",
+    "CONFIG_TMPFS",
+    "CONFIG_UNIX98_PTYS",
+];
+/// What may be a module too: the initramfs has it then.
+const ANYHOW: &[&str] = &["CONFIG_EXT4_FS"];
+/// The same for the devices of the cooperative driver.
+const UM_BUILT_IN: &[&str] = &["CONFIG_VIRTIO_UML"];
+const UM_ANYHOW: &[&str] = &["CONFIG_VIRTIO_BLK", "CONFIG_VIRTIO_CONSOLE"];
+
+/// Looks at a finished kernel.
+///
+/// # Errors
+/// It is too old for the driver, or lacks what boot needs.
+pub fn check(kernel: &KernelFiles) -> Result<(), KernelError> {
+    let version = Version::of_release(&kernel.release);
+    if kernel.target == Target::Um && version.is_none_or(|version| version < OLDEST_VERSION) {
+        let release = kernel.release.clone();
+        return Err(KernelError::TooOld { release });
+    }
+    let config = DotConfig::parse(&kernel.config);
+    let (built_in, anyhow) = match kernel.target {
+        Target::Um => (UM_BUILT_IN, UM_ANYHOW),
+        Target::X86_64 => (&[][..], &[][..]),
+    };
+    let needed = BUILT_IN.iter().chain(built_in).map(|symbol| (symbol, "y"));
+    let needed = needed.chain(ANYHOW.iter().chain(anyhow).map(|symbol| (symbol, "ym")));
+    let missing: Vec<&str> = needed
+        .filter(|(symbol, values)| !values.contains(config.get(symbol)))
+        .map(|(symbol, _)| *symbol)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(KernelError::Unbootable {
+        release: kernel.release.clone(),
+        missing: missing.join(", "),
+    })
+}
+
+/// Looks at a source whose package says its version, before minutes go into it.
+///
+/// # Errors
+/// The kernel would be too old for the driver.
+pub fn check_source(source: &KernelSource) -> Result<(), KernelError> {
+    let KernelLocation::Debian { package, .. } = &source.location else {
+        return Ok(());
+    };
+    let version = package
+        .strip_prefix("linux-source-")
+        .and_then(Version::parse);
+    match version {
+        Some(version) if source.target == Target::Um && version < OLDEST_VERSION => {
+            let release = version.to_string();
+            Err(KernelError::TooOld { release })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{config, default};
+
+    fn kernel(target: Target, release: &str, config: &str) -> KernelFiles {
+        KernelFiles {
+            target,
+            release: release.to_owned(),
+            vmlinux: Vec::new(),
+            boot_image: None,
+            config: config.to_owned(),
+            minimal_config: None,
+            modules: None,
+            libraries: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn our_own_fragments_ask_for_all_that_boot_needs() {
+        let version = Version { major: 7, minor: 2 };
+        let wanted = default::wanted(&[]).unwrap();
+        for target in Target::ALL {
+            let config = config::merge(&wanted, target, version).text();
+            check(&kernel(target, "7.2.1", &config)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = check(&kernel(Target::Um, "7.2.1", "CONFIG_EXT4_FS=m\n")).unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "CONFIG_VIRTIO_UML",
+            "CONFIG_DEVTMPFS",
+            "VIRTIO_BLK",
+            "base, engine",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("EXT4"), "{text}");
+        let old = check(&kernel(Target::Um, "6.12.1", "")).unwrap_err();
+        assert!(old.to_string().contains("too old"), "{old}");
+    }
+
+    #[test]
+    fn a_source_that_is_too_old_is_known_by_its_name() {
+        let mut source = default::source();
+        assert!(check_source(&source).is_ok());
+        source.location = KernelLocation::Debian {
+            package: "linux-source-6.12".to_owned(),
+            suite: "trixie".to_owned(),
+        };
+        assert!(check_source(&source).is_err());
+        source.target = Target::X86_64;
+        assert!(check_source(&source).is_ok());
+    }
+}
