@@ -31,6 +31,13 @@ impl Terminal {
     /// Starts `coop` as the ordinary user with these words, in a session whose terminal this is.
     /// Whatever happens, it is over at the deadline.
     pub fn start(words: &[&str], deadline: Duration) -> Self {
+        let mut program = support::coop();
+        program.args(words);
+        Self::run(&program, deadline)
+    }
+
+    /// Starts a program with its arguments and the plain environment, likewise.
+    pub fn run(program: &Command, deadline: Duration) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -46,13 +53,11 @@ impl Terminal {
         };
         tcsetwinsize(&line, size).unwrap();
         let side = || Stdio::from(line.as_fd().try_clone_to_owned().unwrap());
-        let program = support::coop();
         let mut command = Command::new("setsid");
         command
             .args(["--ctty", "--wait"])
             .arg(program.get_program())
             .args(program.get_args())
-            .args(words)
             .stdin(side())
             .stdout(side())
             .stderr(side());
