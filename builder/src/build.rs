@@ -204,7 +204,8 @@ fn obtain(request: &BuildRequest<'_>, kernel: &recipe::Kernel) -> Result<Obtaine
         archive: &request.archive,
         programs: request.programs,
         allow_dropped: request.allow_dropped,
-        observer: &*request.observer,
+        host: &request.host,
+        observer: &request.observer,
     })
 }
 
@@ -249,7 +250,8 @@ fn needs_guest(recipe: &Recipe, source: &SourceTree) -> bool {
     source.configure.is_some() || has_services || !recipe.rootfs.run.is_empty()
 }
 
-fn kernel_spec(kernel: &Kernel, folder: &Path) -> KernelSpec {
+/// A kernel in a folder as a guest is started with it.
+pub(crate) fn kernel_spec(kernel: &Kernel, folder: &Path) -> KernelSpec {
     let path = |member: &Member| folder.join(&member.path);
     KernelSpec {
         vmlinux: path(&kernel.vmlinux),

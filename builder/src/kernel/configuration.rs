@@ -141,7 +141,13 @@ fn of_package(
     request: &KernelRequest<'_>,
     package: &KernelPackage,
 ) -> Result<Configuration, ObtainError> {
-    let files = fetch(package, request.fetcher, request.archive, request.observer)?.files;
+    let files = fetch(
+        package,
+        request.fetcher,
+        request.archive,
+        &**request.observer,
+    )?
+    .files;
     let version = Version::of_release(&files.release)
         .ok_or_else(|| ObtainError::Release(files.release.clone()))?;
     let wanted = config::merge(&request.kernel.wanted, files.target, version);

@@ -1,7 +1,9 @@
 //! A recipe's kernel: fetched, made, or chosen where the recipe leaves it to coop.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use coop_runtime::Host;
 use coop_runtime::event::{Event, Observer};
 
 use super::config::{self, DotConfig, FragmentError, Unmet, Version};
@@ -27,8 +29,10 @@ pub struct KernelRequest<'a> {
     pub programs: &'a [PathBuf],
     /// Whether what the kernel's configuration does not hold is a warning instead of an error.
     pub allow_dropped: bool,
+    /// What the host offers to the guests that build.
+    pub host: &'a Host,
     /// Who watches.
-    pub observer: &'a dyn Observer,
+    pub observer: &'a Arc<dyn Observer>,
 }
 
 /// Why there is no kernel.
@@ -96,7 +100,7 @@ fn own(kernel: FetchedKernel) -> Obtained {
 
 impl KernelRequest<'_> {
     fn package(&self, package: &KernelPackage) -> Result<FetchedKernel, ObtainError> {
-        let kernel = fetch(package, self.fetcher, self.archive, self.observer)?;
+        let kernel = fetch(package, self.fetcher, self.archive, &**self.observer)?;
         self.check(&kernel.files)?;
         Ok(kernel)
     }
@@ -145,6 +149,7 @@ impl KernelRequest<'_> {
             fetcher: self.fetcher,
             archive: self.archive,
             programs: self.programs,
+            host: self.host,
             observer: self.observer,
         }
     }

@@ -97,6 +97,21 @@ pub fn closure(
     Ok(packages.into_iter().map(|package| package.name).collect())
 }
 
+/// One line for each package that the recipe's root file system has, with its digest, without
+/// fetching them.
+///
+/// # Errors
+/// See [`DebianSourceError`].
+pub fn pins(
+    recipe: &Debian,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<Vec<String>, DebianSourceError> {
+    let packages = open(recipe, fetcher, archive, observer)?.packages;
+    Ok(packages.iter().map(SelectedPackage::pin).collect())
+}
+
 /// Resolves, fetches and unpacks the recipe's packages as dpkg would leave them unpacked.
 ///
 /// # Errors

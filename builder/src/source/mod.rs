@@ -7,7 +7,7 @@ mod tarball;
 use coop_image::tree::{Timestamp, Tree};
 
 pub use archive::Archive;
-pub use debian::{DebianSourceError, closure, debian};
+pub use debian::{DebianSourceError, closure, debian, pins};
 pub use tarball::{TarballError, tarball};
 
 /// A root file system as its source gives it.

@@ -1,8 +1,9 @@
 //! From a .config to a kernel's files.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use coop_image::folder;
@@ -17,7 +18,8 @@ use crate::kernel::{KernelFiles, Target, elf, modules};
 const KERNEL_BYTES_MAX: u64 = 1 << 30;
 /// The longest name of a release, in bytes: what `uname -r` can hold.
 const RELEASE_BYTES_MAX: usize = 64;
-const STRIPPED_NAME: &str = "coop-vmlinux";
+/// The stripped kernel, beside the one that make leaves.
+pub(super) const STRIPPED_NAME: &str = "coop-vmlinux";
 const TASK: &str = "compile the kernel";
 /// The words of lines that say that an object of the kernel is made.
 const OBJECT_WORDS: [&str; 2] = ["CC", "AS"];
@@ -29,6 +31,32 @@ pub(super) struct Compiled {
     pub(super) objects: u64,
 }
 
+/// What make is to make.
+pub(super) fn goals(target: Target, configured: &Configured) -> Vec<&'static str> {
+    let mut goals = match target {
+        Target::Um => vec!["linux"],
+        Target::X86_64 => vec!["vmlinux", "bzImage"],
+    };
+    if has_modules(configured) {
+        goals.push("modules");
+    }
+    goals
+}
+
+/// Whether modules are to be installed.
+pub(super) fn has_modules(configured: &Configured) -> bool {
+    configured.is_set("CONFIG_MODULES")
+}
+
+/// How the kernel is stripped. One that runs as a program needs no symbols at all; those of the
+/// other are what tools that load it look for.
+pub(super) fn strip_option(target: Target) -> &'static str {
+    match target {
+        Target::Um => "--strip-all",
+        Target::X86_64 => "--strip-debug",
+    }
+}
+
 /// Compiles, strips and gathers. `objects` is how many there will be, where that is known.
 pub(super) fn compile(
     runner: &mut Runner<'_>,
@@ -36,59 +64,95 @@ pub(super) fn compile(
     jobs: usize,
     objects: Option<u64>,
 ) -> Result<Compiled, MakeError> {
-    let has_modules = configured.is_set("CONFIG_MODULES");
     let jobs = format!("-j{jobs}");
     let mut arguments: Vec<&OsStr> = vec![jobs.as_ref()];
-    let goals: &[&str] = match runner.target {
-        Target::Um => &["linux"],
-        Target::X86_64 => &["vmlinux", "bzImage"],
-    };
+    let goals = goals(runner.target, configured);
     arguments.extend(goals.iter().map(OsStr::new));
-    if has_modules {
-        arguments.push("modules".as_ref());
-    }
-    let mut progress = Progress::start(runner.observer, objects);
+    let observer = runner.observer;
+    let progress = Progress::start(observer, objects);
     let made = runner.make("compiling the kernel", &arguments, &mut |line| {
-        progress.line(line);
+        progress.line(observer, line);
     });
-    let objects = progress.finish();
+    let objects = progress.finish(observer);
     made?;
+    let build = runner.folders.build.clone();
+    let (from, to) = (build.join("vmlinux"), build.join(STRIPPED_NAME));
+    let how = strip_option(runner.target);
+    let arguments: [&OsStr; 4] = [how.as_ref(), "-o".as_ref(), to.as_ref(), from.as_ref()];
+    runner.run("stripping the kernel", "strip", &arguments)?;
+    if has_modules(configured) {
+        let goal = [OsStr::new("modules_install")];
+        runner.make("installing the kernel's modules", &goal, &mut |_| {})?;
+    }
     Ok(Compiled {
-        files: gather(runner, configured, has_modules)?,
+        files: gather(runner, runner.target, configured, runner.epoch_seconds)?,
         objects,
     })
 }
 
-fn gather(
-    runner: &mut Runner<'_>,
-    configured: &Configured,
-    has_modules: bool,
-) -> Result<KernelFiles, MakeError> {
-    let build = runner.folders.build.clone();
-    let release = release(&build)?;
-    let boot_image = match runner.target {
-        Target::Um => None,
-        Target::X86_64 => Some(inside::read(
-            &build,
-            "arch/x86/boot/bzImage",
-            KERNEL_BYTES_MAX,
-        )?),
+/// The folders in which make has worked, wherever they are. Nothing in them is trusted.
+pub(super) trait Results {
+    /// A regular file of the build folder.
+    fn read(&self, name: &str, limit_bytes: u64) -> Result<Vec<u8>, MakeError>;
+    /// A folder of the folder for modules.
+    fn installed(&self, name: &str) -> Result<Tree, MakeError>;
+}
+
+impl Results for Runner<'_> {
+    fn read(&self, name: &str, limit_bytes: u64) -> Result<Vec<u8>, MakeError> {
+        Ok(inside::read(&self.folders.build, name, limit_bytes)?)
+    }
+
+    fn installed(&self, name: &str) -> Result<Tree, MakeError> {
+        let descriptor = inside::folder(&self.folders.install, name)?;
+        read_folder(descriptor)
+    }
+}
+
+/// A folder as a tree.
+pub(super) fn read_folder(folder: OwnedFd) -> Result<Tree, MakeError> {
+    let options = folder::Options {
+        cross_mounts: false,
+        xattrs: false,
+        check: Arc::new(|| Ok(())),
     };
-    let vmlinux = stripped(runner, &build)?;
+    let found = folder::read(folder, &options).map_err(|error| MakeError::Result {
+        problem: error.to_string(),
+    })?;
+    Ok(found.tree)
+}
+
+/// Reads what was made.
+pub(super) fn gather(
+    results: &dyn Results,
+    target: Target,
+    configured: &Configured,
+    epoch_seconds: i64,
+) -> Result<KernelFiles, MakeError> {
+    let release = release(&results.read("include/config/kernel.release", 4096)?)?;
+    let boot_image = match target {
+        Target::Um => None,
+        Target::X86_64 => Some(results.read("arch/x86/boot/bzImage", KERNEL_BYTES_MAX)?),
+    };
+    let vmlinux = results.read(STRIPPED_NAME, KERNEL_BYTES_MAX)?;
     let is_dynamic = elf::is_dynamic(&vmlinux).map_err(|problem| MakeError::Result {
         problem: format!("the kernel {problem}"),
     })?;
-    if is_dynamic && runner.target == Target::Um {
+    if is_dynamic && target == Target::Um {
         return Err(MakeError::Result {
             problem: "the kernel was not linked statically".to_owned(),
         });
     }
-    let modules = match has_modules {
-        true => Some(install_modules(runner, &release)?),
+    let modules = match has_modules(configured) {
+        true => {
+            let mut tree = results.installed(&format!("lib/modules/{release}"))?;
+            modules::depmod(&mut tree)?;
+            Some(plain(tree, Timestamp::from_seconds(epoch_seconds))?)
+        }
         false => None,
     };
     Ok(KernelFiles {
-        target: runner.target,
+        target,
         release,
         vmlinux,
         boot_image,
@@ -99,9 +163,8 @@ fn gather(
     })
 }
 
-fn release(build: &Path) -> Result<String, MakeError> {
-    let bytes = inside::read(build, "include/config/kernel.release", 4096)?;
-    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+fn release(bytes: &[u8]) -> Result<String, MakeError> {
+    let text = String::from_utf8_lossy(bytes).trim().to_owned();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-+._~".contains(&byte);
     let is_name = !text.is_empty() && text != "." && text != "..";
     if !is_name || text.len() > RELEASE_BYTES_MAX || !text.bytes().all(plain) {
@@ -111,39 +174,6 @@ fn release(build: &Path) -> Result<String, MakeError> {
         });
     }
     Ok(text)
-}
-
-/// The kernel without what only a debugger reads. A kernel that runs as a program needs no symbols
-/// at all; those of the other are what tools that load it look for.
-fn stripped(runner: &mut Runner<'_>, build: &Path) -> Result<Vec<u8>, MakeError> {
-    let how = match runner.target {
-        Target::Um => "--strip-all",
-        Target::X86_64 => "--strip-debug",
-    };
-    let (from, to) = (build.join("vmlinux"), build.join(STRIPPED_NAME));
-    let arguments: [&OsStr; 4] = [how.as_ref(), "-o".as_ref(), to.as_ref(), from.as_ref()];
-    runner.run("stripping the kernel", "strip", &arguments)?;
-    Ok(inside::read(build, STRIPPED_NAME, KERNEL_BYTES_MAX)?)
-}
-
-/// Installs the modules and reads them back as a tree, with depmod's files. Nothing of the
-/// folder's owners, modes and times is in it.
-fn install_modules(runner: &mut Runner<'_>, release: &str) -> Result<Tree, MakeError> {
-    let goal = [OsStr::new("modules_install")];
-    runner.make("installing the kernel's modules", &goal, &mut |_| {})?;
-    let path = format!("lib/modules/{release}");
-    let descriptor = inside::folder(&runner.folders.install, &path)?;
-    let options = folder::Options {
-        cross_mounts: false,
-        xattrs: false,
-        check: Arc::new(|| Ok(())),
-    };
-    let found = folder::read(descriptor, &options).map_err(|error| MakeError::Result {
-        problem: format!("the installed modules: {error}"),
-    })?;
-    let mut tree = found.tree;
-    modules::depmod(&mut tree)?;
-    plain(tree, Timestamp::from_seconds(runner.epoch_seconds))
 }
 
 /// Files and folders, and nothing else: the links to source and build folder lead nowhere in a
@@ -184,43 +214,41 @@ fn plain(mut tree: Tree, time: Timestamp) -> Result<Tree, MakeError> {
 
 /// Counts the objects that are made. How many there will be only an earlier build of the same
 /// configuration knows; where there was none, the count stands alone.
-struct Progress<'a> {
-    observer: &'a dyn Observer,
+pub(super) struct Progress {
     started: Instant,
-    done: u64,
+    done: AtomicU64,
 }
 
-impl<'a> Progress<'a> {
-    fn start(observer: &'a dyn Observer, total: Option<u64>) -> Self {
+impl Progress {
+    pub(super) fn start(observer: &dyn Observer, total: Option<u64>) -> Self {
         observer.event(&Event::TaskStarted {
             task: TASK,
             total,
             unit: Unit::Items,
         });
         Self {
-            observer,
             started: Instant::now(),
-            done: 0,
+            done: AtomicU64::new(0),
         }
     }
 
-    fn line(&mut self, line: &str) {
+    pub(super) fn line(&self, observer: &dyn Observer, line: &str) {
         let is_object = log::progress(line)
             .is_some_and(|(word, path)| OBJECT_WORDS.contains(&word) && path.ends_with(".o"));
         if is_object {
-            self.done = self.done.saturating_add(1);
-            self.observer.event(&Event::TaskProgress {
+            let before = self.done.fetch_add(1, Ordering::Relaxed);
+            observer.event(&Event::TaskProgress {
                 task: TASK,
-                done: self.done,
+                done: before.saturating_add(1),
             });
         }
     }
 
-    fn finish(self) -> u64 {
-        self.observer.event(&Event::TaskFinished {
+    pub(super) fn finish(&self, observer: &dyn Observer) -> u64 {
+        observer.event(&Event::TaskFinished {
             task: TASK,
             elapsed: self.started.elapsed(),
         });
-        self.done
+        self.done.load(Ordering::Relaxed)
     }
 }

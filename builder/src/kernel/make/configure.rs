@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use super::compile::Results;
 use super::runner::Runner;
 use super::{Configured, Dropped, MakeError, inside};
 use crate::kernel::Target;
@@ -13,7 +14,7 @@ use crate::kernel::config::{DotConfig, Merged, Wanted};
 use crate::kernel::kconfig::Kconfig;
 
 /// What the merged lines are called, beside the result.
-const WANTED_NAME: &str = "coop-wanted.config";
+pub(super) const WANTED_NAME: &str = "coop-wanted.config";
 /// The result, as the kernel's makefiles call it.
 const CONFIG_NAME: &str = ".config";
 /// The result of savedefconfig.
@@ -37,7 +38,8 @@ pub(super) fn configure(
     let mut ignore = |_: &str| {};
     if defconfig {
         runner.make(doing, &["defconfig".as_ref()], &mut ignore)?;
-        let mut text = read(&build, CONFIG_NAME)?;
+        let bytes = runner.read(CONFIG_NAME, CONFIG_BYTES_MAX)?;
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
         text.push_str(&merged.text());
         inside::replace(&build, CONFIG_NAME, &text)?;
     } else {
@@ -46,18 +48,17 @@ pub(super) fn configure(
         let arguments = [all.as_os_str(), "allnoconfig".as_ref()];
         runner.make(doing, &arguments, &mut ignore)?;
     }
-    let settled = settled(runner)?;
-    let found = DotConfig::parse(&settled.config);
-    Ok(Configured {
-        dropped: dropped(
-            &merged.wanted,
-            &found,
-            &runner.folders.source,
-            runner.target,
-        ),
-        conflicts: merged.conflicts.clone(),
-        ..settled
-    })
+    settle(runner)?;
+    finish(runner, merged, &runner.folders.source, runner.target)
+}
+
+/// Has the kernel settle the .config in the build folder.
+fn settle(runner: &mut Runner<'_>) -> Result<(), MakeError> {
+    for goal in ["olddefconfig", "savedefconfig"] {
+        let doing = "the kernel's configuration";
+        runner.make(doing, &[OsStr::new(goal)], &mut |_| {})?;
+    }
+    Ok(())
 }
 
 /// Has the kernel settle the .config in the build folder, and reads it.
@@ -65,23 +66,31 @@ pub(super) fn configure(
 /// # Errors
 /// make fails, or the files cannot be read.
 pub(super) fn settled(runner: &mut Runner<'_>) -> Result<Configured, MakeError> {
-    for goal in ["olddefconfig", "savedefconfig"] {
-        let doing = "the kernel's configuration";
-        runner.make(doing, &[OsStr::new(goal)], &mut |_| {})?;
-    }
-    let build = &runner.folders.build;
-    Ok(Configured {
-        version: String::new(),
-        config: read(build, CONFIG_NAME)?,
-        minimal: read(build, MINIMAL_NAME)?,
-        dropped: Vec::new(),
-        conflicts: Vec::new(),
-    })
+    settle(runner)?;
+    let (source, target) = (runner.folders.source.clone(), runner.target);
+    finish(runner, &Merged::default(), &source, target)
 }
 
-fn read(build: &Path, name: &str) -> Result<String, MakeError> {
-    let bytes = inside::read(build, name, CONFIG_BYTES_MAX)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// Reads what conf made, wherever that was, and compares it with what is wanted.
+pub(super) fn finish(
+    results: &dyn Results,
+    merged: &Merged,
+    source: &Path,
+    target: Target,
+) -> Result<Configured, MakeError> {
+    let read = |name: &str| -> Result<String, MakeError> {
+        let bytes = results.read(name, CONFIG_BYTES_MAX)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read(CONFIG_NAME)?;
+    let found = DotConfig::parse(&text);
+    Ok(Configured {
+        dropped: dropped(&merged.wanted, &found, source, target),
+        version: String::new(),
+        config: text,
+        minimal: read(MINIMAL_NAME)?,
+        conflicts: merged.conflicts.clone(),
+    })
 }
 
 /// Whether a configuration says what is wanted. What it does not name is `n`, and an empty text.

@@ -10,7 +10,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 
 use super::runner::Runner;
-use super::{Configured, Found, Job, MakeError, MakeRequest, Programs, configure, tools};
+use super::{
+    Configured, Found, Job, MakeError, MakeRequest, Place as Toolbox, Programs, Work, configure,
+    tools,
+};
 use crate::kernel::config::{Condition, DotConfig, Merged, Place, Version, Wanted, merge};
 use crate::kernel::kconfig::Kconfig;
 use crate::kernel::settings::{Difference, differences};
@@ -48,13 +51,18 @@ pub fn menu(
         Found::Job(job) => job,
         Found::Kernel(..) => return missing(request),
     };
-    if !tools::has_header(HEADER, &job.programs)? {
+    let Toolbox::Host { programs, .. } = &job.place else {
+        return Err(MakeError::MenuInGuest);
+    };
+    if !tools::has_header(HEADER, programs)? {
         return Err(MakeError::Menu(HEADER));
     }
-    let mut log = job.lock()?;
-    log.start()?;
+    let log = job.lock()?;
     let temporary = job.room()?;
-    let (before, mut runner) = job.prepared(temporary.path(), log)?;
+    let (before, prepared) = job.prepared(temporary.path(), log)?;
+    let Work::Host(mut runner) = prepared.work else {
+        return Err(MakeError::MenuInGuest);
+    };
     let variables = [(OsString::from("TERM"), term.to_owned())];
     runner.make_on_terminal("the kernel's menu", GOAL, variables, terminal)?;
     let after = configure::settled(&mut runner)?;

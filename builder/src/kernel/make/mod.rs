@@ -12,6 +12,7 @@
 //! | `runner`, `log` | make, its environment, and what it says |
 //! | `configure` | from what is wanted to a .config, and the proof that it is that |
 //! | `compile`, `inside` | from a .config to files, of which nothing is trusted |
+//! | `guest` | the same in a guest that has the compiler |
 //! | `stored` | kernels in the store |
 //!
 //! # What the walls hold, and what not
@@ -29,6 +30,7 @@
 mod compile;
 mod compiler;
 mod configure;
+mod guest;
 mod inside;
 mod key;
 mod log;
@@ -42,12 +44,13 @@ mod tools;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use coop_image::tree::{Timestamp, TreeError};
 use coop_runtime::event::{Event, Observer, Unit};
 use coop_runtime::tool::ToolError;
-use coop_runtime::{LandlockState, landlock_state};
+use coop_runtime::{Host, LandlockState, landlock_state};
 use serde::{Deserialize, Serialize};
 
 pub use menu::{MenuChanges, menu};
@@ -58,13 +61,15 @@ pub use tools::{MissingTool, missing};
 use super::config::{Conflict, DotConfig, Merged, Version, Wanted, merge};
 use super::modules::DepmodError;
 use super::source::{self, Extent, ResolvedSource, SourceError};
-use super::{FetchedKernel, Target};
+use super::{FetchedKernel, KernelError, KernelSourceError, Target};
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
+use crate::guest::GuestError;
 use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
-use crate::source::Archive;
+use crate::source::{Archive, DebianSourceError};
 use crate::store::{Store, StoreError};
 use compiler::Compiler;
+use guest::{GuestBuild, Toolchain};
 use key::BaseKey;
 use log::Log;
 use runner::{Folders, Runner, WAIT_INTERVAL};
@@ -96,8 +101,10 @@ pub struct MakeRequest<'a> {
     /// Where the host's programs are looked for, first folder first. Folders that do not belong
     /// to the host's system are passed over.
     pub programs: &'a [PathBuf],
+    /// What the host offers to the guests that build.
+    pub host: &'a Host,
     /// Who watches.
-    pub observer: &'a dyn Observer,
+    pub observer: &'a Arc<dyn Observer>,
 }
 
 /// A wanted symbol that the kernel's configuration did not take.
@@ -204,6 +211,12 @@ pub enum MakeError {
          libncurses-dev)"
     )]
     Menu(&'static str),
+    /// The menu is for the host's terminal.
+    #[error(
+        "the kernel's menu is not there for a kernel with in: guest; leave that out of \
+         kernel.source while you use the menu"
+    )]
+    MenuInGuest,
     /// The configuration is not what was wanted.
     #[error("kernel {version} cannot have all of kernel.config:{}", dropped_text(.dropped))]
     Dropped {
@@ -255,9 +268,18 @@ pub enum MakeError {
     /// Whoever watches called the work off.
     #[error("the kernel's build was called off")]
     Cancelled,
-    /// This version of coop cannot.
-    #[error("kernel.source.in: guest is not supported yet; in: host is")]
-    Guest,
+    /// The guest's compiler.
+    #[error("the compiler for the guest: {0}")]
+    Toolchain(#[from] DebianSourceError),
+    /// The kernel that the guest boots.
+    #[error("the kernel of the guest that compiles: {0}")]
+    GuestKernel(#[from] KernelSourceError),
+    /// The modules of that kernel.
+    #[error("the kernel of the guest that compiles: {0}")]
+    GuestModules(#[from] KernelError),
+    /// The guest did not do its work.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
 }
 
 fn dropped_text(dropped: &[Dropped]) -> String {
@@ -335,12 +357,29 @@ enum Found<'a> {
     Kernel(Box<FetchedKernel>),
 }
 
+/// Where the work is done, with what.
+enum Place {
+    Host {
+        programs: Programs,
+        compiler: Compiler,
+    },
+    Guest(Toolchain),
+}
+
+impl Place {
+    fn compiler(&self) -> &Compiler {
+        match self {
+            Self::Host { compiler, .. } => compiler,
+            Self::Guest(toolchain) => &toolchain.compiler,
+        }
+    }
+}
+
 /// A request with everything that its key is made of.
 struct Job<'a> {
     request: &'a MakeRequest<'a>,
     source: ResolvedSource,
-    programs: Programs,
-    compiler: Compiler,
+    place: Place,
     base: BaseKey,
     key: Digest,
 }
@@ -354,32 +393,34 @@ impl<'a> Job<'a> {
             observer,
             ..
         } = *request;
-        if wanted_source.place == BuildPlace::Guest {
-            return Err(MakeError::Guest);
-        }
         let target = wanted_source.target;
-        let source = source::resolve(wanted_source, fetcher, archive, observer)?;
+        let source = source::resolve(wanted_source, fetcher, archive, &**observer)?;
         let base = BaseKey::new(
             &source.identity(),
             request.wanted,
             target,
             request.defconfig,
         );
-        let programs = Programs::of_system(request.programs);
-        let missing = tools::missing(target, &programs)?;
-        if !missing.is_empty() {
-            return match latest(request, base)? {
-                Some(kernel) => Ok(Found::Kernel(Box::new(kernel))),
-                None => Err(MakeError::Missing(missing)),
-            };
-        }
-        let compiler = Compiler::of_host(target, &programs)?;
+        let place = match wanted_source.place {
+            BuildPlace::Guest => Place::Guest(Toolchain::resolve(request)?),
+            BuildPlace::Host => {
+                let programs = Programs::of_system(request.programs);
+                let missing = tools::missing(target, &programs)?;
+                if !missing.is_empty() {
+                    return match latest(request, base)? {
+                        Some(kernel) => Ok(Found::Kernel(Box::new(kernel))),
+                        None => Err(MakeError::Missing(missing)),
+                    };
+                }
+                let compiler = Compiler::of_host(target, &programs)?;
+                Place::Host { programs, compiler }
+            }
+        };
         Ok(Found::Job(Box::new(Self {
-            key: base.with(&compiler),
+            key: base.with(place.compiler()),
             request,
             source,
-            programs,
-            compiler,
+            place,
             base,
         })))
     }
@@ -424,39 +465,46 @@ impl<'a> Job<'a> {
         if let Some(known) = self.known_configured()? {
             return Ok(known);
         }
-        let mut log = self.lock()?;
-        log.start()?;
+        let log = self.lock()?;
         let temporary = self.room()?;
         let (configured, _) = self.prepared(temporary.path(), log)?;
         Ok(configured)
     }
 
     /// Makes the kernel and puts it into the store.
-    fn make(&self, mut log: Log) -> Result<(), MakeError> {
-        log.start()?;
+    fn make(&self, log: Log) -> Result<(), MakeError> {
         let temporary = self.room()?;
-        let (configured, mut runner) = self.prepared(temporary.path(), log)?;
-        let missing = tools::missing_for(&DotConfig::parse(&configured.config), &self.programs)?;
-        if !missing.is_empty() {
-            return Err(MakeError::Missing(missing));
+        let (configured, prepared) = self.prepared(temporary.path(), log)?;
+        if let Place::Host { programs, .. } = &self.place {
+            let config = DotConfig::parse(&configured.config);
+            let missing = tools::missing_for(&config, programs)?;
+            if !missing.is_empty() {
+                return Err(MakeError::Missing(missing));
+            }
         }
-        self.judge(&configured.version, &configured.dropped)?;
+        judge(self.request, &configured.version, &configured.dropped)?;
         configure::check_target(self.request.source.target, &configured.config)?;
+        let store = self.store();
         let objects_key = Digest::of(configured.config.as_bytes()).to_string();
-        let known = self.store().note(OBJECTS_NOTE, &objects_key)?;
+        let known = store.note(OBJECTS_NOTE, &objects_key)?;
         let objects = known.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
-        let compiled = compile::compile(&mut runner, &configured, processors(), objects)?;
+        let compiled = match prepared.work {
+            Work::Host(mut runner) => {
+                compile::compile(&mut runner, &configured, processors(), objects)?
+            }
+            Work::Guest(build) => build.compile(&configured, objects)?,
+        };
         let mut resolved = self.source.pins();
-        resolved.extend(self.compiler.lines.iter().cloned());
+        resolved.extend(self.place.compiler().lines.iter().cloned());
         let about = About {
             target: self.request.source.target.name().to_owned(),
             release: compiled.files.release.clone(),
             resolved,
             dropped: configured.dropped.iter().map(about).collect(),
         };
-        let time = Timestamp::from_seconds(runner.epoch_seconds);
-        stored::publish(self.store(), self.key, &compiled.files, &about, time)?;
-        let (store, key) = (self.store(), self.key.to_string());
+        let time = Timestamp::from_seconds(prepared.epoch_seconds);
+        stored::publish(store, self.key, &compiled.files, &about, time)?;
+        let key = self.key.to_string();
         store.put_note(LATEST_NOTE, &self.base.to_string(), key.as_bytes())?;
         let objects = compiled.objects.to_string();
         store.put_note(OBJECTS_NOTE, &objects_key, objects.as_bytes())?;
@@ -485,43 +533,61 @@ impl<'a> Job<'a> {
     }
 
     /// Unpacks and configures.
-    fn prepared(
-        &'a self,
+    fn prepared<'j>(
+        &'j self,
         temporary: &Path,
-        log: Log,
-    ) -> Result<(Configured, Runner<'a>), MakeError> {
-        self.check_walls()?;
-        let MakeRequest {
-            fetcher, observer, ..
-        } = *self.request;
+        mut log: Log,
+    ) -> Result<(Configured, Prepared<'j>), MakeError> {
+        log.start()?;
+        let request = self.request;
+        let observer = &**request.observer;
+        if matches!(self.place, Place::Host { .. }) {
+            self.check_walls()?;
+        }
         let into = temporary.join("source");
         fs_err::create_dir(&into)?;
         let tree = self
             .source
-            .prepare(fetcher, observer, &into, Extent::Build)?;
+            .prepare(request.fetcher, observer, &into, Extent::Build)?;
         let version = Version {
             major: tree.version.major,
             minor: tree.version.minor,
         };
-        let target = self.request.source.target;
-        let merged = merge(self.request.wanted, target, version);
-        let mut runner = Runner {
-            programs: &self.programs,
-            folders: Folders::new(&tree.root, temporary)?,
-            target,
-            epoch_seconds: tree.epoch_seconds,
-            observer,
-            log,
+        let target = request.source.target;
+        let merged = merge(request.wanted, target, version);
+        let (version, epoch_seconds) = (tree.version.to_string(), tree.epoch_seconds);
+        let mut work = match &self.place {
+            Place::Host { programs, .. } => Work::Host(Box::new(Runner {
+                programs,
+                folders: Folders::new(&tree.root, temporary)?,
+                target,
+                epoch_seconds,
+                observer,
+                log,
+            })),
+            Place::Guest(toolchain) => {
+                let build = || GuestBuild::new(request, toolchain, self.key, tree, temporary, log);
+                Work::Guest(Box::new(task(
+                    observer,
+                    "prepare the compiler's guest",
+                    build,
+                )?))
+            }
         };
-        let mut configured = task(observer, "configure the kernel", || {
-            configure::configure(&mut runner, &merged, self.request.defconfig)
+        let mut configured = task(observer, "configure the kernel", || match &mut work {
+            Work::Host(runner) => configure::configure(runner, &merged, request.defconfig),
+            Work::Guest(build) => build.configure(&merged),
         })?;
-        configured.version = tree.version.to_string();
+        configured.version = version;
         let note = ConfigNote::new(&configured);
         let text = serde_json::to_vec(&note).map_err(io::Error::from)?;
         let name = self.key.to_string();
         self.store().put_note(CONFIG_NOTE, &name, &text)?;
-        Ok((configured, runner))
+        let prepared = Prepared {
+            work,
+            epoch_seconds,
+        };
+        Ok((configured, prepared))
     }
 
     fn check_walls(&self) -> Result<(), MakeError> {
@@ -539,10 +605,17 @@ impl<'a> Job<'a> {
         });
         Ok(())
     }
+}
 
-    fn judge(&self, version: &str, dropped: &[Dropped]) -> Result<(), MakeError> {
-        judge(self.request, version, dropped)
-    }
+/// A configured source, ready to be compiled.
+struct Prepared<'j> {
+    work: Work<'j>,
+    epoch_seconds: i64,
+}
+
+enum Work<'j> {
+    Host(Box<Runner<'j>>),
+    Guest(Box<GuestBuild<'j>>),
 }
 
 /// What is dropped is an error, unless it is allowed: then it is a warning.

@@ -100,7 +100,8 @@ struct Bench {
     defconfig: bool,
     allow_dropped: bool,
     programs: Vec<PathBuf>,
-    heard: Heard,
+    heard: Arc<Heard>,
+    host: Host,
 }
 
 impl Bench {
@@ -145,7 +146,13 @@ impl Bench {
             defconfig: false,
             allow_dropped: false,
             programs: vec!["/usr/bin".into(), "/bin".into()],
-            heard: Heard::default(),
+            heard: Arc::default(),
+            host: Host {
+                memory: Vec::new(),
+                scratch: home.path().to_owned(),
+                instances: home.path().to_owned(),
+                resolvers: Vec::new(),
+            },
             home,
         }
     }
@@ -161,6 +168,7 @@ impl Bench {
             architecture: "amd64",
             now_seconds: 0,
         };
+        let observer: Arc<dyn Observer> = Arc::<Heard>::clone(&self.heard);
         work(&MakeRequest {
             source: &self.source,
             wanted: &self.wanted,
@@ -169,7 +177,8 @@ impl Bench {
             fetcher: &self.fetcher,
             archive: &archive,
             programs: &self.programs,
-            observer: &self.heard,
+            host: &self.host,
+            observer: &observer,
         })
     }
 
@@ -418,7 +427,10 @@ fn a_build_that_is_called_off_leaves_nothing() {
     }
     let number = format!("{}.75", 100_000 + std::process::id());
     let mut bench = Bench::evil(&format!("(sleep {number} &) ; sleep {number}"));
-    bench.heard.cancel_at = Some("compile the kernel: 1");
+    bench.heard = Arc::new(Heard {
+        cancel_at: Some("compile the kernel: 1"),
+        ..Heard::default()
+    });
     assert!(matches!(bench.error(), MakeError::Cancelled));
     assert_eq!(bench.left(), 0);
     let runs = fs::read_dir("/proc").unwrap().flatten().any(|entry| {

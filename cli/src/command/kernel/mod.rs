@@ -10,12 +10,14 @@ use coop_builder::kernel::make::MakeError;
 use coop_builder::kernel::{KernelRequest, ObtainError};
 use coop_builder::recipe::Recipe;
 use coop_builder::source::Archive;
+use coop_runtime::Host;
 
 use super::Ended;
 use super::means::Means;
 use crate::arguments::{KernelCommand, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::host;
 use crate::render::Output;
 
 /// Runs one of the verbs below `kernel`.
@@ -43,6 +45,7 @@ struct Asked<'a> {
     archive: Archive<'a>,
     environment: &'a Environment,
     allow_dropped: bool,
+    host: Host,
 }
 
 impl<'a> Asked<'a> {
@@ -58,6 +61,7 @@ impl<'a> Asked<'a> {
             archive: means.archive(recipe),
             environment,
             allow_dropped: options.allow_dropped,
+            host: host::host(environment),
         }
     }
 
@@ -69,7 +73,8 @@ impl<'a> Asked<'a> {
             archive: &self.archive,
             programs: &self.environment.programs,
             allow_dropped: self.allow_dropped,
-            observer: &*self.means.observer,
+            host: &self.host,
+            observer: &self.means.observer,
         }
     }
 
