@@ -128,17 +128,16 @@ impl<'a> Explainer<'a> {
         let names = defined
             .filter(|symbol| !symbol.entries.is_empty())
             .map(|symbol| &*symbol.name);
+        let elsewhere = self.kconfig.elsewhere.get(name).cloned();
+        let elsewhere = elsewhere.unwrap_or_default();
+        // A name that another architecture has is no slip of the pen.
+        let nearest = match elsewhere.is_empty() {
+            true => nearest(name, names),
+            false => Vec::new(),
+        };
         Reason::Missing {
-            nearest: nearest(name, names)
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-            elsewhere: self
-                .kconfig
-                .elsewhere
-                .get(name)
-                .cloned()
-                .unwrap_or_default(),
+            nearest: nearest.into_iter().map(str::to_owned).collect(),
+            elsewhere,
         }
     }
 
@@ -460,7 +459,20 @@ impl<'a> Explainer<'a> {
                 break;
             }
         }
+        if !plan.is_dead() {
+            sentences.extend(self.contrary(plan));
+        }
         sentences
+    }
+
+    /// Who asks for the opposite of what a plan sets.
+    fn contrary(&self, plan: &Plan) -> Vec<String> {
+        let asked = plan.sets.iter().filter_map(|(symbol, value)| {
+            let (asked, place) = self.wishes.get(symbol)?;
+            let is_contrary = (*asked == "n") != (value == "n");
+            is_contrary.then(|| format!("{place} asks for {}={asked}", self.name(*symbol)))
+        });
+        asked.collect()
     }
 
     fn sentence(&self, step: &Step) -> String {

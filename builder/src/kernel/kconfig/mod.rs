@@ -190,11 +190,16 @@ impl Kconfig {
     }
 }
 
-/// Looks for definitions in the first files of every architecture. It is for a hint, so that what
+/// Looks for definitions in the upper files of every architecture. It is for a hint, so that what
 /// cannot be read is passed over.
 fn elsewhere(files: &mut Files, model: &Model) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for path in files.matching("arch/*/Kconfig*").unwrap_or_default() {
+    let patterns = ["arch/*/Kconfig*", "arch/*/*/Kconfig"];
+    let paths = patterns.map(|pattern| files.matching(pattern).unwrap_or_default());
+    let mut paths = paths.concat();
+    // Those that coop has a target for are said first.
+    paths.sort_by_key(|path| !(path.starts_with("arch/um/") || path.starts_with("arch/x86/")));
+    for path in paths {
         let Ok(Some(text)) = files.text(&path) else {
             continue;
         };

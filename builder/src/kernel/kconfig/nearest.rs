@@ -5,7 +5,7 @@ const NEAREST_MAX: usize = 3;
 /// Longer names are not compared; the kernel's longest has 60 bytes.
 const NAME_BYTES_MAX: usize = 128;
 /// Below this, two names have nothing to do with one another.
-const SCORE_MIN: f64 = 0.6;
+const SCORE_MIN: f64 = 0.65;
 
 /// The names that are most alike, the best first.
 pub(super) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
@@ -36,11 +36,11 @@ fn score(name: &str, words: &[&str], other: &str) -> f64 {
     let ratio = length(shorter) / length(longer);
     let shared = shared_words(words, other);
     // Nothing in common and of another length: not worth a closer look.
-    if shared == 0.0 && ratio < SCORE_MIN {
+    if shared == 0.0 && ratio < SCORE_MIN && !begins_word(longer, shorter) {
         return 0.0;
     }
     let letters = strsim::normalized_damerau_levenshtein(name, other);
-    let contained = if shorter.len() >= 4 && longer.contains(shorter) {
+    let contained = if shorter.len() >= 4 && begins_word(longer, shorter) {
         0.5 + ratio / 2.0
     } else {
         0.0
@@ -49,6 +49,12 @@ fn score(name: &str, words: &[&str], other: &str) -> f64 {
         .max(contained)
         .max(0.6 * shared + 0.4 * letters)
         .min(1.0)
+}
+
+/// Whether the longer name has the shorter one from the beginning of a word on.
+fn begins_word(longer: &str, shorter: &str) -> bool {
+    let mut found = longer.match_indices(shorter);
+    found.any(|(at, _)| at == 0 || longer.as_bytes().get(at - 1) == Some(&b'_'))
 }
 
 /// The share of words that both have, in whatever order.
@@ -93,5 +99,7 @@ mod tests {
         assert_eq!(best("CRYPTO_SHA256_SSSE3"), Some("CRYPTO_SHA256"));
         assert_eq!(best("virtio_net"), Some("VIRTIO_NET"));
         assert_eq!(best("MOSIX"), None);
+        assert_eq!(best("UFS"), None);
+        assert_eq!(best("MPFS"), None);
     }
 }

@@ -100,6 +100,13 @@ fn dependencies_are_followed_to_what_can_be_set() {
     );
     says(
         &tree(),
+        "CONFIG_SMP=y",
+        "CONFIG_UP=y\nCONFIG_SMP=y",
+        "UP depends on !SMP, which does not hold (Kconfig:55); ./site.config:2 asks for SMP=y; \
+         ask for CONFIG_SMP=n",
+    );
+    says(
+        &tree(),
         "",
         "CONFIG_EITHER=y",
         "EITHER depends on NONE || (SMP && EXPERT) || NET, which does not hold (Kconfig:60); \
