@@ -89,4 +89,22 @@ mod tests {
         );
         assert!(!default_wanted().unwrap().is_empty());
     }
+
+    #[test]
+    fn only_smp_and_virtual_time_disagree() {
+        use crate::kernel::Target;
+        use crate::kernel::config::{Version, merge};
+
+        for (target, version) in [(Target::Um, "7.2"), (Target::X86_64, "6.12")] {
+            let version = Version::parse(version).unwrap();
+            for (without, conflicts) in [("smp", 0), ("virtual-time", 0), ("", 1)] {
+                let mut wanted = Vec::new();
+                for name in fragment_names().filter(|name| *name != without) {
+                    wanted.extend(parse(fragment(name).unwrap(), name).unwrap());
+                }
+                let merged = merge(&wanted, target, version);
+                assert_eq!(merged.conflicts.len(), conflicts, "{:?}", merged.conflicts);
+            }
+        }
+    }
 }
