@@ -13,6 +13,15 @@ const LEFT_OUT: [&[u8]; 2] = [b"Documentation/", b"tools/testing/"];
 /// `lib/test_bitmap.c` and others include headers that lie right in it.
 const SELFTESTS: &[u8] = b"tools/testing/selftests/";
 const ARCH: &[u8] = b"arch/";
+/// What the names of files begin with that Kconfig and make read.
+const DESCRIPTIONS: [&[u8]; 3] = [b"Kconfig", b"Makefile", b"Kbuild"];
+/// Folders of which configuration reads other files.
+const CONFIGURATION: [&[u8]; 4] = [
+    b"scripts/",
+    b"kernel/configs/",
+    b"arch/um/configs/",
+    b"arch/x86/configs/",
+];
 
 /// Which files of a source are unpacked.
 #[derive(Clone, Debug)]
@@ -24,22 +33,21 @@ pub(super) enum Filter {
         /// What patches touch.
         touched: BTreeSet<Vec<u8>>,
     },
+    /// What configuration needs, and these paths.
+    Configuration {
+        /// What patches touch.
+        touched: BTreeSet<Vec<u8>>,
+    },
 }
 
 impl Filter {
-    /// What a build needs, and these paths.
-    pub(super) fn needless(touched: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self::Needless {
-            touched: touched.into_iter().collect(),
-        }
-    }
-
     /// Whether the file or link at this path, relative to the tree's top, is unpacked.
     pub(super) fn wants(&self, path: &[u8]) -> bool {
-        let Self::Needless { touched } = self else {
-            return true;
-        };
-        is_needed(path) || touched.contains(path)
+        match self {
+            Self::Nothing => true,
+            Self::Needless { touched } => is_needed(path) || touched.contains(path),
+            Self::Configuration { touched } => is_configuration(path) || touched.contains(path),
+        }
     }
 
     /// Whether a folder is made though nothing in it may be unpacked.
@@ -48,12 +56,20 @@ impl Filter {
     }
 }
 
-fn is_needed(path: &[u8]) -> bool {
+/// Kconfig's own files and make's.
+fn is_description(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-    if ["Kconfig", "Makefile", "Kbuild"]
-        .iter()
-        .any(|known| name.starts_with(known.as_bytes()))
-    {
+    DESCRIPTIONS.iter().any(|known| name.starts_with(known))
+}
+
+/// What allnoconfig, defconfig, olddefconfig and menuconfig read: on Linux 7.2 all the rest of
+/// their 1,750 files lies in `scripts`.
+fn is_configuration(path: &[u8]) -> bool {
+    CONFIGURATION.iter().any(|folder| path.starts_with(folder)) || is_description(path)
+}
+
+fn is_needed(path: &[u8]) -> bool {
+    if is_description(path) {
         return true;
     }
     if let Some(rest) = path.strip_prefix(ARCH) {
@@ -98,6 +114,18 @@ mod tests {
         ] {
             assert!(!filter.wants(left.as_bytes()), "{left}");
             assert!(Filter::Nothing.wants(left.as_bytes()), "{left}");
+        }
+        let touched = BTreeSet::from([b"fs/a.c".to_vec()]);
+        let filter = Filter::Configuration { touched };
+        for (path, expected) in [
+            ("fs/a.c", true),
+            ("fs/Kconfig", true),
+            ("scripts/kconfig/conf.c", true),
+            ("arch/um/configs/x86_64_defconfig", true),
+            ("fs/b.c", false),
+            ("arch/um/kernel/irq.c", false),
+        ] {
+            assert_eq!(filter.wants(path.as_bytes()), expected, "{path}");
         }
     }
 }

@@ -58,6 +58,11 @@ impl Folder {
         Ok(true)
     }
 
+    /// Another descriptor of it.
+    pub(super) fn reopened(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
     /// The folder of this name in it.
     pub(super) fn enter(&self, name: &[u8]) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -8,6 +8,7 @@
 //! | `unpack` | the stream into a folder, with rules that no archive gets around |
 //! | `folder` | a folder below which no link is followed |
 //! | `filter` | what no build of ours reads |
+//! | `kept` | what configuration reads, kept in the store |
 //! | `patch` | patches: read, checked, applied |
 //! | `version` | which kernel it is |
 //!
@@ -16,6 +17,7 @@
 
 mod filter;
 mod folder;
+mod kept;
 mod origin;
 mod packed;
 mod patch;
@@ -165,6 +167,9 @@ pub enum SourceError {
 pub enum Extent {
     /// What a build of our targets needs: no documentation, other architectures, or self-tests.
     Build,
+    /// What configuration of our targets reads: Kconfig, makefiles, and scripts. It is kept in the
+    /// store, so that only the first time takes long.
+    Configuration,
     /// All of it.
     Whole,
 }

@@ -12,9 +12,10 @@ use fs_err as fs;
 
 use super::filter::Filter;
 use super::folder::{Folder, Found};
+use super::kept;
 use super::packed::{self, Count};
 use super::patch::{self, Patch};
-use super::unpack::{Unpacking, unpack};
+use super::unpack::{Unpacked, Unpacking, unpack};
 use super::{Extent, KernelVersion, PatchError, SourceError, SourceTree};
 use crate::debian::resolve::ResolveError;
 use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
@@ -259,41 +260,99 @@ impl ResolvedSource {
     ) -> Result<SourceTree, SourceError> {
         let root = std::path::absolute(into)?;
         let folder = self.open_folder(&root)?;
-        let touched = patch::paths(&self.patches).map_err(SourceError::Patch)?;
-        let filter = match extent {
-            Extent::Build => Filter::needless(touched),
-            Extent::Whole => Filter::Nothing,
+        let unpacked = match extent {
+            Extent::Configuration => self.configuration(fetcher, observer, &folder)?,
+            Extent::Build | Extent::Whole => self.patched(fetcher, observer, &folder, extent)?,
         };
-        let file = self.fetch(fetcher, observer)?;
-        let packed_bytes = file.metadata()?.len();
-        let count = Count::default();
-        let archive = match &self.content {
-            Content::Package(package) => packed::in_package(package, file, Arc::clone(&count)),
-            Content::Url(_) | Content::File { .. } => {
-                packed::tarball(Arc::new(file), Arc::clone(&count))
-            }
-        };
-        let unpacked = unpack(
-            archive?,
-            &Unpacking {
-                name: &self.name,
-                filter: &filter,
-                folder: &folder,
-                count,
-                packed_bytes,
-                observer,
-            },
-        )?;
-        let epoch_seconds = unpacked.latest_seconds;
-        self.patch(&folder, epoch_seconds, observer)?;
         Ok(SourceTree {
             version: self.read_version(&folder)?,
             root,
-            epoch_seconds,
+            epoch_seconds: unpacked.latest_seconds,
             files: unpacked.files,
             bytes: unpacked.bytes,
             left_out: unpacked.left_out,
         })
+    }
+
+    /// From the store, or made and put there.
+    fn configuration(
+        &self,
+        fetcher: &Fetcher,
+        observer: &dyn Observer,
+        folder: &Folder,
+    ) -> Result<Unpacked, SourceError> {
+        let (store, identity) = (fetcher.store(), self.identity());
+        if let Some(file) = kept::find(store, identity)? {
+            return self.unpack(file, &Filter::Nothing, observer, folder);
+        }
+        let unpacked = self.patched(fetcher, observer, folder, Extent::Configuration)?;
+        let time = unpacked.latest_seconds;
+        kept::put(store, identity, folder, time, observer)?;
+        Ok(unpacked)
+    }
+
+    /// Fetched, unpacked and patched.
+    fn patched(
+        &self,
+        fetcher: &Fetcher,
+        observer: &dyn Observer,
+        folder: &Folder,
+        extent: Extent,
+    ) -> Result<Unpacked, SourceError> {
+        let touched = patch::paths(&self.patches).map_err(SourceError::Patch)?;
+        let filter = match extent {
+            Extent::Build => Filter::Needless { touched },
+            Extent::Configuration => Filter::Configuration { touched },
+            Extent::Whole => Filter::Nothing,
+        };
+        let file = self.fetch(fetcher, observer)?;
+        let unpacked = match &self.content {
+            Content::Package(package) => {
+                let (count, size) = (Count::default(), file.metadata()?.len());
+                let archive = packed::in_package(package, file, Arc::clone(&count))?;
+                let unpacking = self.unpacking(&filter, observer, folder, count, size);
+                unpack(archive, &unpacking)?
+            }
+            Content::Url(_) | Content::File { .. } => {
+                self.unpack(file, &filter, observer, folder)?
+            }
+        };
+        self.patch(folder, unpacked.latest_seconds, observer)?;
+        Ok(unpacked)
+    }
+
+    /// An archive, compressed or not.
+    fn unpack(
+        &self,
+        file: File,
+        filter: &Filter,
+        observer: &dyn Observer,
+        folder: &Folder,
+    ) -> Result<Unpacked, SourceError> {
+        let (count, size) = (Count::default(), file.metadata()?.len());
+        let archive = packed::tarball(Arc::new(file), Arc::clone(&count))?;
+        unpack(
+            archive,
+            &self.unpacking(filter, observer, folder, count, size),
+        )
+    }
+
+    fn unpacking<'a>(
+        &'a self,
+        filter: &'a Filter,
+        observer: &'a dyn Observer,
+        folder: &'a Folder,
+        count: Count,
+        packed_bytes: u64,
+    ) -> Unpacking<'a> {
+        Unpacking {
+            name: &self.name,
+            filter,
+            folder,
+            count,
+            packed_bytes,
+            observer,
+        }
     }
 
     fn open_folder(&self, path: &Path) -> Result<Folder, SourceError> {
