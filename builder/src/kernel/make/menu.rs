@@ -17,6 +17,7 @@ use super::{
 use crate::kernel::config::{Condition, DotConfig, Merged, Place, Version, Wanted, merge};
 use crate::kernel::kconfig::Kconfig;
 use crate::kernel::settings::{Difference, differences};
+use crate::kernel::source::Extent;
 
 /// How often it is looked what still differs. What one symbol brings with it is mostly seen at once.
 const ROUNDS_MAX: usize = 4;
@@ -59,7 +60,7 @@ pub fn menu(
     }
     let log = job.lock()?;
     let temporary = job.room()?;
-    let (before, prepared) = job.prepared(temporary.path(), log)?;
+    let (before, prepared) = job.prepared(temporary.path(), log, Extent::Configuration)?;
     let Work::Host(mut runner) = prepared.work else {
         return Err(MakeError::MenuInGuest);
     };

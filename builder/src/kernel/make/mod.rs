@@ -467,14 +467,14 @@ impl<'a> Job<'a> {
         }
         let log = self.lock()?;
         let temporary = self.room()?;
-        let (configured, _) = self.prepared(temporary.path(), log)?;
+        let (configured, _) = self.prepared(temporary.path(), log, Extent::Configuration)?;
         Ok(configured)
     }
 
     /// Makes the kernel and puts it into the store.
     fn make(&self, log: Log) -> Result<(), MakeError> {
         let temporary = self.room()?;
-        let (configured, prepared) = self.prepared(temporary.path(), log)?;
+        let (configured, prepared) = self.prepared(temporary.path(), log, Extent::Build)?;
         if let Place::Host { programs, .. } = &self.place {
             let config = DotConfig::parse(&configured.config);
             let missing = tools::missing_for(&config, programs)?;
@@ -532,11 +532,12 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Unpacks and configures.
+    /// Unpacks as much as is needed, and configures.
     fn prepared<'j>(
         &'j self,
         temporary: &Path,
         mut log: Log,
+        extent: Extent,
     ) -> Result<(Configured, Prepared<'j>), MakeError> {
         log.start()?;
         let request = self.request;
@@ -548,7 +549,7 @@ impl<'a> Job<'a> {
         fs_err::create_dir(&into)?;
         let tree = self
             .source
-            .prepare(request.fetcher, observer, &into, Extent::Build)?;
+            .prepare(request.fetcher, observer, &into, extent)?;
         let version = Version {
             major: tree.version.major,
             minor: tree.version.minor,
