@@ -122,6 +122,45 @@ fn shipped_packages() -> BTreeSet<String> {
 }
 
 #[test]
+fn the_fragments_have_what_their_packages_need() {
+    use crate::kernel::config::{DEFAULT_FRAGMENTS, Version, fragment, merge, parse};
+
+    let packages = packages(&[
+        "btrfs-progs",
+        "buildah",
+        "conntrack",
+        "containerd",
+        "crun",
+        "docker.io",
+        "dosfstools",
+        "erofs-utils",
+        "exfatprogs",
+        "firewalld",
+        "fuse-overlayfs",
+        "iptables",
+        "lxc",
+        "nftables",
+        "passt",
+        "podman",
+        "runc",
+        "slirp4netns",
+        "squashfs-tools",
+        "systemd-container",
+        "ufw",
+        "xfsprogs",
+    ]);
+    let more = ["filesystems", "netfilter", "containers"];
+    let mut wanted = Vec::new();
+    for name in DEFAULT_FRAGMENTS.iter().copied().chain(more) {
+        wanted.extend(parse(fragment(name).unwrap(), name).unwrap());
+    }
+    for target in [crate::kernel::Target::Um, crate::kernel::Target::X86_64] {
+        let merged = merge(&wanted, target, Version::parse("6.12").unwrap());
+        assert_eq!(unmet(&packages, &merged.text()), []);
+    }
+}
+
+#[test]
 fn the_default_kernel_has_what_the_shipped_recipes_need() {
     let packages = shipped_packages();
     assert!(packages.contains("systemd-sysv") && packages.contains("openssh-server"));
