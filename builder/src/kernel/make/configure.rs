@@ -151,8 +151,8 @@ pub(super) fn check_target(target: Target, config: &str) -> Result<(), MakeError
         Target::Um if !is_set("CONFIG_UML") => Some("is not for User-Mode Linux (CONFIG_UML)"),
         Target::Um if !is_set("CONFIG_64BIT") => Some("is for 32 bits; it needs CONFIG_64BIT=y"),
         Target::Um if !is_set("CONFIG_STATIC_LINK") => Some(
-            "would need the host's C library where it runs; it needs CONFIG_STATIC_LINK=y, which \
-             nothing that forbids it (as CONFIG_UML_NET_VECTOR) may be set beside",
+            "would need the host's C library where it runs; it needs CONFIG_STATIC_LINK=y, as \
+             fragment engine has it, and nothing that forbids that, as CONFIG_UML_NET_VECTOR does",
         ),
         Target::X86_64 if !is_set("CONFIG_X86_64") => {
             Some("is not for x86-64; it needs CONFIG_64BIT=y")
