@@ -97,7 +97,15 @@ fn find(
         suite: suite.to_owned(),
         ..archive.request(archive.mirror(None)?)
     };
-    let opened = Suite::open(fetcher, &request, observer)?;
+    find_in(&Suite::open(fetcher, &request, observer)?, package, suite)
+}
+
+/// The package itself, or the one that `linux-source` stands for.
+pub(super) fn find_in(
+    opened: &Suite,
+    package: &str,
+    suite: &str,
+) -> Result<SelectedPackage, SourceError> {
     let found = match package {
         NEWEST_PACKAGE => opened.dependencies(package).and_then(|names| {
             let with_source = |name: &&String| name.starts_with(PACKAGE_PREFIX);
@@ -115,7 +123,7 @@ fn find(
         Err(DebianError::Resolve(ResolveError::Unknown { .. })) => Err(SourceError::NoPackage {
             package: package.to_owned(),
             suite: suite.to_owned(),
-            hint: hint(&opened)?,
+            hint: hint(opened)?,
         }),
         found => Ok(found?),
     }

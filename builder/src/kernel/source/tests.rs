@@ -18,7 +18,8 @@ use super::packed::Count;
 use super::unpack::{Unpacking, unpack};
 use super::*;
 use crate::debian::mirror::AptSources;
-use crate::debian::testing::Recipe as Package;
+use crate::debian::suite::{Suite, SuiteRequest};
+use crate::debian::testing::{Archive as Mirror, HOUR, NOW, NOW_TEXT, Recipe as Package, keyring};
 use crate::fetch::Options;
 use crate::kernel::Target;
 use crate::recipe::{BuildPlace, HostFile, KernelLocation, TarballLocation};
@@ -584,6 +585,50 @@ fn what_configuration_reads_is_kept() {
         !first.2.contains(&"x/arch/um/a.c".to_owned()),
         "{:?}",
         first.2
+    );
+}
+
+#[test]
+fn a_suites_packages_are_found_by_name() {
+    let case = Case::new();
+    let mirror = Mirror::new();
+    let stanza = |name: &str, more: &str| {
+        format!(
+            "Package: {name}\nVersion: 7.2.13-1\nArchitecture: all\n{more}Filename: pool/{name}.deb\n\
+             Size: 10\nSHA256: {}\n\n",
+            Digest::of(b"")
+        )
+    };
+    let packages = [
+        stanza(
+            "linux-source",
+            "Depends: base-files, linux-source-7.2 (>= 7.2)\n",
+        ),
+        stanza("linux-source-7.2", ""),
+        stanza("linux-source-7.1", ""),
+        stanza("linux-source-tools", ""),
+    ];
+    mirror.publish(&packages.concat(), NOW_TEXT, "");
+    let request = SuiteRequest {
+        mirror: crate::debian::mirror::choose(Some(&mirror.url()), None, &AptSources::default())
+            .unwrap(),
+        suite: "trixie".into(),
+        components: Vec::new(),
+        architecture: "amd64".into(),
+        keyring: Some(keyring(&mirror.key)),
+        now_seconds: NOW + HOUR,
+        pinned: None,
+    };
+    let suite = Suite::open(&case.fetcher, &request, &Silent).unwrap();
+    let find = |name: &str| origin::find_in(&suite, name, "trixie");
+    for name in ["linux-source", "linux-source-7.2"] {
+        let found = find(name).unwrap();
+        assert_eq!(found.name, "linux-source-7.2");
+        assert_eq!(found.architecture, "all");
+    }
+    assert_eq!(
+        find("linux-source-7.3").unwrap_err().to_string(),
+        "suite 'trixie' has no package 'linux-source-7.3'; it has linux-source-7.1, linux-source-7.2"
     );
 }
 
