@@ -13,10 +13,13 @@ use fs_err as fs;
 use tempfile::TempDir;
 
 use crate::assemble::{self, AssembleError, Parts};
+use crate::debian::installed::installed;
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
 use crate::guest::{self, GuestContext, GuestError, Step};
 use crate::inputs::{self, Record, seed};
+use crate::kernel::advice::advice;
+use crate::kernel::needs::Level;
 use crate::kernel::{
     self, FetchedKernel, KernelChoice, KernelError, KernelFiles, KernelRequest, ObtainError,
     Obtained, Target, bootable, modules,
@@ -171,6 +174,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let with_modules = recipe.kernel.modules && !stands_in;
     let modules_of = with_modules.then_some(&kernel.files);
     let root = finish_root(recipe, source, modules_of, &context)?;
+    advise(&root, &kernel.files, observer);
     task(observer, "write images", || {
         Ok(assemble::assemble(
             &Parts {
@@ -185,6 +189,18 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
             folder,
         )?)
     })
+}
+
+/// Warns of packages that do not find in the kernel what they cannot do without.
+fn advise(root: &coop_image::tree::Tree, kernel: &KernelFiles, observer: &dyn Observer) {
+    let packages = installed(root);
+    let names = packages.iter().map(String::as_str).collect();
+    for advice in advice(&names, &kernel.config, kernel.target, &kernel.release) {
+        if advice.unmet.level == Level::Required {
+            let message = advice.to_string();
+            observer.event(&Event::Warning { message: &message });
+        }
+    }
 }
 
 /// Has the recipe's kernel fetched or made, checked against what the recipe asks for. The request's

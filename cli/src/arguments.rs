@@ -121,6 +121,17 @@ pub(crate) struct RecipeOptions {
 }
 
 impl RecipeOptions {
+    /// Those of work that only looks at what is there.
+    pub(crate) fn looking(kernel: Option<DefaultKernel>) -> Self {
+        Self {
+            sets: Vec::new(),
+            offline: true,
+            allow_dropped: true,
+            kernel,
+            progress: Progress::None,
+        }
+    }
+
     /// The variables; the last of two values for one wins.
     pub(crate) fn sets(&self) -> BTreeMap<String, String> {
         self.sets.iter().cloned().collect()
@@ -150,6 +161,9 @@ pub(crate) struct CheckOptions {
     /// Give a variable of the recipe a value
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
     sets: Vec<(String, String)>,
+    /// The kernel of a recipe that names none [default: auto]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub(crate) kernel: Option<DefaultKernel>,
     /// Print one JSON value on stdout: the recipe with all defaults, or its errors
     #[arg(long)]
     pub(crate) json: bool,

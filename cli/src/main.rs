@@ -38,7 +38,10 @@ fn main() -> ExitCode {
             // A run has a report of its own, also of its failure.
             false,
         ),
-        Command::Check(options) => (command::check::run(options, &output), options.json),
+        Command::Check(options) => (
+            command::check::run(options, &environment, &output),
+            options.json,
+        ),
         Command::Inspect(options) => (
             command::inspect::run(options, &environment, &output),
             options.json,

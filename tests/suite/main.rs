@@ -8,6 +8,7 @@ mod confinement;
 mod corpus;
 mod failures;
 mod images;
+mod kernel;
 mod kernels;
 mod machines;
 mod run;

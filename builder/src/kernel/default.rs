@@ -7,7 +7,7 @@
 use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
 
 use super::Target;
-use super::config::{self, FragmentError, Wanted};
+use super::config::{self, FragmentError, Version, Wanted};
 use super::make::MissingTool;
 
 /// The package with the source of the trimmed kernel.
@@ -112,6 +112,17 @@ pub fn source() -> KernelSource {
         patches: Vec::new(),
         target: Target::Um,
         place: BuildPlace::Host,
+    }
+}
+
+/// The version that a source's package has in its name; an archive says it nowhere but inside.
+#[must_use]
+pub fn version_of(source: &KernelSource) -> Option<Version> {
+    match &source.location {
+        KernelLocation::Debian { package, .. } => {
+            Version::parse(package.strip_prefix("linux-source-")?)
+        }
+        KernelLocation::Tarball(_) => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The guest's kernel: where it comes from and what of it an appliance carries.
 
+pub mod advice;
 mod boot_image;
 pub mod bootable;
 pub mod config;

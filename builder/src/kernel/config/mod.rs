@@ -19,7 +19,7 @@ mod fragment;
 mod fragments;
 mod merge;
 #[cfg(test)]
-mod trees;
+mod tree_tests;
 mod unmet;
 mod wanted;
 

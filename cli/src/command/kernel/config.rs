@@ -4,7 +4,7 @@ use std::path::Path;
 
 use coop_builder::kernel::config::{self, Conflict, DotConfig, Merged, Version, Wanted};
 use coop_builder::kernel::{self, Configuration, Target, settings};
-use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe};
+use coop_builder::recipe::{KernelOrigin, Recipe};
 use serde_json::{Map, Value, json};
 
 use super::super::means::{self, Means};
@@ -165,10 +165,7 @@ fn known(recipe: &Recipe) -> Option<(Target, Version)> {
     let KernelOrigin::Source(source) = &recipe.kernel.origin else {
         return None;
     };
-    let KernelLocation::Debian { package, .. } = &source.location else {
-        return None;
-    };
-    let version = Version::parse(package.strip_prefix("linux-source-")?)?;
+    let version = kernel::default::version_of(source)?;
     Some((source.target, version))
 }
 

@@ -16,7 +16,10 @@ use crate::kernel::kconfig::{Dropped, Kconfig, Reason, SymbolType};
 const TARGETS: [Target; 2] = [Target::Um, Target::X86_64];
 
 fn trees() -> Vec<PathBuf> {
-    let folders = std::env::var_os("COOP_TEST_LINUX").expect("COOP_TEST_LINUX names kernel trees");
+    let Some(folders) = std::env::var_os("COOP_TEST_LINUX") else {
+        eprintln!("skipped: COOP_TEST_LINUX names no kernel trees");
+        return Vec::new();
+    };
     std::env::split_paths(&folders).collect()
 }
 
@@ -38,7 +41,6 @@ fn configured(tree: &Path, target: Target, goal: &str, environment: &[(&str, &st
 }
 
 #[test]
-#[ignore = "needs COOP_TEST_LINUX, folders of kernel trees"]
 fn whole_trees_are_understood() {
     for tree in trees() {
         for target in TARGETS {
@@ -58,7 +60,6 @@ fn whole_trees_are_understood() {
 }
 
 #[test]
-#[ignore = "needs COOP_TEST_LINUX, folders of kernel trees, and their build tools"]
 fn configurations_of_conf_satisfy_what_is_read() {
     let goals = [
         ("allnoconfig", ""),
@@ -146,7 +147,6 @@ fn disagreements(kconfig: &Kconfig, text: &str) -> (BTreeMap<&'static str, usize
 /// conf is asked for hundreds of symbols at once; each that it drops is explained, and what is
 /// suggested is asked for in the next round, as a person would.
 #[test]
-#[ignore = "needs COOP_TEST_LINUX, folders of kernel trees, and their build tools"]
 fn dropped_symbols_are_explained_and_suggestions_hold() {
     for tree in trees() {
         for target in TARGETS {
@@ -260,7 +260,6 @@ fn asked(tree: &Path, target: Target, lines: &str) -> DotConfig {
 
 /// Debian's python3-kconfiglib finds the same symbols, types, entries and prompts.
 #[test]
-#[ignore = "needs COOP_TEST_LINUX, folders of kernel trees, and python3-kconfiglib"]
 fn symbols_are_those_of_kconfiglib() {
     for tree in trees() {
         for target in TARGETS {
