@@ -21,6 +21,8 @@ pub(super) fn words(appliance: &Appliance) -> Result<Vec<String>, ApplianceError
     words.flag("-snapshot");
     words.flag("-nographic");
     words.flag("-no-reboot");
+    // Debian's own kernels fail on the emulated processor that QEMU takes by itself.
+    words.pair("-cpu", "max".to_owned());
     words.pair(
         "-m",
         manifest.machine.memory_bytes.div_ceil(MEBIBYTE).to_string(),
