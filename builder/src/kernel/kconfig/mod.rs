@@ -124,8 +124,10 @@ impl Kconfig {
     /// A symbol by its name, with or without `CONFIG_`; `None` where no file defines it.
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<SymbolInfo<'_>> {
-        let symbol = self.model.symbol(self.model.find(text::bare(name))?)?;
-        self.info(symbol)
+        // The language does not forbid a name that begins so itself.
+        [name, text::bare(name)]
+            .into_iter()
+            .find_map(|name| self.info(self.model.symbol(self.model.find(name)?)?))
     }
 
     /// Every symbol that the target can have, sorted by name.
