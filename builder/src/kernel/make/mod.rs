@@ -30,6 +30,7 @@
 mod compile;
 mod compiler;
 mod configure;
+mod error;
 mod guest;
 mod inside;
 mod key;
@@ -47,27 +48,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use coop_image::tree::{Timestamp, TreeError};
+use coop_image::tree::Timestamp;
 use coop_runtime::event::{Event, Observer, Unit};
-use coop_runtime::tool::ToolError;
 use coop_runtime::{Host, LandlockState, landlock_state};
 use serde::{Deserialize, Serialize};
 
+pub use error::MakeError;
 pub use menu::{MenuChanges, menu};
 pub use programs::Programs;
 pub use stored::{StoredKernel, is_stored, stored};
 pub use tools::{MissingTool, missing};
 
+use super::FetchedKernel;
 use super::config::{Conflict, DotConfig, Merged, Version, Wanted, merge};
-use super::modules::DepmodError;
-use super::source::{self, Extent, ResolvedSource, SourceError};
-use super::{FetchedKernel, KernelError, KernelSourceError, Target};
+use super::source::{self, Extent, ResolvedSource};
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
-use crate::guest::GuestError;
 use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
-use crate::source::{Archive, DebianSourceError};
-use crate::store::{Store, StoreError};
+use crate::source::Archive;
+use crate::store::Store;
 use compiler::Compiler;
 use guest::{GuestBuild, Toolchain};
 use key::BaseKey;
@@ -157,137 +156,6 @@ impl Configured {
     fn holds(&self, symbol: &str) -> bool {
         self.dropped.iter().all(|one| one.wanted.symbol != symbol)
     }
-}
-
-/// Why a kernel was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum MakeError {
-    /// The host's file system says no.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The cache.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The host cannot run what it has.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// The host lacks programs or headers.
-    #[error("{}", tools::sentence(.0))]
-    Missing(Vec<MissingTool>),
-    /// A program that was there is there no more.
-    #[error("{0} was there a moment ago, and is gone")]
-    Gone(&'static str),
-    /// The host cannot confine a stranger's makefiles.
-    #[error(
-        "the host's kernel has no landlock, so the makefiles of {0} could read and change every \
-         file of this user; only Debian's own sources are built here without it"
-    )]
-    Unconfined(String),
-    /// Too little room.
-    #[error(
-        "a kernel's build needs {} MiB in the cache folder '{}', where {} MiB are free",
-        .needed >> 20, path.display(), .free >> 20
-    )]
-    Space {
-        /// The store.
-        path: PathBuf,
-        /// Bytes that are free.
-        free: u64,
-        /// Bytes that are needed.
-        needed: u64,
-    },
-    /// Makefiles cannot work there.
-    #[error(
-        "the kernel's makefiles cannot work in the cache folder '{}': its path has a blank, or one \
-         of : $ # %", .0.display()
-    )]
-    Path(PathBuf),
-    /// The menu needs more than a build.
-    #[error(
-        "this host lacks what the kernel's menu is built with: {0} (on Debian: apt-get install \
-         libncurses-dev)"
-    )]
-    Menu(&'static str),
-    /// The menu is for the host's terminal.
-    #[error(
-        "the kernel's menu is not there for a kernel with in: guest; leave that out of \
-         kernel.source while you use the menu"
-    )]
-    MenuInGuest,
-    /// The configuration is not what was wanted.
-    #[error("kernel {version} cannot have all of kernel.config:{}", dropped_text(.dropped))]
-    Dropped {
-        /// Which kernel.
-        version: String,
-        /// Each symbol.
-        dropped: Vec<Dropped>,
-    },
-    /// The configuration cannot become a kernel for the target.
-    #[error("a kernel with this configuration {problem} (target {target})")]
-    Target {
-        /// What it was to be for.
-        target: Target,
-        /// What is in the way.
-        problem: &'static str,
-    },
-    /// make, or a program that it needs, failed.
-    #[error("{doing} failed: {how}{}\nthe whole log is {}", lines_text(.lines), log.display())]
-    Failed {
-        /// What was done.
-        doing: &'static str,
-        /// `make exited with 2`.
-        how: String,
-        /// The lines that say why.
-        lines: Vec<String>,
-        /// The log.
-        log: PathBuf,
-    },
-    /// make did not fail, and what it made cannot be used.
-    #[error("the kernel's build gave nothing to use: {problem}")]
-    Result {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The modules.
-    #[error(transparent)]
-    Depmod(#[from] DepmodError),
-    /// The tree of modules.
-    #[error("kernel modules: {0}")]
-    Tree(#[from] TreeError),
-    /// A kernel of the store cannot be read.
-    #[error("{} in the cache is damaged: {problem}; remove it", path.display())]
-    Stored {
-        /// The object.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Whoever watches called the work off.
-    #[error("the kernel's build was called off")]
-    Cancelled,
-    /// The guest's compiler.
-    #[error("the compiler for the guest: {0}")]
-    Toolchain(#[from] DebianSourceError),
-    /// The kernel that the guest boots.
-    #[error("the kernel of the guest that compiles: {0}")]
-    GuestKernel(#[from] KernelSourceError),
-    /// The modules of that kernel.
-    #[error("the kernel of the guest that compiles: {0}")]
-    GuestModules(#[from] KernelError),
-    /// The guest did not do its work.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
-}
-
-fn dropped_text(dropped: &[Dropped]) -> String {
-    dropped.iter().map(|one| format!("\n  {one}")).collect()
-}
-
-fn lines_text(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// Gives the kernel from the store, or makes it.

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::debian::mirror::AptSources;
 use crate::fetch::Options;
+use crate::kernel::Target;
 use crate::kernel::config::parse;
 use crate::recipe::{HostFile, TarballLocation};
 
