@@ -13,11 +13,12 @@ use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_builder::kernel::Target as KernelTarget;
 use coop_builder::kernel::config::{self, DotConfig};
 use coop_builder::kernel::kconfig::Kconfig;
+use coop_builder::kernel::modules;
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::compress::{self as unpacking, Limits};
 use coop_image::partition::{self, SectorSize};
-use coop_image::tree::{Blob, BlobId, Kind, Metadata, Tree};
+use coop_image::tree::{Blob, BlobId, Inode, Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, fat, tar};
 
 /// Inputs and outputs stay below this.
@@ -31,7 +32,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -41,6 +42,7 @@ pub const TARGETS: [Target; 9] = [
     ("agent", agent),
     ("debian_index", debian_index),
     ("kconfig", kconfig),
+    ("module_elf", module_elf),
 ];
 
 /// Reads an archive in place and as a stream, which must agree, and with every option; what reads
@@ -340,6 +342,41 @@ pub fn agent(data: &[u8]) {
                 }
             }
         }
+    }
+}
+
+/// Takes bytes for a kernel module and for the lists beside it. Without its debugging information a
+/// module says the same, and depmod's files are the same.
+pub fn module_elf(data: &[u8]) {
+    let mut tree = Tree::new(Metadata::default());
+    for (parent, name) in [
+        ("kernel", "virtio-blk.ko"),
+        ("", "modules.builtin"),
+        ("", "modules.builtin.modinfo"),
+    ] {
+        let content = tree.add_bytes(data.to_vec()).expect("room");
+        let folder = Metadata::default();
+        let parent = tree
+            .make_directories(parent.as_bytes(), &folder)
+            .expect("a folder");
+        let inode = Inode {
+            metadata: Metadata::default(),
+            kind: Kind::File(content),
+        };
+        let id = tree.add_inode(inode).expect("room");
+        tree.link(parent, name.as_bytes(), id).expect("a free name");
+    }
+    let before = modules::depmod_files(&tree);
+    modules::strip(&mut tree).expect("bytes in memory");
+    let after = modules::depmod_files(&tree);
+    match (before, after) {
+        (Ok(before), Ok(after)) => assert_eq!(before, after),
+        (Err(before), Err(after)) => assert_eq!(before.to_string(), after.to_string()),
+        (before, after) => panic!("{} before, {} after", before.is_ok(), after.is_ok()),
+    }
+    if modules::depmod(&mut tree).is_ok() {
+        let set = modules::boot(&tree, KernelTarget::Um).expect("a readable module");
+        assert_eq!(set.len(), 1);
     }
 }
 

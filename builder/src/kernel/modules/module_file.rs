@@ -9,7 +9,7 @@ use std::io::{Cursor, Read};
 
 use coop_image::compress::{self, Limits};
 use object::Endianness;
-use object::elf::{ET_REL, FileHeader64, SHN_UNDEF, SHT_SYMTAB};
+use object::elf::{ET_REL, FileHeader64, SHN_UNDEF, SHT_STRTAB, SHT_SYMTAB};
 use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
 
 /// The largest module, unpacked, in bytes. With all debugging information some reach 100 MiB.
@@ -129,8 +129,11 @@ impl<'d> Reader<'d> {
             return Err("has no symbol table".into());
         }
         let names = self.sections.section(table.string_section());
-        let names = names.and_then(|section| section.data(self.endian, self.data));
         let names = names.map_err(damaged)?;
+        if names.sh_type(self.endian) != SHT_STRTAB {
+            return Err("has symbols without a table of their names".into());
+        }
+        let names = names.data(self.endian, self.data).map_err(damaged)?;
         for symbol in table.iter().skip(1) {
             let offset = symbol.st_name(self.endian);
             let name = usize::try_from(offset).ok().and_then(|o| names.get(o..));

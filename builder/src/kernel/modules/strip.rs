@@ -6,7 +6,7 @@
 
 use coop_image::tree::{Kind, Tree};
 use object::Endianness;
-use object::elf::{FileHeader64, SHT_NULL};
+use object::elf::{FileHeader64, SHT_PROGBITS, SHT_RELA, SectionHeader64};
 use object::read::elf::{FileHeader, SectionHeader, SectionTable};
 use rayon::prelude::*;
 
@@ -76,12 +76,10 @@ pub(super) fn without_debugging(module: &[u8]) -> Option<Vec<u8>> {
             continue;
         }
         let mut own = own.to_vec();
-        if section.sh_type(endian) != SHT_NULL {
-            let offset = append(
-                &mut file,
-                section.data(endian, module).ok()?,
-                section.sh_addralign(endian),
-            )?;
+        // The first header stands for no section.
+        if index > 0 {
+            let content = section.data(endian, module).ok()?;
+            let offset = append(&mut file, content, section.sh_addralign(endian))?;
             own[OFFSET_FIELD].copy_from_slice(&offset.to_le_bytes());
         }
         headers.extend(own);
@@ -100,10 +98,11 @@ fn kept(
     sections: &SectionTable<'_, FileHeader64<Endianness>>,
     endian: Endianness,
 ) -> Option<Vec<bool>> {
-    let is_kept = |section| {
+    let is_kept = |section: &SectionHeader64<Endianness>| {
+        let is_content = [SHT_PROGBITS, SHT_RELA].contains(&section.sh_type(endian));
         let name = sections.section_name(endian, section).unwrap_or_default();
         let name = name.strip_prefix(b".rela").unwrap_or(name);
-        !name.starts_with(b".debug_")
+        !(is_content && name.starts_with(b".debug_"))
     };
     let kept: Vec<bool> = sections.iter().map(is_kept).collect();
     kept.contains(&false).then_some(kept)
