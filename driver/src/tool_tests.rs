@@ -62,7 +62,6 @@ fn what_is_outside_stays_as_it_is_and_unread() {
         format!("ls {}", outside.path().display()),
         "cat /etc/shadow /etc/hostname".to_owned(),
         "cat /proc/1/environ".to_owned(),
-        format!("cat /proc/{}/environ", std::process::id()),
         format!("kill -0 {}", std::process::id()),
         "mknod d c 1 3".to_owned(),
     ] {
