@@ -3,11 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use coop_appliance::{Appliance, Kernel, MANIFEST_NAME, Manifest, Member};
 use coop_image::tree::{Tree, TreeError};
-use coop_runtime::event::{Event, Observer, Unit};
+use coop_runtime::event::{self, Event, Observer};
 use coop_runtime::{Host, KernelSpec};
 use fs_err as fs;
 use tempfile::TempDir;
@@ -395,7 +394,7 @@ fn run_step(step: &RunStep) -> io::Result<Step> {
     })
 }
 
-/// Tells the observer about a piece of work that has no count.
+/// A piece of work, unless all of it was called off.
 fn task<T>(
     observer: &dyn Observer,
     name: &str,
@@ -404,18 +403,7 @@ fn task<T>(
     if observer.is_cancelled() {
         return Err(GuestError::Cancelled.into());
     }
-    let started = Instant::now();
-    observer.event(&Event::TaskStarted {
-        task: name,
-        total: None,
-        unit: Unit::Items,
-    });
-    let result = work();
-    observer.event(&Event::TaskFinished {
-        task: name,
-        elapsed: started.elapsed(),
-    });
-    result
+    event::task(observer, name, work)
 }
 
 #[cfg(test)]

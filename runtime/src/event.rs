@@ -1,6 +1,6 @@
 //! What the libraries tell whoever watches: one enum, one trait, no printing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a count of progress counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,22 @@ pub trait Observer: Send + Sync {
     fn is_cancelled(&self) -> bool {
         false
     }
+}
+
+/// Does a piece of work that has no count, and tells the observer when it begins and ends.
+pub fn task<T>(observer: &dyn Observer, name: &str, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    observer.event(&Event::TaskStarted {
+        task: name,
+        total: None,
+        unit: Unit::Items,
+    });
+    let result = work();
+    observer.event(&Event::TaskFinished {
+        task: name,
+        elapsed: started.elapsed(),
+    });
+    result
 }
 
 /// An observer that watches nothing.

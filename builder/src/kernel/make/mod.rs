@@ -46,10 +46,9 @@ mod tools;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use coop_image::tree::Timestamp;
-use coop_runtime::event::{Event, Observer, Unit};
+use coop_runtime::event::{Event, Observer, task};
 use coop_runtime::{Host, LandlockState, landlock_state};
 use serde::{Deserialize, Serialize};
 
@@ -601,24 +600,4 @@ impl ConfigNote {
 /// Processors that this program may use.
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Tells the observer about a piece of work that has no count.
-fn task<T>(
-    observer: &dyn Observer,
-    name: &str,
-    work: impl FnOnce() -> Result<T, MakeError>,
-) -> Result<T, MakeError> {
-    let started = Instant::now();
-    observer.event(&Event::TaskStarted {
-        task: name,
-        total: None,
-        unit: Unit::Items,
-    });
-    let result = work();
-    observer.event(&Event::TaskFinished {
-        task: name,
-        elapsed: started.elapsed(),
-    });
-    result
 }
