@@ -1,8 +1,7 @@
 //! Kernels from source through the program: configuration, proof, build, menu, and what goes wrong.
 //!
 //! `kernel/tree` is a kernel tree in miniature that answers what coop asks of one in a second. Its
-//! Kconfig is settled by a few lines of awk. The real kernel is built where
-//! `COOP_TEST_SOURCE_KERNEL` is set, for that takes minutes.
+//! Kconfig is settled by a few lines of awk. `kernel_guests` has the real kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,8 +15,6 @@ use crate::terminal::Terminal;
 
 /// The fake kernel takes a second; the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(180);
-/// How long the real one may take.
-const BUILD_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// What every kernel in miniature wants.
 const BASE: &str = "# What a user-mode kernel has.\nCONFIG_STATIC_LINK=y\nCONFIG_MODULES=y\n";
@@ -454,24 +451,4 @@ fn fragments_are_listed_with_what_they_are_for() {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line.len() > name.len() + 10, "{line}");
     }
-}
-
-/// The shipped recipe with a kernel of its own, from the source to a module in the guest.
-#[test]
-fn the_recipe_with_a_kernel_of_its_own_boots() {
-    if std::env::var_os("COOP_TEST_SOURCE_KERNEL").is_none() {
-        eprintln!("skipped: COOP_TEST_SOURCE_KERNEL is not set, and a kernel takes minutes");
-        return;
-    }
-    let place = support::temp_folder();
-    let mut command = support::coop();
-    command.arg("build").arg(support::recipe("kernel.yaml"));
-    command.arg("-o").arg(place.path().join("kernel"));
-    support::run(&mut command, BUILD_DEADLINE).expect(0);
-    let mut command = support::coop();
-    command.arg("run").arg(place.path().join("kernel"));
-    let script = "modprobe dummy && grep -q dummy /proc/modules && uname -r";
-    command.args(["--", "sh", "-c", script]);
-    let done = support::run(&mut command, support::RUN_DEADLINE).expect(0);
-    assert!(done.text().ends_with("-own\n"), "{}", done.text());
 }

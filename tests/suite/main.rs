@@ -9,7 +9,7 @@ mod corpus;
 mod failures;
 mod images;
 mod kernel;
-mod kernels;
+mod kernel_guests;
 mod machines;
 mod run;
 mod support;

@@ -197,3 +197,22 @@ fn systemd_runs_on_a_kernel_from_source_and_loads_a_module() {
     let _ = ssh("systemctl poweroff");
     machine.end().expect(0);
 }
+
+/// The shipped recipe with a kernel of its own, from the source to a module in the guest.
+#[test]
+fn the_recipe_with_a_kernel_of_its_own_boots() {
+    if !builds() {
+        return;
+    }
+    let place = temp_folder();
+    let mut command = coop();
+    command.arg("build").arg(support::recipe("kernel.yaml"));
+    command.arg("-o").arg(place.path().join("kernel"));
+    run(&mut command, KERNEL_BUILD).expect(0);
+    let mut command = coop();
+    command.arg("run").arg(place.path().join("kernel"));
+    let script = "modprobe dummy && grep -q dummy /proc/modules && uname -r";
+    command.args(["--", "sh", "-c", script]);
+    let done = run(&mut command, support::RUN_DEADLINE).expect(0);
+    assert!(done.text().ends_with("-own\n"), "{}", done.text());
+}
