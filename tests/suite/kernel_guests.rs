@@ -112,7 +112,7 @@ fn a_kernel_from_source_boots_both_ways_under_qemu() {
         "  source:\n    \
              debian: {package: linux-source-7.2, suite: sid}\n    \
              target: x86_64\n  \
-           config: [base, virtio, tiny]\n",
+           config: [base, engine, virtio, tiny]\n",
     );
     let out = build(folder.path(), &recipe, KERNEL_BUILD);
     for kernel in ["bzImage", "vmlinux"] {

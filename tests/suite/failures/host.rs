@@ -1,6 +1,9 @@
 //! Hosts that have no room, no place for memory, or no mirror: made by root in a mount namespace.
 
+use std::path::Path;
 use std::process::Command;
+
+use fs_err as fs;
 
 use super::{Place, refused, tiny};
 use crate::support;
@@ -67,16 +70,32 @@ fn a_full_cache_is_named() {
     place.expect_nothing_left();
 }
 
+/// What the files of a folder, and of those in it, take on the disk.
+fn bytes_of(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.file_type().unwrap().is_dir() {
+            true => bytes_of(&entry.path()),
+            false => entry.metadata().unwrap().blocks() * 512,
+        })
+        .sum()
+}
+
 #[test]
 fn a_full_output_folder_is_named_and_left_empty() {
     if !support::root_oracle() {
         return;
     }
-    tiny::appliance();
+    let kept = bytes_of(tiny::appliance());
+    let kernel = fs::metadata(tiny::appliance().join("vmlinux"))
+        .unwrap()
+        .len();
     let place = Place::new();
     let shown = place.make("out").display().to_string();
     let coop = place.build(&tiny::recipe(""), &["--offline"]);
-    for size in ["8m", "18m"] {
+    // Full in the midst of the kernel, and near the end.
+    for size in [kernel / 2, kept - (1 << 20)] {
         let mount = format!("mount -t tmpfs -o size={size},mode=777 none {shown}");
         let mut command = in_namespace(&mount, &coop, &format!("echo left: $(ls -A {shown})"));
         let done = refused(&mut command, 1, &["No space left", &shown]);
