@@ -61,7 +61,8 @@ fn qemu(appliance: &Path, kernel: &str) -> Command {
     command
         .args(["-accel", "tcg", "-M", "q35", "-m", "256", "-nodefaults"])
         .args(["-display", "none", "-serial", "stdio", "-no-reboot"])
-        .args(["-append", "console=ttyS0 panic=-1", "-drive", &disk])
+        .args(["-append", "console=ttyS0 panic=-1 no_timer_check"])
+        .args(["-cpu", "max,-cx16", "-drive", &disk])
         .args(["-kernel".as_ref(), appliance.join(kernel).as_os_str()])
         .args([
             "-initrd".as_ref(),
