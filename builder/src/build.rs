@@ -9,7 +9,6 @@ use coop_image::tree::{Tree, TreeError};
 use coop_runtime::event::{self, Event, Observer};
 use coop_runtime::{Host, KernelSpec};
 use fs_err as fs;
-use tempfile::TempDir;
 
 use crate::assemble::{self, AssembleError, Parts};
 use crate::debian::installed::installed;
@@ -27,7 +26,7 @@ use crate::publish::Staging;
 use crate::recipe::{self, KernelOrigin, Recipe, RunAction, RunStep, Services, Source};
 use crate::rootfs::{self, RootfsError};
 use crate::source::{self, Archive, DebianSourceError, SourceTree, TarballError};
-use crate::store::StoreError;
+use crate::store::{StoreError, TempFolder};
 
 /// What to build, and with what means.
 pub struct BuildRequest<'a> {
@@ -234,7 +233,7 @@ fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)>, KernelEr
 /// A kernel for the guests that build, where that is not the appliance's own.
 struct GuestKernel {
     member: Kernel,
-    folder: TempDir,
+    folder: TempFolder,
 }
 
 /// Guests that build are processes of the host, whatever the appliance is for.

@@ -65,7 +65,7 @@ use crate::digest::Digest;
 use crate::fetch::Fetcher;
 use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
 use crate::source::Archive;
-use crate::store::Store;
+use crate::store::{Store, TempFolder};
 use compiler::Compiler;
 use guest::{GuestBuild, Toolchain};
 use key::BaseKey;
@@ -379,7 +379,7 @@ impl<'a> Job<'a> {
     }
 
     /// A temporary folder, where there is room for a build.
-    fn room(&self) -> Result<tempfile::TempDir, MakeError> {
+    fn room(&self) -> Result<TempFolder, MakeError> {
         let path = self.store().root();
         let space = rustix::fs::statvfs(path).map_err(io::Error::from)?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);

@@ -11,6 +11,8 @@
 //! processes may publish the same content, the last rename wins with the same bytes. What a killed
 //! process left in its temporary folder is removed by the next one that makes such a folder.
 
+mod removal;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use std::sync::{Arc, OnceLock};
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 use tempfile::{NamedTempFile, TempDir};
+
+pub use removal::TempFolder;
 
 use crate::digest::Digest;
 
@@ -147,8 +151,8 @@ impl Store {
     ///
     /// # Errors
     /// The folder is not writable, or full.
-    pub fn temp_folder(&self) -> Result<TempDir, StoreError> {
-        TempDir::new_in(self.session()?).map_err(|error| self.explain(error))
+    pub fn temp_folder(&self) -> Result<TempFolder, StoreError> {
+        TempFolder::new_in(self.session()?).map_err(|error| self.explain(error))
     }
 
     /// Gives a finished temporary file its place as a blob. The caller has hashed what it wrote.
@@ -285,7 +289,7 @@ fn reap(temp: &Path) -> io::Result<()> {
         };
         if dead {
             // Another user's leftovers may not be ours to remove; they harm nobody.
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = removal::remove(&entry.path());
         }
     }
     Ok(())
