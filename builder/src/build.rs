@@ -136,6 +136,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     }
     let Obtained { kernel, stands_in } = obtain(request, &recipe.kernel)?;
     bootable::check(&kernel.files)?;
+    bootable::check_cpus(&kernel.files, recipe.devices.cpus)?;
     let source = match &recipe.rootfs.source {
         Source::Debian(debian) => {
             source::debian(debian, request.fetcher, &request.archive, observer)?
@@ -269,6 +270,7 @@ pub(crate) fn kernel_spec(kernel: &Kernel, folder: &Path) -> KernelSpec {
     let path = |member: &Member| folder.join(&member.path);
     KernelSpec {
         vmlinux: path(&kernel.vmlinux),
+        config: path(&kernel.config),
         libraries: kernel
             .libraries
             .first()

@@ -210,8 +210,8 @@ pub(crate) struct RunOptions {
     /// Guest memory, as 512MiB [default: the appliance's]
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     pub(crate) memory: Option<ByteCount>,
-    /// Processors; only 1 so far
-    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    /// Processors, as many as the kernel can have [default: the appliance's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) cpus: Option<u32>,
     /// Lead ports of the host's loopback into the guest: tcp|udp:HOST:GUEST[:COUNT]; takes the
     /// place of the appliance's forward to the same ports
@@ -253,13 +253,6 @@ fn parse_memory(text: &str) -> Result<ByteCount, String> {
     let memory = ByteCount::parse(text)?;
     check_memory(memory)?;
     Ok(memory)
-}
-
-fn parse_cpus(text: &str) -> Result<u32, String> {
-    match text {
-        "1" => Ok(1),
-        _ => Err("more than one processor is not supported yet".to_owned()),
-    }
 }
 
 #[cfg(test)]

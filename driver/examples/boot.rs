@@ -82,6 +82,7 @@ fn main() {
         vmlinux,
         libraries,
         initrd,
+        cpus: 1,
         memory_bytes: MEMORY_BYTES,
         memory_folder,
         cmdline: arguments.collect(),

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use coop_appliance::Protocol;
+use coop_appliance::{Protocol, processors_of_config};
 use coop_driver::device::cobd::{self, Disk, DiskMode};
 use coop_driver::device::conet::{
     self, BoundPort, Transport, UserNetwork, UserOptions, stable_mac,
@@ -17,6 +17,8 @@ use crate::spec::{DiskSpec, DiskWrites, MachineSpec};
 
 /// Disks that a machine has at most.
 pub const DISKS_MAX: usize = 16;
+/// The longest .config that is read, in bytes.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
 /// Everything that keeps a machine from starting: one sentence each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,12 +71,6 @@ fn check_numbers(spec: &MachineSpec, problems: &mut Vec<String>) {
             spec.memory_bytes
         ));
     }
-    if spec.cpus != 1 {
-        problems.push(format!(
-            "the engine 'user' has one processor for a guest, not {}",
-            spec.cpus
-        ));
-    }
     if spec.disks.is_empty() {
         problems.push("the machine has no root disk".to_owned());
     }
@@ -92,6 +88,31 @@ fn check_numbers(spec: &MachineSpec, problems: &mut Vec<String>) {
     }
 }
 
+/// Whether the kernel can have as many processors; its .config is read only where that matters.
+fn check_cpus(spec: &MachineSpec) -> Result<(), String> {
+    if spec.cpus == 1 {
+        return Ok(());
+    }
+    let path = &spec.kernel.config;
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut config = String::new();
+    file.take(CONFIG_BYTES_MAX)
+        .read_to_string(&mut config)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let most = processors_of_config(&config);
+    if (1..=most).contains(&spec.cpus) {
+        return Ok(());
+    }
+    let wanted = spec.cpus;
+    Err(match most {
+        1 => format!(
+            "the guest would have {wanted} processors, and its kernel can have one; kernel.config: \
+             [smp] makes one that can have more"
+        ),
+        _ => format!("the guest would have {wanted} processors, and its kernel can have {most}"),
+    })
+}
+
 fn check_kernel(spec: &MachineSpec, problems: &mut Vec<String>) {
     let vmlinux = &spec.kernel.vmlinux;
     match starts_with(vmlinux, b"\x7fELF") {
@@ -106,6 +127,9 @@ fn check_kernel(spec: &MachineSpec, problems: &mut Vec<String>) {
         && let Err(error) = fs::File::open(libraries.join("ld.so"))
     {
         problems.push(error.to_string());
+    }
+    if let Err(problem) = check_cpus(spec) {
+        problems.push(problem);
     }
     let Some(modules) = &spec.kernel.modules else {
         return;

@@ -209,6 +209,7 @@ impl Machine {
             libraries: spec.kernel.libraries.clone(),
             initrd: Some(initrd),
             memory_bytes: spec.memory_bytes,
+            cpus: spec.cpus,
             memory_folder,
             cmdline: spec.kernel.cmdline.clone(),
             devices: servers.iter().map(|(_, server)| socket(server)).collect(),

@@ -15,6 +15,8 @@ pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct KernelSpec {
     /// The executable.
     pub vmlinux: PathBuf,
+    /// Its .config; what it can do is read there.
+    pub config: PathBuf,
     /// The folder with `ld.so` and the C library of a dynamic kernel.
     pub libraries: Option<PathBuf>,
     /// A cpio archive with the modules that boot needs.
@@ -89,7 +91,7 @@ pub struct MachineSpec {
     pub kernel: KernelSpec,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
-    /// Processors.
+    /// Processors; more than one need a kernel with `CONFIG_SMP`.
     pub cpus: u32,
     /// Block devices, at least the root.
     pub disks: Vec<DiskSpec>,
@@ -171,6 +173,7 @@ impl MachineSpec {
         Ok(Self {
             kernel: KernelSpec {
                 vmlinux: member(&manifest.kernel.vmlinux)?,
+                config: member(&manifest.kernel.config)?,
                 libraries: libraries.and_then(|file| file.parent().map(PathBuf::from)),
                 modules: manifest.kernel.modules.as_ref().map(member).transpose()?,
                 cmdline: manifest.kernel.cmdline.clone(),

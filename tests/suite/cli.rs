@@ -117,7 +117,7 @@ fn wrong_usage_is_2() {
         (&["check", "none.yaml"], "no such file"),
         (&["run", "r.yaml", "--memory", "1MB"], "write 1MiB"),
         (&["run", "r.yaml", "-p", "tcp:1"], "is not a forward"),
-        (&["run", "r.yaml", "--cpus", "2"], "not supported yet"),
+        (&["run", "r.yaml", "--cpus", "0"], "1..=1024"),
         (&["run", "r.yaml", "--share", "a:b"], "not supported yet"),
         (&["run", "none"], "there is neither"),
     ] {

@@ -121,7 +121,7 @@ fn a_kernel_from_source_boots_both_ways_under_qemu() {
     }
 }
 
-/// systemd, ssh, and modprobe, on a kernel that has one driver as a module.
+/// systemd, ssh, and modprobe, on two processors and a kernel that has one driver as a module.
 fn server_recipe(key: &str, port: u16) -> String {
     format!(
         "name: server\n\
@@ -135,11 +135,12 @@ fn server_recipe(key: &str, port: u16) -> String {
          kernel:\n  \
            source: {{debian: {{package: linux-source-7.2, suite: sid}}}}\n  \
            config:\n    \
-             - base\n    - engine\n    - virtio\n    - overlay\n    \
+             - base\n    - engine\n    - virtio\n    - overlay\n    - smp\n    \
              - {{MODULES: y, MODULE_UNLOAD: y, NET_CORE: y, DUMMY: m}}\n  \
            modules: true\n\
          devices:\n  \
            memory: 512MiB\n  \
+           cpus: 2\n  \
            conet: [{{user: {{forward: [\"tcp:{port}:22\"]}}}}]\n"
     )
 }
@@ -194,6 +195,7 @@ fn systemd_runs_on_a_kernel_from_source_and_loads_a_module() {
     let module = module.expect(0).text();
     assert!(module.starts_with("/sys/class/net/dummy0\n"), "{module}");
     assert!(module.contains("\ndummy "), "{module}");
+    assert_eq!(ssh("nproc").expect(0).text(), "2\n");
     // The connection may break before the command has ended.
     let _ = ssh("systemctl poweroff");
     machine.end().expect(0);

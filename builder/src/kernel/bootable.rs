@@ -1,5 +1,7 @@
 //! Whether a kernel can boot an appliance at all: what the driver and the agent need of it.
 
+use coop_appliance::processors_of_config;
+
 use super::config::{DotConfig, Version};
 use super::{KernelError, KernelFiles, OLDEST_VERSION, Target};
 use crate::recipe::{KernelLocation, KernelSource};
@@ -47,6 +49,22 @@ pub fn check(kernel: &KernelFiles) -> Result<(), KernelError> {
     Err(KernelError::Unbootable {
         release: kernel.release.clone(),
         missing: missing.join(", "),
+    })
+}
+
+/// Whether a kernel can have as many processors as the recipe's devices.
+///
+/// # Errors
+/// It can have fewer.
+pub fn check_cpus(kernel: &KernelFiles, cpus: u32) -> Result<(), KernelError> {
+    let most = processors_of_config(&kernel.config);
+    if cpus <= most {
+        return Ok(());
+    }
+    Err(KernelError::Processors {
+        release: kernel.release.clone(),
+        most,
+        wanted: cpus,
     })
 }
 
@@ -113,6 +131,17 @@ mod tests {
         assert!(!text.contains("EXT4"), "{text}");
         let old = check(&kernel(Target::Um, "6.12.1", "")).unwrap_err();
         assert!(old.to_string().contains("too old"), "{old}");
+    }
+
+    #[test]
+    fn processors_need_a_kernel_that_can_have_them() {
+        let smp = kernel(Target::Um, "7.2.1", "CONFIG_SMP=y\nCONFIG_NR_CPUS=4\n");
+        check_cpus(&smp, 4).unwrap();
+        assert!(check_cpus(&smp, 5).is_err());
+        let single = kernel(Target::Um, "7.2.1", "");
+        check_cpus(&single, 1).unwrap();
+        let error = check_cpus(&single, 2).unwrap_err().to_string();
+        assert!(error.contains("smp"), "{error}");
     }
 
     #[test]

@@ -66,6 +66,19 @@ pub enum KernelError {
         /// The symbols, separated by commas.
         missing: String,
     },
+    /// The recipe's devices have more processors than the kernel.
+    #[error(
+        "kernel {release} can have {most} processors, not the {wanted} of devices.cpus; the fragment \
+         smp of kernel.config is for up to 16"
+    )]
+    Processors {
+        /// The kernel's release.
+        release: String,
+        /// What it can have.
+        most: u32,
+        /// What the recipe asks for.
+        wanted: u32,
+    },
     /// Reading from the package failed.
     #[error("cannot read the kernel package: {0}")]
     Io(#[from] std::io::Error),

@@ -456,9 +456,6 @@ impl Resolver<'_, '_> {
                     .reject(root.at, "devices.root", "the root is on cobd0"),
             }
         }
-        if let Some(cpus) = written.cpus.as_ref().filter(|cpus| cpus.value != 1) {
-            self.not_supported(cpus.at, "devices.cpus other than 1");
-        }
         let cells = |written: Option<At<u32>>, default| {
             written
                 .and_then(|at| u16::try_from(at.value).ok())

@@ -61,6 +61,7 @@ impl Bench {
         fs::set_permissions(&vmlinux, fs::Permissions::from_mode(0o755)).unwrap();
         UserOptions {
             vmlinux,
+            cpus: 1,
             libraries: None,
             initrd: None,
             memory_bytes: 64 << 20,
@@ -156,7 +157,14 @@ fn senseless_options_are_refused() {
     };
     let text = refused(&|options| options.memory_bytes = 1 << 20);
     assert!(text.contains("fewer than"), "{text}");
-    for word in ["", "two words", "mem=1G", "con0=xterm", "noreboot"] {
+    for word in [
+        "",
+        "two words",
+        "mem=1G",
+        "ncpus=2",
+        "con0=xterm",
+        "noreboot",
+    ] {
         let text = refused(&|options| options.cmdline.push(word.to_owned()));
         assert!(text.contains("cannot be a word"), "{text}");
     }

@@ -64,6 +64,9 @@ pub struct UserOptions {
     pub initrd: Option<PathBuf>,
     /// Guest memory in bytes, rounded down to whole MiB.
     pub memory_bytes: u64,
+    /// Processors, at least one; more than one need a kernel with `CONFIG_SMP`, and [`Pin`] is
+    /// then left out.
+    pub cpus: u32,
     /// Where that memory lies; see [`super::choose_memory_folder`].
     pub memory_folder: PathBuf,
     /// Words for the kernel's command line, beside those that the engine sets itself. Words after
@@ -149,8 +152,9 @@ fn word(path: &Path) -> Result<&str, EngineError> {
 }
 
 /// Words that the engine sets itself.
-const OWN_WORDS: [&str; 8] = [
+const OWN_WORDS: [&str; 9] = [
     "mem",
+    "ncpus",
     "seccomp",
     "con",
     "con0",
@@ -191,6 +195,9 @@ fn command_line(options: &UserOptions) -> Result<Vec<String>, EngineError> {
         format!("lpj={LOOPS_PER_TICK}"),
         format!("uml_dir={}/", word(&options.folder.join(KERNEL_FOLDER))?),
     ];
+    if options.cpus > 1 {
+        words.push(format!("ncpus={}", options.cpus));
+    }
     if let Some(initrd) = &options.initrd {
         words.push(format!("initrd={}", word(initrd)?));
     }
@@ -298,7 +305,12 @@ pub struct Guest {
 /// The options make no sense, or the host does not let the kernel start or be confined.
 pub fn start(mut options: UserOptions) -> Result<Guest, EngineError> {
     let words = command_line(&options)?;
-    let processor = processor::choose(options.pin)?;
+    let pin = match options.cpus {
+        0 | 1 => options.pin,
+        // Their threads would take turns on it.
+        _ => Pin::Free,
+    };
+    let processor = processor::choose(pin)?;
     let vmlinux = options.vmlinux.clone();
     let failed = |source| EngineError::Start {
         vmlinux: vmlinux.clone(),

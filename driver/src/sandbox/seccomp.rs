@@ -116,6 +116,8 @@ const ALLOWED: &[libc::c_long] = &[
     // Signals. Whom they may reach is Landlock's matter.
     libc::SYS_kill,
     libc::SYS_tgkill,
+    // Between the threads of more than one processor.
+    libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,

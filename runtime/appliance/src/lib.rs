@@ -6,9 +6,11 @@
 
 mod digest;
 mod manifest;
+mod processors;
 
 pub use digest::sha256_of_file;
 pub use manifest::{
     Appliance, ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Forward, Kernel,
     MANIFEST_NAME, Machine, Manifest, Member, Protocol, Target, TestStep,
 };
+pub use processors::processors_of_config;
