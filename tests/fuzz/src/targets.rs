@@ -14,6 +14,7 @@ use coop_builder::kernel::Target as KernelTarget;
 use coop_builder::kernel::config::{self, DotConfig};
 use coop_builder::kernel::kconfig::Kconfig;
 use coop_builder::kernel::modules;
+use coop_builder::kernel::source;
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::compress::{self as unpacking, Limits};
@@ -32,7 +33,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -43,6 +44,7 @@ pub const TARGETS: [Target; 10] = [
     ("debian_index", debian_index),
     ("kconfig", kconfig),
     ("module_elf", module_elf),
+    ("patch", patch),
 ];
 
 /// Reads an archive in place and as a stream, which must agree, and with every option; what reads
@@ -440,6 +442,25 @@ pub fn kconfig(data: &[u8]) {
     for dropped in kconfig.dropped(&config, &wanted) {
         let said = dropped.to_string();
         assert!(!said.contains(char::is_control), "{said}");
+    }
+}
+
+/// A patch and, behind a zero byte, what it is applied to. What changes nothing is as it was, and
+/// nothing comes from elsewhere than from the two.
+pub fn patch(data: &[u8]) {
+    let zero = data.iter().position(|byte| *byte == 0);
+    let (text, content) = data.split_at(zero.unwrap_or(data.len()));
+    let content = content.get(1..).unwrap_or_default();
+    match source::patched(text, content) {
+        Ok(files) => {
+            for patched in files.into_iter().flatten() {
+                assert!(patched.len() <= text.len() + 1 + content.len());
+            }
+        }
+        Err(error) => {
+            let said = error.to_string();
+            assert!(!said.contains(char::is_control), "{said}");
+        }
     }
 }
 

@@ -42,7 +42,7 @@ use crate::source::Archive;
 use crate::store::StoreError;
 
 pub use origin::{ResolvedSource, resolve};
-pub use patch::PatchError;
+pub use patch::{PatchError, patched};
 pub use version::KernelVersion;
 
 /// Why a kernel's source cannot be had.

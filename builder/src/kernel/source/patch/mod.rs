@@ -217,6 +217,21 @@ impl Patch {
     }
 }
 
+/// What each part of a patch makes of one content, whatever file it names; `None` where a hunk has
+/// no place in it. No folder is involved.
+///
+/// # Errors
+/// The text is not a patch that coop reads.
+pub fn patched(text: &[u8], content: &[u8]) -> Result<Vec<Option<Vec<u8>>>, PatchError> {
+    let text = [text, b"\n"].concat();
+    let files = parse::parse("patch", &text)?;
+    let place = |file: &FilePatch<'_>| {
+        let placed = hunk::place(content, &file.hunks, hunk::Direction::Forward);
+        placed.ok().map(|placed| placed.content)
+    };
+    Ok(files.iter().map(place).collect())
+}
+
 /// Reads all patches in the order in which they are applied.
 pub(super) fn read_all(files: &[HostFile]) -> Result<Vec<Patch>, PatchError> {
     files.iter().map(Patch::read).collect()
