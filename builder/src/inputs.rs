@@ -101,6 +101,11 @@ fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
             if let Keyring::File(file) = &debian.keyring {
                 files.push(file);
             }
+            for repository in &debian.repositories {
+                if let Keyring::File(file) = &repository.keyring {
+                    files.push(file);
+                }
+            }
         }
         Source::Tarball(tarball) => {
             if let TarballLocation::Path { file, .. } = &tarball.location {

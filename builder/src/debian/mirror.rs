@@ -62,6 +62,12 @@ pub enum MirrorError {
     /// The name is no URL that can be used.
     #[error("the mirror '{0}' is not an http:, https: or file: URL")]
     Invalid(String),
+    /// The security archive that belongs to a mirror is not known.
+    #[error(
+        "no security archive is known that belongs to the mirror '{0}': name its address as mirror of \
+         that repository"
+    )]
+    NoSecurity(String),
     /// The host's apt configuration cannot be read.
     #[error("the host's apt sources cannot be read: {0}")]
     Io(#[from] io::Error),
@@ -110,6 +116,26 @@ pub fn choose(
         (None, Some(url)) => named(url, MirrorOrigin::Environment),
         (None, None) => apt.mirror().ok_or(MirrorError::Missing),
     }
+}
+
+/// The security archive beside a mirror of Debian's main archive: the one that the host's apt
+/// sources name, where the mirror is from there too, else the mirror's sibling.
+///
+/// # Errors
+/// [`MirrorError::NoSecurity`].
+pub fn security(main: &Mirror, apt: &AptSources) -> Result<Mirror, MirrorError> {
+    if main.origin == MirrorOrigin::AptSources
+        && let Some(mirror) = apt.security_mirror()
+    {
+        return Ok(mirror);
+    }
+    let Some(parent) = main.url.strip_suffix("/debian") else {
+        return Err(MirrorError::NoSecurity(main.url.clone()));
+    };
+    Ok(Mirror {
+        url: format!("{parent}/debian-security"),
+        ..main.clone()
+    })
 }
 
 /// Puts a relative path below a base URL.
@@ -197,13 +223,33 @@ impl AptSources {
         // The first of the best: `max_by_key` would take the last.
         let (_, source, url) =
             ranked.reduce(|best, next| if next.0 > best.0 { next } else { best })?;
-        Some(Mirror {
+        Some(self.mirror_of(source, url))
+    }
+
+    /// The first entry that may be Debian's security archive.
+    fn security_mirror(&self) -> Option<Mirror> {
+        let is_security = |source: &&Source| {
+            let mut suites = source.suites.iter();
+            suites.any(|suite| {
+                let name = suite.strip_suffix("-security");
+                name.is_some_and(is_debian_suite)
+            })
+        };
+        let mut urls = self.sources.iter().filter(is_security).flat_map(|source| {
+            let urls = source.uris.iter().filter(|url| is_usable_url(url));
+            urls.map(move |url| (source, url))
+        });
+        urls.next().map(|(source, url)| self.mirror_of(source, url))
+    }
+
+    fn mirror_of(&self, source: &Source, url: &str) -> Mirror {
+        Mirror {
             url: url.trim_end_matches('/').to_owned(),
             origin: MirrorOrigin::AptSources,
             check_valid_until: source
                 .check_valid_until
                 .unwrap_or(!self.ignores_valid_until),
-        })
+        }
     }
 }
 
@@ -346,6 +392,27 @@ mod tests {
         assert_eq!(mirror.url, "http://right.invalid/debian");
         assert!(!mirror.check_valid_until);
         assert_eq!(mirror.origin, MirrorOrigin::AptSources);
+    }
+
+    #[test]
+    fn the_security_archive_belongs_to_the_mirror() {
+        let mut apt = AptSources::default();
+        apt.add_list("deb http://a.invalid/debian trixie main\n");
+        let sibling = |main: Option<&str>, apt: &AptSources| {
+            security(&choose(main, None, apt).unwrap(), apt).map(|mirror| mirror.url)
+        };
+        assert_eq!(
+            sibling(None, &apt).unwrap(),
+            "http://a.invalid/debian-security"
+        );
+        apt.add_list("deb [check-valid-until=no] http://s.invalid/x/ trixie-security main\n");
+        assert_eq!(sibling(None, &apt).unwrap(), "http://s.invalid/x");
+        assert_eq!(
+            sibling(Some("http://r.invalid/debian/"), &apt).unwrap(),
+            "http://r.invalid/debian-security"
+        );
+        let error = sibling(Some("http://r.invalid/d"), &apt).unwrap_err();
+        assert!(error.to_string().contains("http://r.invalid/d"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use coop_runtime::event::Observer;
 use crate::debian::deb822::{Deb822Error, Stanza, Stanzas};
 use crate::debian::mirror::join_url;
 use crate::debian::relations::{self, is_package_name, is_version};
-use crate::debian::release::{IndexFile, VerifiedRelease, is_plain_path};
+use crate::debian::release::{IndexFile, Release, VerifiedRelease, is_plain_path};
 use crate::debian::version::Version;
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
@@ -108,6 +108,26 @@ pub struct PackageList {
     pub url: String,
     /// Its stanzas.
     pub text: String,
+    /// What apt would prefer it with: of two lists that have a package, the one with the higher
+    /// number counts.
+    pub priority: u16,
+    /// The names that its suite goes by.
+    pub suites: Vec<String>,
+}
+
+/// Where the lists of a suite come from.
+#[derive(Clone, Copy, Debug)]
+pub struct ListRequest<'a> {
+    /// The suite's verified index.
+    pub release: &'a VerifiedRelease,
+    /// The archive's base URL.
+    pub mirror: &'a str,
+    /// The name by which the suite was asked for.
+    pub suite: &'a str,
+    /// Debian's name of the architecture.
+    pub architecture: &'a str,
+    /// See [`PackageList::priority`].
+    pub priority: u16,
 }
 
 /// Fetches the list of one component.
@@ -116,12 +136,17 @@ pub struct PackageList {
 /// [`PackagesError`].
 pub fn fetch_list(
     fetcher: &Fetcher,
-    release: &VerifiedRelease,
-    mirror: &str,
+    request: &ListRequest<'_>,
     component: &str,
-    architecture: &str,
     observer: &dyn Observer,
 ) -> Result<PackageList, PackagesError> {
+    let ListRequest {
+        release,
+        mirror,
+        suite,
+        architecture,
+        priority,
+    } = *request;
     let folder = format!("{component}/binary-{architecture}");
     let candidates =
         ["Packages.xz", "Packages.gz", "Packages"].map(|name| format!("{folder}/{name}"));
@@ -154,10 +179,17 @@ pub fn fetch_list(
         source,
     };
     derived.read_to_string(&mut text).map_err(source)?;
+    let Release {
+        suite: own,
+        codename,
+        ..
+    } = &release.release;
     Ok(PackageList {
         mirror: mirror.to_owned(),
         url,
         text,
+        priority,
+        suites: vec![suite.to_owned(), own.clone(), codename.clone()],
     })
 }
 
@@ -406,6 +438,12 @@ impl<'a> Universe<'a> {
     /// Every package, by rising id.
     pub fn packages(&self) -> impl Iterator<Item = (PackageId, &Package<'a>)> {
         (0..).map(PackageId).zip(&self.packages)
+    }
+
+    /// The list that a package is from.
+    #[must_use]
+    pub fn list(&self, id: PackageId) -> &'a PackageList {
+        &self.lists[self.package(id).list]
     }
 
     /// The packages of this very name, by rising id.

@@ -41,6 +41,10 @@ pub struct Release {
     pub date_seconds: i64,
     /// Until when it may be used, in seconds since 1970.
     pub valid_until_seconds: Option<i64>,
+    /// Whether apt takes nothing of it unasked (`NotAutomatic`).
+    pub not_automatic: bool,
+    /// Whether it then still upgrades what is from it (`ButAutomaticUpgrades`).
+    pub but_automatic_upgrades: bool,
     /// Whether files can be fetched by their digest.
     pub acquire_by_hash: bool,
     /// `main`, `contrib`, …
@@ -108,11 +112,24 @@ impl Release {
             codename: text_of("Codename"),
             date_seconds,
             valid_until_seconds: date_of("Valid-Until")?,
+            not_automatic: stanza.get("NotAutomatic") == Some("yes"),
+            but_automatic_upgrades: stanza.get("ButAutomaticUpgrades") == Some("yes"),
             acquire_by_hash: stanza.get("Acquire-By-Hash") == Some("yes"),
             components: words_of("Components"),
             architectures: words_of("Architectures"),
             files: parse_table(table)?,
         })
+    }
+
+    /// The priority that apt gives to its packages where nobody says otherwise
+    /// (apt_preferences(5)).
+    #[must_use]
+    pub fn default_priority(&self) -> u16 {
+        match (self.not_automatic, self.but_automatic_upgrades) {
+            (false, _) => 500,
+            (true, true) => 100,
+            (true, false) => 1,
+        }
     }
 }
 
@@ -168,8 +185,8 @@ pub struct ReleaseRequest<'a> {
     pub suite: &'a str,
     /// Who may sign.
     pub keyring: &'a Keyring,
-    /// What `Origin` must be; the embedded keys sign for `Debian`.
-    pub origin: Option<&'a str>,
+    /// What `Origin` may be, if not all is allowed; the embedded keys sign for Debian's archives.
+    pub origins: &'a [&'a str],
     /// The present, in seconds since 1970.
     pub now_seconds: i64,
     /// Whether a Release file past its Valid-Until is refused.
@@ -400,10 +417,10 @@ fn verify(request: &ReleaseRequest<'_>, url: &str, bytes: &[u8]) -> Result<Relea
         let found = format!("suite '{}' ('{}')", release.suite, release.codename);
         return Err(wrong(found, &format!("'{}'", request.suite)));
     }
-    match request.origin {
-        Some(origin) if origin != release.origin => Err(wrong(
+    match request.origins {
+        [first, ..] if !request.origins.contains(&&*release.origin) => Err(wrong(
             format!("origin '{}'", release.origin),
-            &format!("'{origin}'"),
+            &format!("'{first}'"),
         )),
         _ => Ok(release),
     }

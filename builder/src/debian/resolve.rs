@@ -1,6 +1,7 @@
 //! Which packages a request needs, as apt would choose them.
 //!
-//! A package's newest version is its only candidate. What follows by force is taken at once; an
+//! Of each package, the newest version in the lists of the highest priority is the only candidate,
+//! or, where a package is to come from a suite, the newest there. What follows by force is taken at once; an
 //! open choice waits until nothing is forced any more, is satisfied by what has been selected if
 //! that is possible, and else takes its first alternative. When a choice leads into a conflict, the
 //! next alternative is tried (depth first, a bounded number of times). The outcome depends on the
@@ -39,6 +40,8 @@ pub struct ResolveRequest<'a> {
     pub variant: Variant,
     /// Packages by name, each with a version constraint if wanted.
     pub packages: &'a [Relation<'a>],
+    /// Packages that are to come from a suite, each by name and the suite's name.
+    pub targets: &'a [(&'a str, &'a str)],
     /// Whether recommended packages are taken too, where that is possible.
     pub recommends: bool,
 }
@@ -53,6 +56,16 @@ pub enum ResolveError {
         name: String,
         /// The most similar name that there is.
         similar: Option<String>,
+    },
+    /// A suite lacks a package that is to come from it: the recipe's matter.
+    #[error("no suite '{suite}' has a package '{name}' (it is in {available})")]
+    NotInSuite {
+        /// The package.
+        name: String,
+        /// Where it is to come from.
+        suite: String,
+        /// Where it is, or `none`.
+        available: String,
     },
     /// The dependencies contradict each other or the archive.
     #[error("the packages cannot be installed together: {}", chain.join(", "))]
@@ -86,6 +99,9 @@ pub fn resolve(
     request: &ResolveRequest<'_>,
 ) -> Result<Vec<PackageId>, ResolveError> {
     let mut solver = Solver::new(universe, request.architecture);
+    for (name, suite) in request.targets {
+        solver.aim(name, suite)?;
+    }
     for name in base_names(universe, request) {
         solver.require(Relation {
             name,
@@ -184,7 +200,7 @@ impl<'u, 'a> Solver<'u, 'a> {
                 continue;
             }
             let best = candidates.entry(package.name).or_insert(id);
-            if universe.package(*best).version < package.version {
+            if preference(universe, *best) < preference(universe, id) {
                 *best = id;
             }
         }
@@ -200,6 +216,33 @@ impl<'u, 'a> Solver<'u, 'a> {
             decisions: Vec::new(),
             attempts: 0,
         }
+    }
+
+    /// Takes a package from a suite, whatever priorities say.
+    fn aim(&mut self, name: &str, suite: &str) -> Result<(), ResolveError> {
+        let named = self.universe.named(name).iter().copied();
+        let fits = named.clone().filter(|id| {
+            let architecture = self.universe.package(*id).architecture;
+            let list = self.universe.list(*id);
+            let is_there = list.suites.iter().any(|name| name == suite);
+            is_there && (architecture == self.architecture || architecture == "all")
+        });
+        let newest = fits.max_by_key(|id| self.universe.package(*id).version);
+        let Some(id) = newest else {
+            let lists = named.filter_map(|id| self.universe.list(id).suites.first().cloned());
+            let suites: BTreeSet<String> = lists.collect();
+            let available: Vec<String> = suites.into_iter().collect();
+            return Err(ResolveError::NotInSuite {
+                name: name.to_owned(),
+                suite: suite.to_owned(),
+                available: match available.is_empty() {
+                    true => "none".to_owned(),
+                    false => available.join(", "),
+                },
+            });
+        };
+        self.candidates.insert(self.name(id), id);
+        Ok(())
     }
 
     /// Selects what a person asked for.
@@ -663,6 +706,11 @@ impl<'u, 'a> Solver<'u, 'a> {
             None => format!("the archive has no {name}"),
         }
     }
+}
+
+/// What the candidate of a name has most of.
+fn preference<'a>(universe: &Universe<'a>, id: PackageId) -> (u16, Version<'a>) {
+    (universe.list(id).priority, universe.package(id).version)
 }
 
 fn matches_version(relation: &Relation<'_>, version: Option<Version<'_>>) -> bool {

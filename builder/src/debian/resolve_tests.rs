@@ -24,6 +24,8 @@ fn solve_with(
     recommends: bool,
 ) -> Result<String, String> {
     let lists = [PackageList {
+        priority: 500,
+        suites: Vec::new(),
         mirror: String::new(),
         url: String::new(),
         text: universe_text(packages),
@@ -34,6 +36,7 @@ fn solve_with(
         .map(|text| relations::parse_one(text).unwrap())
         .collect();
     let request = ResolveRequest {
+        targets: &[],
         architecture: "amd64",
         variant,
         packages: &wanted,
@@ -45,6 +48,77 @@ fn solve_with(
         .map(|id| universe.package(id).name)
         .collect();
     Ok(names.join(" "))
+}
+
+/// A package by name, version and further fields.
+type Made<'a> = (&'a str, &'a str, &'a str);
+
+/// Which versions are chosen of what several suites have, each with its priority.
+fn versions(
+    suites: &[(&str, u16, &[Made<'_>])],
+    wanted: &[&str],
+    targets: &[(&str, &str)],
+) -> Result<String, String> {
+    let lists: Vec<PackageList> = suites
+        .iter()
+        .map(|(suite, priority, packages)| PackageList {
+            priority: *priority,
+            suites: vec![(*suite).to_owned()],
+            mirror: String::new(),
+            url: String::new(),
+            text: universe_text(packages),
+        })
+        .collect();
+    let universe = Universe::new(&lists).unwrap();
+    let wanted = wanted
+        .iter()
+        .map(|text| relations::parse_one(text).unwrap());
+    let request = ResolveRequest {
+        targets,
+        architecture: "amd64",
+        variant: Variant::Nothing,
+        packages: &wanted.collect::<Vec<_>>(),
+        recommends: false,
+    };
+    let ids = resolve(&universe, &request).map_err(|error| error.to_string())?;
+    let shown = ids.into_iter().map(|id| {
+        let package = universe.package(id);
+        format!("{} {}", package.name, package.version.as_str())
+    });
+    Ok(shown.collect::<Vec<_>>().join(", "))
+}
+
+#[test]
+fn suites_are_preferred_as_apt_prefers_them() {
+    let suites = |backports| {
+        [
+            (
+                "main",
+                500,
+                &[("aa", "1.0", "Depends: bb\n"), ("bb", "1.0", "")][..],
+            ),
+            ("security", 500, &[("bb", "1.1", "")]),
+            (
+                "backports",
+                backports,
+                &[("aa", "2.0", ""), ("bb", "2.0", "")],
+            ),
+        ]
+    };
+    // The newest of equal priority; backports only where nobody else has it, or it is asked for.
+    assert_eq!(versions(&suites(100), &["aa"], &[]), ok("bb 1.1, aa 1.0"));
+    assert_eq!(versions(&suites(990), &["aa"], &[]), ok("aa 2.0"));
+    let aimed = |name, suite| versions(&suites(100), &["aa"], &[(name, suite)]);
+    assert_eq!(aimed("aa", "backports"), ok("aa 2.0"));
+    assert_eq!(aimed("bb", "backports"), ok("bb 2.0, aa 1.0"));
+    assert_eq!(aimed("bb", "main"), ok("bb 1.0, aa 1.0"));
+    let error = aimed("aa", "security").unwrap_err();
+    assert!(
+        error.contains("'security'") && error.contains("backports, main"),
+        "{error}"
+    );
+    let error = aimed("cc", "main").unwrap_err();
+    assert!(error.contains("'cc'") && error.contains("none"), "{error}");
 }
 
 fn solve(packages: &[(&str, &str, &str)], wanted: &[&str]) -> Result<String, String> {

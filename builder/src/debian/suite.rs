@@ -1,10 +1,12 @@
-//! One suite of an archive: from its name to the packages that a request needs.
+//! Suites of archives: from their names to the packages that a request needs.
 
 use coop_runtime::event::{Event, Observer};
 
 use crate::debian::keys::{Keyring, KeysError};
 use crate::debian::mirror::{Mirror, MirrorError};
-use crate::debian::packages::{PackageId, PackageList, PackagesError, Universe, fetch_list};
+use crate::debian::packages::{
+    ListRequest, PackageId, PackageList, PackagesError, Universe, fetch_list,
+};
 use crate::debian::relations::{self, InvalidRelation, parse_one};
 use crate::debian::release::{ReleaseError, ReleaseRequest, VerifiedRelease, open_release};
 use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
@@ -13,6 +15,8 @@ use crate::fetch::{Download, FetchError, Fetcher};
 
 /// The component that a request without components means.
 const DEFAULT_COMPONENT: &str = "main";
+/// What Debian's own archives call themselves.
+const DEBIAN_ORIGINS: &[&str] = &["Debian", "Debian Backports"];
 
 /// Why packages cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,9 @@ pub struct SuiteRequest {
     /// Who may sign; Debian's own keys where there is none. With those, the archive must also call
     /// itself Debian's.
     pub keyring: Option<Keyring>,
+    /// What its packages are preferred with, as apt has it (apt_preferences(5)); where nobody says,
+    /// what the suite itself asks for.
+    pub priority: Option<u16>,
     /// The present, in seconds since 1970.
     pub now_seconds: i64,
     /// The InRelease file that a lock names.
@@ -65,7 +72,8 @@ pub struct SuiteRequest {
 pub struct Selection {
     /// What is there anyway.
     pub variant: Variant,
-    /// Names, each with a constraint if wanted: `nginx-light`, `libc6 (>= 2.41)`.
+    /// Names, each with a constraint or a suite if wanted: `nginx-light`, `libc6 (>= 2.41)`,
+    /// `linux-source/trixie-backports`.
     pub packages: Vec<String>,
     /// Whether recommended packages are taken too.
     pub recommends: bool,
@@ -95,31 +103,51 @@ impl SelectedPackage {
     }
 }
 
-/// A suite whose index was verified and whose lists are at hand.
+/// Suites whose indices were verified and whose lists are at hand.
 #[derive(Debug)]
-pub struct Suite {
-    /// The verified index.
-    pub release: VerifiedRelease,
+pub struct Suites {
+    /// The verified indices, in the order in which they were asked for.
+    pub releases: Vec<VerifiedRelease>,
     architecture: String,
     lists: Vec<PackageList>,
 }
 
-impl Suite {
-    /// Verifies the index and fetches the lists.
+impl Suites {
+    /// Verifies the indices and fetches the lists. All are for the architecture of the first.
     ///
     /// # Errors
     /// [`DebianError`].
     pub fn open(
         fetcher: &Fetcher,
-        request: &SuiteRequest,
+        requests: &[SuiteRequest],
         observer: &dyn Observer,
     ) -> Result<Self, DebianError> {
+        let first = requests.first();
+        let mut suites = Self {
+            releases: Vec::with_capacity(requests.len()),
+            architecture: first
+                .map(|one| one.architecture.clone())
+                .unwrap_or_default(),
+            lists: Vec::new(),
+        };
+        for request in requests {
+            suites.add(fetcher, request, observer)?;
+        }
+        Ok(suites)
+    }
+
+    fn add(
+        &mut self,
+        fetcher: &Fetcher,
+        request: &SuiteRequest,
+        observer: &dyn Observer,
+    ) -> Result<(), DebianError> {
         let own;
-        let (keyring, origin) = match &request.keyring {
-            Some(keyring) => (keyring, None),
+        let (keyring, origins) = match &request.keyring {
+            Some(keyring) => (keyring, &[][..]),
             None => {
                 own = Keyring::debian()?;
-                (&own, Some("Debian"))
+                (&own, DEBIAN_ORIGINS)
             }
         };
         let release = open_release(
@@ -128,7 +156,7 @@ impl Suite {
                 mirror: &request.mirror.url,
                 suite: &request.suite,
                 keyring,
-                origin,
+                origins,
                 now_seconds: request.now_seconds,
                 check_valid_until: request.mirror.check_valid_until,
                 pinned: request.pinned,
@@ -146,38 +174,50 @@ impl Suite {
             [] => &default,
             some => some,
         };
-        let mut lists = Vec::with_capacity(components.len());
+        let from = ListRequest {
+            release: &release,
+            mirror: &request.mirror.url,
+            suite: &request.suite,
+            architecture: &self.architecture,
+            priority: request
+                .priority
+                .unwrap_or_else(|| release.release.default_priority()),
+        };
         for component in components {
-            lists.push(fetch_list(
-                fetcher,
-                &release,
-                &request.mirror.url,
-                component,
-                &request.architecture,
-                observer,
-            )?);
+            let list = fetch_list(fetcher, &from, component, observer)?;
+            self.lists.push(list);
         }
-        Ok(Self {
-            release,
-            architecture: request.architecture.clone(),
-            lists,
-        })
+        self.releases.push(release);
+        Ok(())
     }
 
     /// Chooses the packages that a selection needs, those that others depend on first.
     ///
     /// # Errors
     /// [`DebianError::Request`], [`DebianError::Resolve`] or [`DebianError::Packages`].
-    pub fn select(&self, selection: &Selection) -> Result<Vec<SelectedPackage>, DebianError> {
+    pub fn select<'s>(
+        &self,
+        selection: &'s Selection,
+    ) -> Result<Vec<SelectedPackage>, DebianError> {
         let universe = Universe::new(&self.lists)?;
-        let wanted = selection.packages.iter().map(|text| parse_one(text));
-        let packages = wanted.collect::<Result<Vec<_>, _>>()?;
+        let split = |text: &'s str| {
+            text.split_once('/')
+                .map_or((text, None), |(a, b)| (a, Some(b)))
+        };
+        let wanted = selection.packages.iter().map(|text| split(text));
+        let relations = wanted.clone().map(|(text, _)| parse_one(text));
+        let packages = relations.collect::<Result<Vec<_>, _>>()?;
+        let aims = packages.iter().zip(wanted);
+        let targets: Vec<(&str, &str)> = aims
+            .filter_map(|(relation, (_, suite))| Some((relation.name, suite?)))
+            .collect();
         let chosen = resolve(
             &universe,
             &ResolveRequest {
                 architecture: &self.architecture,
                 variant: selection.variant,
                 packages: &packages,
+                targets: &targets,
                 recommends: selection.recommends,
             },
         )?;

@@ -22,6 +22,8 @@ pub struct AptSource {
     pub keyring: Option<Vec<u8>>,
     /// Whether apt refuses an index past its Valid-Until.
     pub check_valid_until: bool,
+    /// The code name and what apt prefers its packages with, if not with what the suite asks for.
+    pub pin: Option<(String, u16)>,
 }
 
 /// How to make a system.
@@ -31,8 +33,8 @@ pub struct SystemOptions {
     pub architecture: String,
     /// The time of every file that is not a package's: an input, as the clock must not show.
     pub time: Timestamp,
-    /// What goes into `/etc/apt/sources.list.d/debian.sources`, if anything.
-    pub apt: Option<AptSource>,
+    /// What goes into `/etc/apt/sources.list.d/debian.sources`, a stanza each.
+    pub apt: Vec<AptSource>,
 }
 
 /// A system that was unpacked and not yet configured.
@@ -60,9 +62,7 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
         time: options.time,
     };
     database::write(&mut maker, &options.architecture, &native, &lists)?;
-    if let Some(source) = &options.apt {
-        write_apt_source(&mut maker, source)?;
-    }
+    write_apt_sources(&mut maker, &options.apt)?;
     let names = deferred.iter().enumerate();
     let names: Vec<(String, &Deb)> = names
         .map(|(number, deb)| (format!("{number:04}-{}.deb", deb.package.name), deb))
@@ -91,27 +91,64 @@ fn keep_for_later(maker: &mut Maker<'_>, name: &str, deb: &Deb) -> Result<(), Tr
     Ok(())
 }
 
-fn write_apt_source(maker: &mut Maker<'_>, source: &AptSource) -> Result<(), TreeError> {
-    let is_remote = source.url.starts_with("http://") || source.url.starts_with("https://");
-    if !is_remote || maker.tree.resolve(b"/etc/apt").is_err() {
+fn write_apt_sources(maker: &mut Maker<'_>, sources: &[AptSource]) -> Result<(), TreeError> {
+    let is_remote = |source: &&AptSource| {
+        source.url.starts_with("http://") || source.url.starts_with("https://")
+    };
+    let remote: Vec<&AptSource> = sources.iter().filter(is_remote).collect();
+    if remote.is_empty() || maker.tree.resolve(b"/etc/apt").is_err() {
         return Ok(());
     }
-    let signed_by = match &source.keyring {
-        Some(bytes) => {
-            let is_armoured = bytes.starts_with(b"-----BEGIN");
-            let name = if is_armoured { "coop.asc" } else { "coop.pgp" };
-            let folder = maker.folder("/etc/apt/keyrings")?;
-            maker.file(folder, name, 0o644, bytes.clone())?;
-            Some(format!("/etc/apt/keyrings/{name}"))
+    let (mut stanzas, mut pins) = (Vec::new(), Vec::new());
+    for source in &remote {
+        let signed_by = signed_by(maker, source, &remote)?;
+        stanzas.push(apt_stanza(source, signed_by.as_deref()));
+        if let Some((codename, priority)) = &source.pin {
+            pins.push(format!(
+                "Package: *\nPin: release n={codename}\nPin-Priority: {priority}\n"
+            ));
         }
-        None => ["pgp", "gpg"]
-            .map(|end| format!("/usr/share/keyrings/debian-archive-keyring.{end}"))
-            .into_iter()
-            .find(|path| maker.tree.resolve(path.as_bytes()).is_ok()),
-    };
+    }
     let folder = maker.folder("/etc/apt/sources.list.d")?;
-    let text = apt_stanza(source, signed_by.as_deref());
-    maker.file(folder, "debian.sources", 0o644, text.into_bytes())
+    maker.file(
+        folder,
+        "debian.sources",
+        0o644,
+        stanzas.join("\n").into_bytes(),
+    )?;
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let folder = maker.folder("/etc/apt/preferences.d")?;
+    maker.file(folder, "coop.pref", 0o644, pins.join("\n").into_bytes())
+}
+
+/// The keyring of a source in the guest, which is written if it is not Debian's.
+fn signed_by(
+    maker: &mut Maker<'_>,
+    source: &AptSource,
+    all: &[&AptSource],
+) -> Result<Option<String>, TreeError> {
+    let Some(bytes) = &source.keyring else {
+        let paths =
+            ["pgp", "gpg"].map(|end| format!("/usr/share/keyrings/debian-archive-keyring.{end}"));
+        let mut paths = paths.into_iter();
+        return Ok(paths.find(|path| maker.tree.resolve(path.as_bytes()).is_ok()));
+    };
+    // Sources with the same keyring share a file.
+    let first = all
+        .iter()
+        .position(|other| other.keyring.as_ref() == Some(bytes));
+    let number = match first {
+        None | Some(0) => String::new(),
+        Some(number) => format!("-{number}"),
+    };
+    let is_armoured = bytes.starts_with(b"-----BEGIN");
+    let end = if is_armoured { "asc" } else { "pgp" };
+    let name = format!("coop{number}.{end}");
+    let folder = maker.folder("/etc/apt/keyrings")?;
+    maker.file(folder, &name, 0o644, bytes.clone())?;
+    Ok(Some(format!("/etc/apt/keyrings/{name}")))
 }
 
 fn apt_stanza(source: &AptSource, signed_by: Option<&str>) -> String {

@@ -30,7 +30,7 @@ fn options() -> SystemOptions {
     SystemOptions {
         architecture: "amd64".to_owned(),
         time: Timestamp::from_seconds(NOW),
-        apt: None,
+        apt: Vec::new(),
     }
 }
 
@@ -421,9 +421,10 @@ fn apt_learns_the_mirror() {
             components: vec!["main".to_owned(), "contrib".to_owned()],
             keyring: keyring.map(<[u8]>::to_vec),
             check_valid_until: keyring.is_none(),
+            pin: None,
         };
         let options = SystemOptions {
-            apt: Some(source),
+            apt: vec![source],
             ..options()
         };
         build_system(vec![apt.deb(&store)], &options).unwrap().tree
@@ -441,6 +442,48 @@ fn apt_learns_the_mirror() {
         stanza("file:/srv/debian", None)
             .resolve(path.as_bytes())
             .is_err()
+    );
+}
+
+#[test]
+fn apt_learns_every_repository() {
+    let (_folder, store) = store();
+    let apt = Recipe {
+        name: "apt",
+        files: &[("etc/apt/", "")],
+        ..EMPTY
+    };
+    let source = |suite: &str, keyring: Option<&[u8]>, pin: Option<u16>| AptSource {
+        url: "http://m.invalid/debian".to_owned(),
+        suites: vec![suite.to_owned()],
+        components: vec!["main".to_owned()],
+        keyring: keyring.map(<[u8]>::to_vec),
+        check_valid_until: true,
+        pin: pin.map(|priority| (suite.to_owned(), priority)),
+    };
+    let options = SystemOptions {
+        apt: vec![
+            source("trixie", None, None),
+            source("trixie-backports", None, Some(990)),
+            source("a", Some(b"-----BEGIN A"), None),
+            source("b", Some(b"B"), Some(1)),
+            source("c", Some(b"-----BEGIN A"), None),
+        ],
+        ..options()
+    };
+    let tree = build_system(vec![apt.deb(&store)], &options).unwrap().tree;
+    let sources = text(&tree, "/etc/apt/sources.list.d/debian.sources");
+    let signed: Vec<&str> = sources
+        .lines()
+        .filter_map(|line| line.strip_prefix("Signed-By: /etc/apt/keyrings/"))
+        .collect();
+    assert_eq!(signed, ["coop-2.asc", "coop-3.pgp", "coop-2.asc"]);
+    assert_eq!(sources.split("\n\n").count(), 5);
+    assert_eq!(text(&tree, "/etc/apt/keyrings/coop-3.pgp"), "B");
+    assert_eq!(
+        text(&tree, "/etc/apt/preferences.d/coop.pref"),
+        "Package: *\nPin: release n=trixie-backports\nPin-Priority: 990\n\n\
+         Package: *\nPin: release n=b\nPin-Priority: 1\n"
     );
 }
 

@@ -5,7 +5,7 @@ use fs_err as fs;
 use tempfile::TempDir;
 
 use crate::debian::keys::Keyring;
-use crate::debian::packages::{PackageList, PackagesError, Universe, fetch_list};
+use crate::debian::packages::{ListRequest, PackageList, PackagesError, Universe, fetch_list};
 use crate::debian::release::{
     Release, ReleaseError, ReleaseRequest, VerifiedRelease, open_release,
 };
@@ -40,6 +40,16 @@ struct Case {
     _folder: TempDir,
 }
 
+fn lists_of<'a>(release: &'a VerifiedRelease, mirror: &'a str) -> ListRequest<'a> {
+    ListRequest {
+        release,
+        mirror,
+        suite: "trixie",
+        architecture: "amd64",
+        priority: 500,
+    }
+}
+
 impl Case {
     fn new() -> Self {
         let archive = Archive::new();
@@ -61,7 +71,7 @@ impl Case {
             mirror: &self.archive.url(),
             suite: "trixie",
             keyring: &self.keyring,
-            origin: Some("Debian"),
+            origins: &["Debian"],
             now_seconds: NOW + HOUR,
             check_valid_until: true,
             pinned: None,
@@ -77,7 +87,7 @@ impl Case {
     fn list(&self) -> Result<PackageList, PackagesError> {
         let release = self.open().unwrap();
         let mirror = self.archive.url();
-        fetch_list(&self.fetcher, &release, &mirror, "main", "amd64", &Silent)
+        fetch_list(&self.fetcher, &lists_of(&release, &mirror), "main", &Silent)
     }
 }
 
@@ -266,7 +276,8 @@ fn wrong_lists_are_refused() {
     case.archive.write(path, &good);
     assert!(case.list().is_ok());
     let release = case.open().unwrap();
-    let error = fetch_list(&case.fetcher, &release, "x", "contrib", "amd64", &Silent).unwrap_err();
+    let error =
+        fetch_list(&case.fetcher, &lists_of(&release, "x"), "contrib", &Silent).unwrap_err();
     assert!(
         error
             .to_string()
@@ -278,6 +289,8 @@ fn wrong_lists_are_refused() {
 fn invalid_records_are_named() {
     let universe = |text: &str| {
         let lists = [PackageList {
+            priority: 500,
+            suites: Vec::new(),
             mirror: String::new(),
             url: "u".to_owned(),
             text: text.to_owned(),

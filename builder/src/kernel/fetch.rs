@@ -8,7 +8,7 @@ use super::{KernelError, KernelFiles, linux_image, prebuilt};
 use crate::debian::deb::{Deb, DebError, fetch_debs};
 use crate::debian::mirror::MirrorError;
 use crate::debian::relations;
-use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
+use crate::debian::suite::{DebianError, SelectedPackage, SuiteRequest, Suites};
 use crate::debian::unpack::{UnpackError, unpack_files};
 use crate::fetch::Fetcher;
 use crate::recipe;
@@ -81,7 +81,7 @@ pub fn fetch(
         suite: suite.clone(),
         ..archive.request(archive.mirror(None)?)
     };
-    let suite = Suite::open(fetcher, &request, observer)?;
+    let suite = Suites::open(fetcher, &[request], observer)?;
     let fetch = |packages: &[SelectedPackage]| fetch_debs(fetcher, packages, observer);
     if is_linux_image {
         fetch_linux_image(name, &suite, fetch)
@@ -91,7 +91,7 @@ pub fn fetch(
 }
 
 fn fetch_user_mode_linux(
-    suite: &Suite,
+    suite: &Suites,
     fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
 ) -> Result<FetchedKernel, KernelSourceError> {
     let names = [USER_MODE_LINUX].into_iter().chain(LIBRARIES);
@@ -109,7 +109,7 @@ fn fetch_user_mode_linux(
 
 fn fetch_linux_image(
     name: &str,
-    suite: &Suite,
+    suite: &Suites,
     fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
 ) -> Result<FetchedKernel, KernelSourceError> {
     let mut resolved = Vec::new();

@@ -31,8 +31,9 @@ pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
     Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent,
     FileEntry, HostFile, Kernel, KernelLocation, KernelOrigin, KernelPackage, KernelSource,
-    Keyring, Mirror, Owner, Password, Recipe, RootSize, Rootfs, RunAction, RunStep, Services,
-    Source, Tarball, TarballLocation, TestStep, User, UserId, Variant, canonical,
+    Keyring, Mirror, Owner, Password, Recipe, Repository, RepositoryMirror, RootSize, Rootfs,
+    RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep, User, UserId,
+    Variant, canonical,
 };
 pub use overrides::Overrides;
 pub use resolve::check_memory;

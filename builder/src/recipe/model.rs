@@ -90,7 +90,8 @@ pub enum Source {
 pub struct Debian {
     /// The suite or code name, as `trixie`.
     pub suite: String,
-    /// Packages beyond the variant's, as written: `name` or `name:architecture`.
+    /// Packages beyond the variant's, as written: `name` or `name:architecture`, and `/suite` behind
+    /// it where it is to come from one.
     pub packages: Vec<String>,
     /// The archive's components; default: `main`.
     pub components: Vec<String>,
@@ -102,6 +103,37 @@ pub struct Debian {
     pub keyring: Keyring,
     /// Whether recommended packages are installed too; default: no.
     pub recommends: bool,
+    /// Further suites, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<Repository>,
+}
+
+/// A suite beside the one that the system is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    /// The suite or code name, as `trixie-security`.
+    pub suite: String,
+    /// Default: those of the main suite.
+    pub components: Vec<String>,
+    /// Default: the main suite's, and for `…-security` the security archive beside it.
+    pub mirror: RepositoryMirror,
+    /// What vouches for it; default: what vouches for the main suite.
+    pub keyring: Keyring,
+    /// What its packages are preferred with, as in apt_preferences(5); default: 500, or what the
+    /// suite itself asks for, as backports do.
+    pub priority: Option<u16>,
+}
+
+/// Where the packages of a further suite come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RepositoryMirror {
+    /// Where the main suite is.
+    Main,
+    /// The security archive that belongs to where the main suite is.
+    Security,
+    /// This address, without a final slash.
+    Url(String),
 }
 
 /// Which packages a Debian has without naming them.

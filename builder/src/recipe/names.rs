@@ -47,12 +47,20 @@ pub(super) fn hostname(text: &str) -> Result<(), String> {
 
 /// A Debian package's name, with an architecture if need be (Debian policy 5.6.1).
 pub(super) fn package(text: &str) -> Result<(), String> {
-    let (name, architecture) = text.split_once(':').unwrap_or((text, "any"));
+    let (package, from) = text
+        .split_once('/')
+        .map_or((text, None), |(a, b)| (a, Some(b)));
+    let (name, architecture) = package.split_once(':').unwrap_or((package, "any"));
     let good = name.len() >= 2
         && only(name, |byte| lower(byte) || b"+-.".contains(&byte))
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && only(architecture, |byte| lower(byte) || byte == b'-');
-    verdict(good, text, "a package's name, as nginx or libc6:amd64")
+        && only(architecture, |byte| lower(byte) || byte == b'-')
+        && from.is_none_or(|from| suite(from).is_ok());
+    verdict(
+        good,
+        text,
+        "a package's name, as nginx, libc6:amd64 or git/trixie-backports",
+    )
 }
 
 /// A suite or a component of a Debian archive: they become parts of addresses.

@@ -44,6 +44,15 @@ pub(super) struct Debian {
     pub(super) mirror: Option<At<String>>,
     pub(super) keyring: Option<At<String>>,
     pub(super) recommends: Option<bool>,
+    pub(super) repositories: Vec<Repository>,
+}
+
+pub(super) struct Repository {
+    pub(super) suite: At<String>,
+    pub(super) components: Option<Vec<At<String>>>,
+    pub(super) mirror: Option<At<String>>,
+    pub(super) keyring: Option<At<String>>,
+    pub(super) priority: Option<At<u32>>,
 }
 
 pub(super) struct Tarball {
@@ -151,7 +160,12 @@ const DEBIAN: Keys = keys(
         "mirror",
         "keyring",
         "recommends",
+        "repositories",
     ],
+    &["snapshot"],
+);
+const REPOSITORY: Keys = keys(
+    &["suite", "components", "mirror", "keyring", "priority"],
     &["snapshot"],
 );
 const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
@@ -261,6 +275,27 @@ fn debian(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Debian> {
         mirror: d.field(&fields, "mirror", Decoder::text),
         keyring: d.field(&fields, "keyring", Decoder::text),
         recommends: d.field(&fields, "recommends", Decoder::boolean),
+        repositories: d
+            .field(&fields, "repositories", |d, node, path| {
+                d.list(node, path, repository)
+            })
+            .unwrap_or_default(),
+        suite: suite?,
+    })
+}
+
+fn repository(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Repository> {
+    /// The largest number that apt keeps for itself is 1000: such packages are downgraded to.
+    const PRIORITY_MAX: u32 = 1000;
+    let fields = d.map(node, path, &REPOSITORY)?;
+    let suite = d.required(&fields, "suite", Decoder::text);
+    Some(Repository {
+        components: d.field(&fields, "components", Decoder::texts),
+        mirror: d.field(&fields, "mirror", Decoder::text),
+        keyring: d.field(&fields, "keyring", Decoder::text),
+        priority: d.field(&fields, "priority", |d, node, path| {
+            d.integer(node, path, 1..=PRIORITY_MAX)
+        }),
         suite: suite?,
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::debian::mirror::{self, AptSources, Mirror, MirrorError};
 use crate::debian::suite::SuiteRequest;
+use crate::recipe::RepositoryMirror;
 
 /// What a build knows of Debian archives beyond its recipe.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,22 @@ impl Archive<'_> {
         mirror::choose(recipe, self.environment, self.apt)
     }
 
+    /// Where a further suite is, seen from the main one's mirror.
+    ///
+    /// # Errors
+    /// The address is no URL, or no security archive belongs to the mirror.
+    pub fn repository_mirror(
+        &self,
+        repository: &RepositoryMirror,
+        main: &Mirror,
+    ) -> Result<Mirror, MirrorError> {
+        match repository {
+            RepositoryMirror::Main => Ok(main.clone()),
+            RepositoryMirror::Security => mirror::security(main, self.apt),
+            RepositoryMirror::Url(url) => self.mirror(Some(url)),
+        }
+    }
+
     /// A request for `main` of a suite whose name is still to be filled in, signed by Debian.
     #[must_use]
     pub fn request(&self, mirror: Mirror) -> SuiteRequest {
@@ -34,6 +51,7 @@ impl Archive<'_> {
             components: Vec::new(),
             architecture: self.architecture.to_owned(),
             keyring: None,
+            priority: None,
             now_seconds: self.now_seconds,
             pinned: None,
         }

@@ -9,7 +9,7 @@ use crate::debian::deb::{DebError, fetch_debs};
 use crate::debian::keys::{Keyring as Keys, KeysError};
 use crate::debian::mirror::{Mirror as ChosenMirror, MirrorError};
 use crate::debian::resolve;
-use crate::debian::suite::{DebianError, SelectedPackage, Selection, Suite, SuiteRequest};
+use crate::debian::suite::{DebianError, SelectedPackage, Selection, SuiteRequest, Suites};
 use crate::debian::system::{AptSource, SystemOptions, build_system};
 use crate::debian::unpack::UnpackError;
 use crate::fetch::Fetcher;
@@ -27,7 +27,7 @@ pub enum DebianSourceError {
     /// The keyring holds no keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// Suite, lists or dependencies.
+    /// Suites, lists or dependencies.
     #[error(transparent)]
     Suite(#[from] DebianError),
     /// Download or a damaged package.
@@ -38,12 +38,46 @@ pub enum DebianSourceError {
     Unpack(#[from] UnpackError),
 }
 
-/// The suite that a recipe names, and what of it the recipe needs.
+/// The suites that a recipe names, and what of them the recipe needs.
 struct Opened {
-    mirror: ChosenMirror,
-    keyring: Option<Vec<u8>>,
-    suite: Suite,
+    /// What the guest's apt is told of each suite.
+    apt: Vec<AptSource>,
+    suites: Suites,
     packages: Vec<SelectedPackage>,
+}
+
+/// One suite of the recipe, the main one or a further one.
+struct Wanted<'a> {
+    mirror: ChosenMirror,
+    suite: &'a str,
+    components: &'a [String],
+    keyring: &'a Keyring,
+    priority: Option<u16>,
+}
+
+/// The main suite, and then the others.
+fn wanted<'a>(recipe: &'a Debian, archive: &Archive<'_>) -> Result<Vec<Wanted<'a>>, MirrorError> {
+    let main = archive.mirror(match &recipe.mirror {
+        Mirror::Host => None,
+        Mirror::Url(url) => Some(url),
+    })?;
+    let mut wanted = vec![Wanted {
+        mirror: main.clone(),
+        suite: &recipe.suite,
+        components: &recipe.components,
+        keyring: &recipe.keyring,
+        priority: None,
+    }];
+    for repository in &recipe.repositories {
+        wanted.push(Wanted {
+            mirror: archive.repository_mirror(&repository.mirror, &main)?,
+            suite: &repository.suite,
+            components: &repository.components,
+            keyring: &repository.keyring,
+            priority: repository.priority,
+        });
+    }
+    Ok(wanted)
 }
 
 fn open(
@@ -52,22 +86,37 @@ fn open(
     archive: &Archive<'_>,
     observer: &dyn Observer,
 ) -> Result<Opened, DebianSourceError> {
-    let mirror = archive.mirror(match &recipe.mirror {
-        Mirror::Host => None,
-        Mirror::Url(url) => Some(url),
-    })?;
-    let keyring = match &recipe.keyring {
-        Keyring::Debian => None,
-        Keyring::File(file) => Some(fs::read(&file.path)?),
-    };
-    let request = SuiteRequest {
-        suite: recipe.suite.clone(),
-        components: recipe.components.clone(),
-        keyring: keyring.as_deref().map(Keys::parse).transpose()?,
-        ..archive.request(mirror.clone())
-    };
-    let suite = Suite::open(fetcher, &request, observer)?;
-    let packages = suite.select(&Selection {
+    let (mut requests, mut apt) = (Vec::new(), Vec::new());
+    for one in wanted(recipe, archive)? {
+        let keyring = match one.keyring {
+            Keyring::Debian => None,
+            Keyring::File(file) => Some(fs::read(&file.path)?),
+        };
+        requests.push(SuiteRequest {
+            suite: one.suite.to_owned(),
+            components: one.components.to_vec(),
+            keyring: keyring.as_deref().map(Keys::parse).transpose()?,
+            priority: one.priority,
+            ..archive.request(one.mirror.clone())
+        });
+        apt.push(AptSource {
+            url: one.mirror.url,
+            suites: vec![one.suite.to_owned()],
+            components: one.components.to_vec(),
+            keyring,
+            // What the building host's apt allows says nothing about the guest's.
+            check_valid_until: true,
+            pin: None,
+        });
+    }
+    let suites = Suites::open(fetcher, &requests, observer)?;
+    for ((source, request), release) in apt.iter_mut().zip(&requests).zip(&suites.releases) {
+        let codename = &release.release.codename;
+        source.pin = request
+            .priority
+            .map(|priority| (codename.clone(), priority));
+    }
+    let packages = suites.select(&Selection {
         variant: match recipe.variant {
             Variant::Essential => resolve::Variant::Essential,
             Variant::Minimal => resolve::Variant::Minimal,
@@ -76,9 +125,8 @@ fn open(
         recommends: recipe.recommends,
     })?;
     Ok(Opened {
-        mirror,
-        keyring,
-        suite,
+        apt,
+        suites,
         packages,
     })
 }
@@ -123,32 +171,31 @@ pub fn debian(
     observer: &dyn Observer,
 ) -> Result<SourceTree, DebianSourceError> {
     let Opened {
-        mirror,
-        keyring,
-        suite,
+        apt,
+        suites,
         packages,
     } = open(recipe, fetcher, archive, observer)?;
     let debs = fetch_debs(fetcher, &packages, observer)?;
-    let epoch = Timestamp::from_seconds(suite.release.release.date_seconds);
+    let dates = suites.releases.iter().map(|one| one.release.date_seconds);
+    let epoch = Timestamp::from_seconds(dates.max().unwrap_or_default());
+    let mut resolved: Vec<String> = suites
+        .releases
+        .iter()
+        .zip(&apt)
+        .flat_map(|(release, source)| {
+            let digest = &release.digest;
+            let names = source.suites.iter();
+            names.map(move |suite| format!("debian {suite} InRelease sha256:{digest}"))
+        })
+        .collect();
     let system = build_system(
         debs,
         &SystemOptions {
             architecture: archive.architecture.to_owned(),
             time: epoch,
-            apt: Some(AptSource {
-                url: mirror.url,
-                suites: vec![recipe.suite.clone()],
-                components: recipe.components.clone(),
-                keyring,
-                // What the building host's apt allows says nothing about the guest's.
-                check_valid_until: true,
-            }),
+            apt,
         },
     )?;
-    let mut resolved = vec![format!(
-        "debian {} InRelease sha256:{}",
-        recipe.suite, suite.release.digest
-    )];
     resolved.extend(packages.iter().map(SelectedPackage::pin));
     Ok(SourceTree {
         tree: system.tree,

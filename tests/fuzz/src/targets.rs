@@ -391,6 +391,8 @@ pub fn debian_index(data: &[u8]) {
     apt.add_deb822(&text);
     apt.add_configuration(&text);
     let lists = [PackageList {
+        priority: 500,
+        suites: Vec::new(),
         mirror: "http://nowhere.invalid".to_owned(),
         url: String::new(),
         text,
@@ -406,6 +408,7 @@ pub fn debian_index(data: &[u8]) {
             constraint: None,
         }];
         let request = ResolveRequest {
+            targets: &[],
             architecture: "amd64",
             variant: Variant::Minimal,
             packages: &wanted,

@@ -77,6 +77,7 @@ impl Toolchain {
             mirror: Mirror::Host,
             keyring: Keyring::Debian,
             recommends: false,
+            repositories: Vec::new(),
         };
         let MakeRequest {
             fetcher, archive, ..

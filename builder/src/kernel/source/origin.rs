@@ -18,7 +18,7 @@ use super::patch::{self, Patch};
 use super::unpack::{Unpacked, Unpacking, unpack};
 use super::{Extent, KernelVersion, PatchError, SourceError, SourceTree};
 use crate::debian::resolve::ResolveError;
-use crate::debian::suite::{DebianError, SelectedPackage, Suite, SuiteRequest};
+use crate::debian::suite::{DebianError, SelectedPackage, SuiteRequest, Suites};
 use crate::digest::{Digest, Hasher};
 use crate::fetch::{Download, FetchError, Fetcher};
 use crate::inputs::Record;
@@ -97,12 +97,16 @@ fn find(
         suite: suite.to_owned(),
         ..archive.request(archive.mirror(None)?)
     };
-    find_in(&Suite::open(fetcher, &request, observer)?, package, suite)
+    find_in(
+        &Suites::open(fetcher, &[request], observer)?,
+        package,
+        suite,
+    )
 }
 
 /// The package itself, or the one that `linux-source` stands for.
 pub(super) fn find_in(
-    opened: &Suite,
+    opened: &Suites,
     package: &str,
     suite: &str,
 ) -> Result<SelectedPackage, SourceError> {
@@ -130,7 +134,7 @@ pub(super) fn find_in(
 }
 
 /// Which packages with kernel sources a suite has.
-fn hint(suite: &Suite) -> Result<String, SourceError> {
+fn hint(suite: &Suites) -> Result<String, SourceError> {
     let is_version = |name: &String| {
         let version = name.strip_prefix(PACKAGE_PREFIX).unwrap_or_default();
         version

@@ -18,7 +18,7 @@ use super::packed::Count;
 use super::unpack::{Unpacking, unpack};
 use super::*;
 use crate::debian::mirror::AptSources;
-use crate::debian::suite::{Suite, SuiteRequest};
+use crate::debian::suite::{SuiteRequest, Suites};
 use crate::debian::testing::{Archive as Mirror, HOUR, NOW, NOW_TEXT, Recipe as Package, keyring};
 use crate::fetch::Options;
 use crate::kernel::Target;
@@ -610,6 +610,7 @@ fn a_suites_packages_are_found_by_name() {
     ];
     mirror.publish(&packages.concat(), NOW_TEXT, "");
     let request = SuiteRequest {
+        priority: None,
         mirror: crate::debian::mirror::choose(Some(&mirror.url()), None, &AptSources::default())
             .unwrap(),
         suite: "trixie".into(),
@@ -619,7 +620,7 @@ fn a_suites_packages_are_found_by_name() {
         now_seconds: NOW + HOUR,
         pinned: None,
     };
-    let suite = Suite::open(&case.fetcher, &request, &Silent).unwrap();
+    let suite = Suites::open(&case.fetcher, &[request], &Silent).unwrap();
     let find = |name: &str| origin::find_in(&suite, name, "trixie");
     for name in ["linux-source", "linux-source-7.2"] {
         let found = find(name).unwrap();
