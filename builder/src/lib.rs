@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod guest;
 pub mod inputs;
 pub mod kernel;
+pub mod lock;
 pub mod publish;
 pub mod recipe;
 pub mod rootfs;

@@ -17,6 +17,8 @@ pub mod system;
 pub mod unpack;
 pub mod version;
 
+pub(crate) use release::is_plain_path;
+
 #[cfg(test)]
 mod system_tests;
 #[cfg(test)]

@@ -113,6 +113,8 @@ pub struct PackageList {
     pub priority: u16,
     /// The names that its suite goes by.
     pub suites: Vec<String>,
+    /// What a lock calls its suite.
+    pub key: String,
 }
 
 /// Where the lists of a suite come from.
@@ -124,6 +126,8 @@ pub struct ListRequest<'a> {
     pub mirror: &'a str,
     /// The name by which the suite was asked for.
     pub suite: &'a str,
+    /// What a lock calls it.
+    pub key: &'a str,
     /// Debian's name of the architecture.
     pub architecture: &'a str,
     /// See [`PackageList::priority`].
@@ -144,6 +148,7 @@ pub fn fetch_list(
         release,
         mirror,
         suite,
+        key: name,
         architecture,
         priority,
     } = *request;
@@ -189,6 +194,7 @@ pub fn fetch_list(
         url,
         text,
         priority,
+        key: name.to_owned(),
         suites: vec![suite.to_owned(), own.clone(), codename.clone()],
     })
 }

@@ -171,7 +171,7 @@ fn parse_row(line: &str) -> Option<(&str, IndexFile)> {
 }
 
 /// Whether a path from an index stays below the folder that it is relative to.
-pub(super) fn is_plain_path(path: &str) -> bool {
+pub(crate) fn is_plain_path(path: &str) -> bool {
     let plain_part = |part: &str| !matches!(part, "" | "." | "..");
     path.split('/').all(plain_part) && path.bytes().all(|byte| byte.is_ascii_graphic())
 }

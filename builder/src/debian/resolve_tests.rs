@@ -26,6 +26,7 @@ fn solve_with(
     let lists = [PackageList {
         priority: 500,
         suites: Vec::new(),
+        key: String::new(),
         mirror: String::new(),
         url: String::new(),
         text: universe_text(packages),
@@ -64,6 +65,7 @@ fn versions(
         .map(|(suite, priority, packages)| PackageList {
             priority: *priority,
             suites: vec![(*suite).to_owned()],
+            key: String::new(),
             mirror: String::new(),
             url: String::new(),
             text: universe_text(packages),

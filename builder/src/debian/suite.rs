@@ -3,15 +3,16 @@
 use coop_runtime::event::{Event, Observer};
 
 use crate::debian::keys::{Keyring, KeysError};
-use crate::debian::mirror::{Mirror, MirrorError};
+use crate::debian::mirror::{Mirror, MirrorError, join_url};
 use crate::debian::packages::{
     ListRequest, PackageId, PackageList, PackagesError, Universe, fetch_list,
 };
 use crate::debian::relations::{self, InvalidRelation, parse_one};
-use crate::debian::release::{ReleaseError, ReleaseRequest, VerifiedRelease, open_release};
+use crate::debian::release::{ReleaseError, ReleaseRequest, open_release};
 use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
+use crate::lock::{Answer, LockedPackage, LockedSuite, Pins};
 
 /// The component that a request without components means.
 const DEFAULT_COMPONENT: &str = "main";
@@ -42,6 +43,9 @@ pub enum DebianError {
     /// The downloads.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// The recipe asks for what its lock does not answer: the recipe's matter.
+    #[error("the lock does not have {0}")]
+    NotLocked(String),
 }
 
 /// Which suite of which archive.
@@ -49,6 +53,8 @@ pub enum DebianError {
 pub struct SuiteRequest {
     /// The archive.
     pub mirror: Mirror,
+    /// What a lock calls it; nothing for the Debian archive at hand.
+    pub archive: String,
     /// Suite or codename.
     pub suite: String,
     /// `main` where there are none.
@@ -67,6 +73,27 @@ pub struct SuiteRequest {
     pub pinned: Option<Digest>,
 }
 
+impl SuiteRequest {
+    /// What a lock calls the suite's index.
+    fn key(&self) -> String {
+        format!("{} {}", self.suite, self.archive)
+            .trim_end()
+            .to_owned()
+    }
+
+    /// The suite in a question: with what its answer depends on besides.
+    fn in_question(&self) -> String {
+        let mut text = self.key();
+        if self.components.iter().any(|name| name != DEFAULT_COMPONENT) {
+            text.push_str(&format!(" ({})", self.components.join(" ")));
+        }
+        if let Some(priority) = self.priority {
+            text.push_str(&format!(" at {priority}"));
+        }
+        text
+    }
+}
+
 /// What to install from a suite.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -79,6 +106,21 @@ pub struct Selection {
     pub recommends: bool,
 }
 
+impl Selection {
+    fn question(&self) -> String {
+        let mut parts = vec![match self.variant {
+            Variant::Minimal => "minimal",
+            Variant::Essential => "essential",
+            Variant::Nothing => "nothing",
+        }];
+        parts.extend(self.packages.iter().map(String::as_str));
+        if self.recommends {
+            parts.push("what is recommended");
+        }
+        parts.join(", ")
+    }
+}
+
 /// A package that was chosen: what a lock has to name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectedPackage {
@@ -88,11 +130,27 @@ pub struct SelectedPackage {
     pub version: String,
     /// `all` or the architecture.
     pub architecture: String,
+    /// What a lock calls its suite.
+    pub suite: String,
+    /// Where it is in its archive.
+    pub path: String,
     /// Where the .deb is and how it is known.
     pub download: Download,
 }
 
 impl SelectedPackage {
+    fn locked(&self) -> LockedPackage {
+        LockedPackage {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            architecture: self.architecture.clone(),
+            suite: self.suite.clone(),
+            path: self.path.clone(),
+            size: self.download.size_bytes.unwrap_or_default(),
+            sha256: self.download.digest,
+        }
+    }
+
     /// The package as one line that pins it: `libc6 2.41-12 amd64 sha256:…`.
     #[must_use]
     pub fn pin(&self) -> String {
@@ -103,36 +161,71 @@ impl SelectedPackage {
     }
 }
 
-/// Suites whose indices were verified and whose lists are at hand.
+/// What is known of a suite that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuiteFacts {
+    /// The code name that its index says.
+    pub codename: String,
+    /// When the index was made, in seconds since 1970.
+    pub date_seconds: i64,
+    /// SHA-256 of the InRelease file.
+    pub digest: Digest,
+}
+
+/// Suites that can be asked for packages: verified indices whose lists are at hand, or a lock.
 #[derive(Debug)]
-pub struct Suites {
-    /// The verified indices, in the order in which they were asked for.
-    pub releases: Vec<VerifiedRelease>,
-    architecture: String,
+pub struct Suites<'a> {
+    /// In the order in which they were asked for.
+    pub facts: Vec<SuiteFacts>,
+    requests: Vec<SuiteRequest>,
+    pins: &'a Pins,
     lists: Vec<PackageList>,
 }
 
-impl Suites {
-    /// Verifies the indices and fetches the lists. All are for the architecture of the first.
+impl<'a> Suites<'a> {
+    /// Verifies the indices and fetches the lists, or looks into the lock. All are for the
+    /// architecture of the first.
     ///
     /// # Errors
     /// [`DebianError`].
     pub fn open(
         fetcher: &Fetcher,
-        requests: &[SuiteRequest],
+        requests: Vec<SuiteRequest>,
+        pins: &'a Pins,
         observer: &dyn Observer,
     ) -> Result<Self, DebianError> {
-        let first = requests.first();
         let mut suites = Self {
-            releases: Vec::with_capacity(requests.len()),
-            architecture: first
-                .map(|one| one.architecture.clone())
-                .unwrap_or_default(),
+            facts: Vec::with_capacity(requests.len()),
+            requests: Vec::new(),
+            pins,
             lists: Vec::new(),
         };
-        for request in requests {
-            suites.add(fetcher, request, observer)?;
+        let first = requests.first().map(|request| request.architecture.clone());
+        let architecture = first.unwrap_or_default();
+        for request in &requests {
+            let facts = match pins.used() {
+                Some(lock) => {
+                    let key = request.key();
+                    let known = lock.suites.iter().find(|suite| suite.key == key);
+                    let known =
+                        known.ok_or_else(|| DebianError::NotLocked(format!("suite {key}")))?;
+                    SuiteFacts {
+                        codename: known.codename.clone(),
+                        date_seconds: known.date_seconds,
+                        digest: known.inrelease,
+                    }
+                }
+                None => suites.add(fetcher, request, &architecture, observer)?,
+            };
+            pins.saw_suite(LockedSuite {
+                key: request.key(),
+                codename: facts.codename.clone(),
+                date_seconds: facts.date_seconds,
+                inrelease: facts.digest,
+            });
+            suites.facts.push(facts);
         }
+        suites.requests = requests;
         Ok(suites)
     }
 
@@ -140,8 +233,9 @@ impl Suites {
         &mut self,
         fetcher: &Fetcher,
         request: &SuiteRequest,
+        architecture: &str,
         observer: &dyn Observer,
-    ) -> Result<(), DebianError> {
+    ) -> Result<SuiteFacts, DebianError> {
         let own;
         let (keyring, origins) = match &request.keyring {
             Some(keyring) => (keyring, &[][..]),
@@ -178,7 +272,8 @@ impl Suites {
             release: &release,
             mirror: &request.mirror.url,
             suite: &request.suite,
-            architecture: &self.architecture,
+            key: &request.key(),
+            architecture,
             priority: request
                 .priority
                 .unwrap_or_else(|| release.release.default_priority()),
@@ -187,67 +282,144 @@ impl Suites {
             let list = fetch_list(fetcher, &from, component, observer)?;
             self.lists.push(list);
         }
-        self.releases.push(release);
-        Ok(())
+        Ok(SuiteFacts {
+            codename: release.release.codename.clone(),
+            date_seconds: release.release.date_seconds,
+            digest: release.digest,
+        })
+    }
+
+    fn architecture(&self) -> &str {
+        let first = self.requests.first();
+        first.map_or("", |request| &request.architecture)
+    }
+
+    /// Has a question answered by the lock, or by the lists, and remembers the answer.
+    fn ask(
+        &self,
+        question: &str,
+        live: impl FnOnce(&Universe<'_>) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError>,
+    ) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError> {
+        let suites: Vec<String> = self
+            .requests
+            .iter()
+            .map(SuiteRequest::in_question)
+            .collect();
+        let question = format!("{}: {question}", suites.join(" + "));
+        let (packages, names) = match self.pins.used() {
+            Some(lock) => {
+                let known = lock.answers.iter().find(|one| one.question == question);
+                let known = known.ok_or_else(|| DebianError::NotLocked(question.clone()))?;
+                let packages = known.packages.iter().map(|package| self.unlocked(package));
+                (packages.collect::<Result<_, _>>()?, known.names.clone())
+            }
+            None => live(&Universe::new(&self.lists)?)?,
+        };
+        self.pins.saw(Answer {
+            question,
+            packages: packages.iter().map(SelectedPackage::locked).collect(),
+            names: names.clone(),
+        });
+        Ok((packages, names))
+    }
+
+    /// A package of the lock, to be fetched from where its suite is.
+    fn unlocked(&self, package: &LockedPackage) -> Result<SelectedPackage, DebianError> {
+        let mut requests = self.requests.iter();
+        let request = requests.find(|request| request.key() == package.suite);
+        let request =
+            request.ok_or_else(|| DebianError::NotLocked(format!("suite {}", package.suite)))?;
+        Ok(SelectedPackage {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            architecture: package.architecture.clone(),
+            suite: package.suite.clone(),
+            path: package.path.clone(),
+            download: Download {
+                url: join_url(&request.mirror.url, &package.path),
+                digest: package.sha256,
+                size_bytes: Some(package.size),
+            },
+        })
     }
 
     /// Chooses the packages that a selection needs, those that others depend on first.
     ///
     /// # Errors
-    /// [`DebianError::Request`], [`DebianError::Resolve`] or [`DebianError::Packages`].
-    pub fn select<'s>(
-        &self,
-        selection: &'s Selection,
-    ) -> Result<Vec<SelectedPackage>, DebianError> {
-        let universe = Universe::new(&self.lists)?;
-        let split = |text: &'s str| {
-            text.split_once('/')
-                .map_or((text, None), |(a, b)| (a, Some(b)))
+    /// [`DebianError::Request`], [`DebianError::Resolve`], [`DebianError::Packages`] or
+    /// [`DebianError::NotLocked`].
+    pub fn select(&self, selection: &Selection) -> Result<Vec<SelectedPackage>, DebianError> {
+        let live = |universe: &Universe<'_>| {
+            let chosen = self.choose(universe, selection)?;
+            Ok((chosen, Vec::new()))
         };
-        let wanted = selection.packages.iter().map(|text| split(text));
-        let relations = wanted.clone().map(|(text, _)| parse_one(text));
+        Ok(self.ask(&selection.question(), live)?.0)
+    }
+
+    fn choose(
+        &self,
+        universe: &Universe<'_>,
+        selection: &Selection,
+    ) -> Result<Vec<SelectedPackage>, DebianError> {
+        let wanted: Vec<(&str, Option<&str>)> = selection
+            .packages
+            .iter()
+            .map(|text| match text.split_once('/') {
+                Some((package, suite)) => (package, Some(suite)),
+                None => (text.as_str(), None),
+            })
+            .collect();
+        let relations = wanted.iter().map(|(text, _)| parse_one(text));
         let packages = relations.collect::<Result<Vec<_>, _>>()?;
-        let aims = packages.iter().zip(wanted);
+        let aims = packages.iter().zip(&wanted);
         let targets: Vec<(&str, &str)> = aims
-            .filter_map(|(relation, (_, suite))| Some((relation.name, suite?)))
+            .filter_map(|(relation, (_, suite))| Some((relation.name, (*suite)?)))
             .collect();
         let chosen = resolve(
-            &universe,
+            universe,
             &ResolveRequest {
-                architecture: &self.architecture,
+                architecture: self.architecture(),
                 variant: selection.variant,
                 packages: &packages,
                 targets: &targets,
                 recommends: selection.recommends,
             },
         )?;
-        let selected = chosen.into_iter().map(|id| selected(&universe, id));
+        let selected = chosen.into_iter().map(|id| selected(universe, id));
         Ok(selected.collect::<Result<_, _>>()?)
     }
 
     /// Finds one package by its name, without what it depends on.
     ///
     /// # Errors
-    /// [`DebianError::Resolve`] where there is none.
+    /// [`DebianError::Resolve`] where there is none; [`DebianError::NotLocked`].
     pub fn find(&self, name: &str) -> Result<SelectedPackage, DebianError> {
-        let universe = Universe::new(&self.lists)?;
-        Ok(selected(&universe, newest(&universe, name)?)?)
+        let question = format!("{name} alone");
+        let live = |universe: &Universe<'_>| {
+            let package = selected(universe, newest(universe, name)?)?;
+            Ok((vec![package], Vec::new()))
+        };
+        let (mut packages, _) = self.ask(&question, live)?;
+        packages.pop().ok_or(DebianError::NotLocked(question))
     }
 
     /// The names that a package depends on; of alternatives, the first.
     ///
     /// # Errors
     /// [`DebianError::Resolve`] where there is no such package, [`DebianError::Request`] where its
-    /// field cannot be read.
+    /// field cannot be read; [`DebianError::NotLocked`].
     pub fn dependencies(&self, name: &str) -> Result<Vec<String>, DebianError> {
-        let universe = Universe::new(&self.lists)?;
-        let package = universe.package(newest(&universe, name)?);
-        let clauses = relations::parse(package.field("Depends").unwrap_or_default())?;
-        let first = clauses.iter().filter_map(|clause| clause.first());
-        Ok(first.map(|relation| relation.name.to_owned()).collect())
+        let live = |universe: &Universe<'_>| {
+            let package = universe.package(newest(universe, name)?);
+            let clauses = relations::parse(package.field("Depends").unwrap_or_default())?;
+            let first = clauses.iter().filter_map(|clause| clause.first());
+            let names = first.map(|relation| relation.name.to_owned()).collect();
+            Ok((Vec::new(), names))
+        };
+        Ok(self.ask(&format!("what {name} depends on"), live)?.1)
     }
 
-    /// The names of all packages that begin like this, sorted.
+    /// The names of all packages that begin like this, sorted; a lock knows of none.
     ///
     /// # Errors
     /// [`DebianError::Packages`].
@@ -282,6 +454,8 @@ fn selected(universe: &Universe<'_>, id: PackageId) -> Result<SelectedPackage, P
         name: package.name.to_owned(),
         version: package.version.as_str().to_owned(),
         architecture: package.architecture.to_owned(),
+        suite: universe.list(id).key.clone(),
+        path: package.field("Filename").unwrap_or_default().to_owned(),
         download: universe.download(id)?,
     })
 }

@@ -129,6 +129,8 @@ impl Recipe<'_> {
             name: self.name.to_owned(),
             version: self.version.to_owned(),
             architecture: if all { "all" } else { "amd64" }.to_owned(),
+            suite: "trixie".to_owned(),
+            path: format!("{}.deb", self.name),
             download: Download {
                 url: format!("http://nowhere.invalid/{}.deb", self.name),
                 digest: Digest::of(bytes),

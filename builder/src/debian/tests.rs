@@ -45,6 +45,7 @@ fn lists_of<'a>(release: &'a VerifiedRelease, mirror: &'a str) -> ListRequest<'a
         release,
         mirror,
         suite: "trixie",
+        key: "trixie",
         architecture: "amd64",
         priority: 500,
     }
@@ -291,6 +292,7 @@ fn invalid_records_are_named() {
         let lists = [PackageList {
             priority: 500,
             suites: Vec::new(),
+            key: String::new(),
             mirror: String::new(),
             url: "u".to_owned(),
             text: text.to_owned(),

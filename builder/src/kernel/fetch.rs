@@ -81,7 +81,7 @@ pub fn fetch(
         suite: suite.clone(),
         ..archive.request(archive.mirror(None)?)
     };
-    let suite = Suites::open(fetcher, &[request], observer)?;
+    let suite = archive.open(fetcher, vec![request], observer)?;
     let fetch = |packages: &[SelectedPackage]| fetch_debs(fetcher, packages, observer);
     if is_linux_image {
         fetch_linux_image(name, &suite, fetch)
@@ -91,7 +91,7 @@ pub fn fetch(
 }
 
 fn fetch_user_mode_linux(
-    suite: &Suites,
+    suite: &Suites<'_>,
     fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
 ) -> Result<FetchedKernel, KernelSourceError> {
     let names = [USER_MODE_LINUX].into_iter().chain(LIBRARIES);
@@ -109,7 +109,7 @@ fn fetch_user_mode_linux(
 
 fn fetch_linux_image(
     name: &str,
-    suite: &Suites,
+    suite: &Suites<'_>,
     fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
 ) -> Result<FetchedKernel, KernelSourceError> {
     let mut resolved = Vec::new();

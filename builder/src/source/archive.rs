@@ -1,7 +1,11 @@
 //! The Debian archive that a build uses where the recipe names none, and the present time.
 
-use crate::debian::mirror::{self, AptSources, Mirror, MirrorError};
-use crate::debian::suite::SuiteRequest;
+use coop_runtime::event::Observer;
+
+use crate::debian::mirror::{self, AptSources, Mirror, MirrorError, MirrorOrigin};
+use crate::debian::suite::{DebianError, SuiteRequest, Suites};
+use crate::fetch::Fetcher;
+use crate::lock::Pins;
 use crate::recipe::RepositoryMirror;
 
 /// What a build knows of Debian archives beyond its recipe.
@@ -15,9 +19,11 @@ pub struct Archive<'a> {
     pub architecture: &'a str,
     /// The present, in seconds since 1970: for expiry.
     pub now_seconds: i64,
+    /// A lock, and what was asked so far.
+    pub pins: &'a Pins,
 }
 
-impl Archive<'_> {
+impl<'a> Archive<'a> {
     /// The recipe's mirror, or the archive at hand.
     ///
     /// # Errors
@@ -46,6 +52,11 @@ impl Archive<'_> {
     #[must_use]
     pub fn request(&self, mirror: Mirror) -> SuiteRequest {
         SuiteRequest {
+            archive: match mirror.origin {
+                // Whose it is says nothing about what is in it.
+                MirrorOrigin::AptSources | MirrorOrigin::Environment => String::new(),
+                MirrorOrigin::Recipe => mirror.url.clone(),
+            },
             mirror,
             suite: String::new(),
             components: Vec::new(),
@@ -55,5 +66,18 @@ impl Archive<'_> {
             now_seconds: self.now_seconds,
             pinned: None,
         }
+    }
+
+    /// Opens suites, or looks them up in the lock.
+    ///
+    /// # Errors
+    /// See [`Suites::open`].
+    pub fn open(
+        &self,
+        fetcher: &Fetcher,
+        requests: Vec<SuiteRequest>,
+        observer: &dyn Observer,
+    ) -> Result<Suites<'a>, DebianError> {
+        Suites::open(fetcher, requests, self.pins, observer)
     }
 }

@@ -13,7 +13,7 @@ use crate::debian::suite::{DebianError, SelectedPackage, Selection, SuiteRequest
 use crate::debian::system::{AptSource, SystemOptions, build_system};
 use crate::debian::unpack::UnpackError;
 use crate::fetch::Fetcher;
-use crate::recipe::{Debian, Keyring, Mirror, Variant};
+use crate::recipe::{Debian, Keyring, Mirror, RepositoryMirror, Variant};
 
 /// Why packages did not become a tree.
 #[derive(Debug, thiserror::Error)]
@@ -39,16 +39,18 @@ pub enum DebianSourceError {
 }
 
 /// The suites that a recipe names, and what of them the recipe needs.
-struct Opened {
+struct Opened<'a> {
     /// What the guest's apt is told of each suite.
     apt: Vec<AptSource>,
-    suites: Suites,
+    suites: Suites<'a>,
     packages: Vec<SelectedPackage>,
 }
 
 /// One suite of the recipe, the main one or a further one.
 struct Wanted<'a> {
     mirror: ChosenMirror,
+    /// What a lock calls the archive, if that is not said by the mirror.
+    archive: Option<&'static str>,
     suite: &'a str,
     components: &'a [String],
     keyring: &'a Keyring,
@@ -63,6 +65,7 @@ fn wanted<'a>(recipe: &'a Debian, archive: &Archive<'_>) -> Result<Vec<Wanted<'a
     })?;
     let mut wanted = vec![Wanted {
         mirror: main.clone(),
+        archive: None,
         suite: &recipe.suite,
         components: &recipe.components,
         keyring: &recipe.keyring,
@@ -71,6 +74,7 @@ fn wanted<'a>(recipe: &'a Debian, archive: &Archive<'_>) -> Result<Vec<Wanted<'a
     for repository in &recipe.repositories {
         wanted.push(Wanted {
             mirror: archive.repository_mirror(&repository.mirror, &main)?,
+            archive: (repository.mirror == RepositoryMirror::Security).then_some("security"),
             suite: &repository.suite,
             components: &repository.components,
             keyring: &repository.keyring,
@@ -80,24 +84,27 @@ fn wanted<'a>(recipe: &'a Debian, archive: &Archive<'_>) -> Result<Vec<Wanted<'a
     Ok(wanted)
 }
 
-fn open(
+fn open<'a>(
     recipe: &Debian,
     fetcher: &Fetcher,
-    archive: &Archive<'_>,
+    archive: &Archive<'a>,
     observer: &dyn Observer,
-) -> Result<Opened, DebianSourceError> {
+) -> Result<Opened<'a>, DebianSourceError> {
     let (mut requests, mut apt) = (Vec::new(), Vec::new());
     for one in wanted(recipe, archive)? {
         let keyring = match one.keyring {
             Keyring::Debian => None,
             Keyring::File(file) => Some(fs::read(&file.path)?),
         };
+        let request = archive.request(one.mirror.clone());
+        let archive = one.archive.map_or(request.archive, str::to_owned);
         requests.push(SuiteRequest {
+            archive,
             suite: one.suite.to_owned(),
             components: one.components.to_vec(),
             keyring: keyring.as_deref().map(Keys::parse).transpose()?,
             priority: one.priority,
-            ..archive.request(one.mirror.clone())
+            ..request
         });
         apt.push(AptSource {
             url: one.mirror.url,
@@ -109,12 +116,10 @@ fn open(
             pin: None,
         });
     }
-    let suites = Suites::open(fetcher, &requests, observer)?;
-    for ((source, request), release) in apt.iter_mut().zip(&requests).zip(&suites.releases) {
-        let codename = &release.release.codename;
-        source.pin = request
-            .priority
-            .map(|priority| (codename.clone(), priority));
+    let priorities: Vec<Option<u16>> = requests.iter().map(|one| one.priority).collect();
+    let suites = archive.open(fetcher, requests, observer)?;
+    for ((source, priority), facts) in apt.iter_mut().zip(priorities).zip(&suites.facts) {
+        source.pin = priority.map(|priority| (facts.codename.clone(), priority));
     }
     let packages = suites.select(&Selection {
         variant: match recipe.variant {
@@ -176,14 +181,14 @@ pub fn debian(
         packages,
     } = open(recipe, fetcher, archive, observer)?;
     let debs = fetch_debs(fetcher, &packages, observer)?;
-    let dates = suites.releases.iter().map(|one| one.release.date_seconds);
+    let dates = suites.facts.iter().map(|facts| facts.date_seconds);
     let epoch = Timestamp::from_seconds(dates.max().unwrap_or_default());
     let mut resolved: Vec<String> = suites
-        .releases
+        .facts
         .iter()
         .zip(&apt)
-        .flat_map(|(release, source)| {
-            let digest = &release.digest;
+        .flat_map(|(facts, source)| {
+            let digest = &facts.digest;
             let names = source.suites.iter();
             names.map(move |suite| format!("debian {suite} InRelease sha256:{digest}"))
         })

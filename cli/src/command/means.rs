@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use coop_builder::debian::mirror::AptSources;
 use coop_builder::fetch::{Fetcher, Options};
 use coop_builder::kernel::KernelChoice;
+use coop_builder::lock::Pins;
 use coop_builder::recipe::{self, Recipe};
 use coop_builder::source::Archive;
 use coop_builder::store::Store;
@@ -81,6 +82,7 @@ pub(super) struct Means {
     apt: AptSources,
     mirror: Option<String>,
     now_seconds: i64,
+    pins: Pins,
     interruption: Interruption,
 }
 
@@ -110,6 +112,7 @@ impl Means {
             apt,
             mirror: environment.debian_mirror.clone(),
             now_seconds: now_seconds(),
+            pins: Pins::live(),
             interruption,
         })
     }
@@ -121,6 +124,7 @@ impl Means {
             apt: &self.apt,
             architecture: recipe.architecture.debian_name(),
             now_seconds: self.now_seconds,
+            pins: &self.pins,
         }
     }
 

@@ -393,6 +393,7 @@ pub fn debian_index(data: &[u8]) {
     let lists = [PackageList {
         priority: 500,
         suites: Vec::new(),
+        key: String::new(),
         mirror: "http://nowhere.invalid".to_owned(),
         url: String::new(),
         text,

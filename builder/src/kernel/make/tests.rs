@@ -15,6 +15,7 @@ use crate::debian::mirror::AptSources;
 use crate::fetch::Options;
 use crate::kernel::Target;
 use crate::kernel::config::parse;
+use crate::lock::Pins;
 use crate::recipe::{HostFile, TarballLocation};
 
 /// What a kernel's top Makefile does for us, in a second: it takes what is wanted but for
@@ -168,6 +169,7 @@ impl Bench {
             apt: &self.apt,
             architecture: "amd64",
             now_seconds: 0,
+            pins: &Pins::live(),
         };
         let observer: Arc<dyn Observer> = Arc::<Heard>::clone(&self.heard);
         work(&MakeRequest {

@@ -98,7 +98,7 @@ fn find(
         ..archive.request(archive.mirror(None)?)
     };
     find_in(
-        &Suites::open(fetcher, &[request], observer)?,
+        &archive.open(fetcher, vec![request], observer)?,
         package,
         suite,
     )
@@ -106,7 +106,7 @@ fn find(
 
 /// The package itself, or the one that `linux-source` stands for.
 pub(super) fn find_in(
-    opened: &Suites,
+    opened: &Suites<'_>,
     package: &str,
     suite: &str,
 ) -> Result<SelectedPackage, SourceError> {
@@ -134,7 +134,7 @@ pub(super) fn find_in(
 }
 
 /// Which packages with kernel sources a suite has.
-fn hint(suite: &Suites) -> Result<String, SourceError> {
+fn hint(suite: &Suites<'_>) -> Result<String, SourceError> {
     let is_version = |name: &String| {
         let version = name.strip_prefix(PACKAGE_PREFIX).unwrap_or_default();
         version

@@ -22,6 +22,7 @@ use crate::debian::suite::{SuiteRequest, Suites};
 use crate::debian::testing::{Archive as Mirror, HOUR, NOW, NOW_TEXT, Recipe as Package, keyring};
 use crate::fetch::Options;
 use crate::kernel::Target;
+use crate::lock::Pins;
 use crate::recipe::{BuildPlace, HostFile, KernelLocation, TarballLocation};
 use crate::store::Store;
 
@@ -190,6 +191,7 @@ impl Case {
             apt: &AptSources::default(),
             architecture: "amd64",
             now_seconds: TIME,
+            pins: &Pins::live(),
         };
         resolve(source, &self.fetcher, &archive, &Silent)
     }
@@ -611,6 +613,7 @@ fn a_suites_packages_are_found_by_name() {
     mirror.publish(&packages.concat(), NOW_TEXT, "");
     let request = SuiteRequest {
         priority: None,
+        archive: String::new(),
         mirror: crate::debian::mirror::choose(Some(&mirror.url()), None, &AptSources::default())
             .unwrap(),
         suite: "trixie".into(),
@@ -620,7 +623,8 @@ fn a_suites_packages_are_found_by_name() {
         now_seconds: NOW + HOUR,
         pinned: None,
     };
-    let suite = Suites::open(&case.fetcher, &[request], &Silent).unwrap();
+    let pins = Pins::live();
+    let suite = Suites::open(&case.fetcher, vec![request.clone()], &pins, &Silent).unwrap();
     let find = |name: &str| origin::find_in(&suite, name, "trixie");
     for name in ["linux-source", "linux-source-7.2"] {
         let found = find(name).unwrap();
@@ -631,6 +635,21 @@ fn a_suites_packages_are_found_by_name() {
         find("linux-source-7.3").unwrap_err().to_string(),
         "suite 'trixie' has no package 'linux-source-7.3'; it has linux-source-7.1, linux-source-7.2"
     );
+    // The lock answers the same questions without the archive, and no others.
+    let lock = pins.seen();
+    assert_eq!(lock.answers.len(), 2, "{lock:?}");
+    fs::remove_dir_all(mirror.path("dists")).unwrap();
+    let pins = Pins::locked(lock.clone());
+    let suite = Suites::open(&case.fetcher, vec![request], &pins, &Silent).unwrap();
+    let find = |name: &str| origin::find_in(&suite, name, "trixie");
+    for name in ["linux-source", "linux-source-7.2"] {
+        let found = find(name).unwrap();
+        assert_eq!(found.name, "linux-source-7.2");
+        assert!(found.download.url.starts_with(&mirror.url()), "{found:?}");
+    }
+    let error = find("linux-source-7.1").unwrap_err().to_string();
+    assert!(error.contains("the lock does not have"), "{error}");
+    assert_eq!(pins.seen(), lock);
 }
 
 /// With `COOP_TEST_KERNEL_SOURCE` as a linux-source package: all of it against tar(1).
@@ -648,6 +667,8 @@ fn a_real_source_is_what_tar_makes_of_it() {
         name: parts.next().unwrap().to_owned(),
         version: parts.next().unwrap().to_owned(),
         architecture: "all".to_owned(),
+        suite: "sid".to_owned(),
+        path: String::new(),
         download: crate::fetch::Download {
             url: format!("file://{}", deb.display()),
             digest: Digest::from(digest),

@@ -83,7 +83,7 @@ fn packages(
         ));
         // A version may follow: `libc6 (>= 2.41)`.
         let names = debian.packages.iter();
-        let names = names.filter_map(|text| text.split([' ', '(', ':', '=']).next());
+        let names = names.filter_map(|text| text.split([' ', '(', ':', '=', '/']).next());
         names.map(str::to_owned).collect()
     })
 }

@@ -1,0 +1,196 @@
+//! What differs between two locks, for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Answer, Lock, LockedPackage};
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A question has no answer any more, or is new.
+    Question {
+        /// The question.
+        question: String,
+        /// Whether it is new.
+        is_new: bool,
+    },
+    /// A suite has another index, or none on one side.
+    Suite {
+        /// Its key.
+        key: String,
+        /// When each index was made, in seconds since 1970.
+        dates: [Option<i64>; 2],
+    },
+    /// A package of an answer.
+    Package {
+        /// Its name.
+        name: String,
+        /// Its versions; where they are equal, the package has other bytes.
+        versions: [Option<String>; 2],
+    },
+    /// Names of an answer.
+    Names {
+        /// The question.
+        question: String,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Question { question, is_new } => {
+                let sign = if *is_new { '+' } else { '-' };
+                write!(f, "{sign} {question}")
+            }
+            Self::Suite { key, dates } => match dates {
+                [Some(old), Some(new)] => {
+                    let hours = (new - old) / 3600;
+                    write!(f, "  suite {key}: another index, {hours} hours newer")
+                }
+                [None, _] => write!(f, "+ suite {key}"),
+                [_, None] => write!(f, "- suite {key}"),
+            },
+            Self::Package { name, versions } => match versions {
+                [Some(old), Some(new)] if old == new => {
+                    write!(f, "  {name} {old}: other content")
+                }
+                [Some(old), Some(new)] => write!(f, "  {name} {old} → {new}"),
+                [None, Some(new)] => write!(f, "+ {name} {new}"),
+                [old, None] => {
+                    write!(f, "- {name} {}", old.as_deref().unwrap_or_default())
+                }
+            },
+            Self::Names { question } => write!(f, "  {question}: other names"),
+        }
+    }
+}
+
+/// How the second lock differs from the first; nothing where both give the same build.
+#[must_use]
+pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let suites = |lock: &Lock| -> BTreeMap<String, _> {
+        let suites = lock.suites.iter();
+        suites
+            .map(|suite| (suite.key.clone(), suite.clone()))
+            .collect()
+    };
+    for (key, pair) in pairs(suites(old), suites(new)) {
+        if pair[0] != pair[1] {
+            let dates = pair.map(|suite| suite.map(|suite| suite.date_seconds));
+            changes.push(Change::Suite { key, dates });
+        }
+    }
+    let answers = |lock: &Lock| -> BTreeMap<String, Answer> {
+        let answers = lock.answers.iter();
+        answers
+            .map(|one| (one.question.clone(), one.clone()))
+            .collect()
+    };
+    for (question, pair) in pairs(answers(old), answers(new)) {
+        match pair {
+            [Some(old), Some(new)] => {
+                packages(&old, &new, &mut changes);
+                if old.names != new.names {
+                    changes.push(Change::Names { question });
+                }
+            }
+            [_, new] => changes.push(Change::Question {
+                question,
+                is_new: new.is_some(),
+            }),
+        }
+    }
+    changes
+}
+
+fn packages(old: &Answer, new: &Answer, changes: &mut Vec<Change>) {
+    let by_name = |answer: &Answer| -> BTreeMap<String, LockedPackage> {
+        let packages = answer.packages.iter();
+        packages
+            .map(|one| (one.name.clone(), one.clone()))
+            .collect()
+    };
+    for (name, pair) in pairs(by_name(old), by_name(new)) {
+        if pair[0] != pair[1] {
+            let versions = pair.map(|package| package.map(|package| package.version));
+            changes.push(Change::Package { name, versions });
+        }
+    }
+}
+
+/// Both values of every key, by key.
+fn pairs<V>(
+    old: BTreeMap<String, V>,
+    new: BTreeMap<String, V>,
+) -> BTreeMap<String, [Option<V>; 2]> {
+    let mut pairs: BTreeMap<String, [Option<V>; 2]> = BTreeMap::new();
+    for (key, value) in old {
+        pairs.insert(key, [Some(value), None]);
+    }
+    for (key, value) in new {
+        pairs.entry(key).or_insert([None, None])[1] = Some(value);
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::lock::LockedSuite;
+
+    fn lock(date: i64, packages: &[(&str, &str)]) -> Lock {
+        let package = |(name, version): &(&str, &str)| LockedPackage {
+            name: (*name).to_owned(),
+            version: (*version).to_owned(),
+            architecture: "amd64".to_owned(),
+            suite: "trixie".to_owned(),
+            path: "pool/x.deb".to_owned(),
+            size: 1,
+            sha256: Digest::of(format!("{name}{version}").as_bytes()),
+        };
+        Lock {
+            suites: vec![LockedSuite {
+                key: "trixie".to_owned(),
+                codename: "trixie".to_owned(),
+                date_seconds: date,
+                inrelease: Digest::of(&date.to_le_bytes()),
+            }],
+            answers: vec![Answer {
+                question: "q".to_owned(),
+                packages: packages.iter().map(package).collect(),
+                names: Vec::new(),
+            }],
+            ..Lock::default()
+        }
+    }
+
+    fn said(old: &Lock, new: &Lock) -> Vec<String> {
+        differences(old, new)
+            .iter()
+            .map(Change::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn differences_are_told() {
+        let old = lock(0, &[("a", "1"), ("b", "1"), ("c", "1")]);
+        assert_eq!(said(&old, &old), Vec::<String>::new());
+        let mut new = lock(7200, &[("a", "1"), ("b", "2"), ("d", "1")]);
+        assert_eq!(
+            said(&old, &new),
+            [
+                "  suite trixie: another index, 2 hours newer",
+                "  b 1 → 2",
+                "- c 1",
+                "+ d 1"
+            ]
+        );
+        new.answers[0].packages[0].sha256 = Digest::of(b"");
+        assert!(said(&old, &new).contains(&"  a 1: other content".to_owned()));
+        new.answers[0].question = "r".to_owned();
+        assert_eq!(said(&old, &new)[1..], ["- q", "+ r"]);
+    }
+}
