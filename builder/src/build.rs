@@ -22,8 +22,9 @@ use crate::kernel::{
     self, FetchedKernel, KernelChoice, KernelError, KernelFiles, KernelRequest, ObtainError,
     Obtained, Target, bootable, modules,
 };
+use crate::lock::Lock;
 use crate::publish::Staging;
-use crate::recipe::{self, KernelOrigin, Recipe, RunAction, RunStep, Services, Source};
+use crate::recipe::{self, BuildPlace, KernelOrigin, Recipe, RunAction, RunStep, Services, Source};
 use crate::rootfs::{self, RootfsError};
 use crate::source::{self, Archive, DebianSourceError, SourceTree, TarballError};
 use crate::store::{StoreError, TempFolder};
@@ -102,7 +103,8 @@ pub enum BuildError {
 /// # Errors
 /// See [`BuildError`]; the output folder is then as it was before.
 pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
-    let inputs = inputs::digest(request.recipe, request.kernel)?;
+    let lock = request.archive.pins.used();
+    let inputs = inputs::with_lock(request.recipe, request.kernel, lock)?;
     if let Some(appliance) = up_to_date(request.output, &inputs) {
         return Ok(Built {
             appliance,
@@ -160,7 +162,8 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         }
         None => kernel_spec(&member, folder),
     };
-    let resolved = resolved_digest(&inputs, &pins, &source.resolved);
+    let recipe_digest = inputs::digest(recipe, request.kernel)?;
+    let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved);
     let context = GuestContext {
         kernel: spec,
         host: request.host.clone(),
@@ -211,8 +214,43 @@ pub fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
     Ok(obtain(request, &request.recipe.kernel)?.kernel)
 }
 
+/// Asks the archives all that a build would ask them, or, where the request has a lock, the lock.
+/// Little is fetched: indices, and what stands between a metapackage and its kernel.
+///
+/// # Errors
+/// Those of [`BuildError`] that are about names.
+pub fn lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {
+    let BuildRequest {
+        recipe,
+        fetcher,
+        archive,
+        observer,
+        ..
+    } = request;
+    if let Source::Debian(debian) = &recipe.rootfs.source {
+        source::pins(debian, fetcher, archive, &**observer)?;
+    }
+    kernel::pin(&kernel_request(request, &recipe.kernel))?;
+    let in_guest = match &recipe.kernel.origin {
+        KernelOrigin::Source(source) => source.place == BuildPlace::Guest,
+        KernelOrigin::Package(_) | KernelOrigin::Default => false,
+    };
+    if recipe.kernel.target() != Target::Um || in_guest {
+        // The guests that build have one of their own.
+        kernel::pin(&kernel_request(request, &recipe::Kernel::default()))?;
+    }
+    Ok(archive.pins.seen())
+}
+
 fn obtain(request: &BuildRequest<'_>, kernel: &recipe::Kernel) -> Result<Obtained, ObtainError> {
-    kernel::obtain(&KernelRequest {
+    kernel::obtain(&kernel_request(request, kernel))
+}
+
+fn kernel_request<'a>(
+    request: &'a BuildRequest<'_>,
+    kernel: &'a recipe::Kernel,
+) -> KernelRequest<'a> {
+    KernelRequest {
         kernel,
         choice: request.kernel,
         fetcher: request.fetcher,
@@ -221,7 +259,7 @@ fn obtain(request: &BuildRequest<'_>, kernel: &recipe::Kernel) -> Result<Obtaine
         allow_dropped: request.allow_dropped,
         host: &request.host,
         observer: &request.observer,
-    })
+    }
 }
 
 fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)>, KernelError> {

@@ -8,6 +8,7 @@ use std::io;
 use crate::digest::{Digest, Hasher};
 use crate::kernel::KernelChoice;
 use crate::kernel::config::{self, DEFAULT_FRAGMENTS};
+use crate::lock::Lock;
 use crate::recipe::{
     CobdContent, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe, RunAction,
     Source, TarballLocation, canonical,
@@ -83,6 +84,22 @@ pub fn digest(recipe: &Recipe, choice: KernelChoice) -> io::Result<Digest> {
         record.put("file", file.written.as_bytes());
         record.put("sha256", digest_of_file(file)?.as_bytes());
     }
+    Ok(record.finish())
+}
+
+/// The same with the lock that a build uses: what an output is up to date for. No byte of an image
+/// follows from it, so that a lock gives what the archives gave when it was written.
+///
+/// # Errors
+/// See [`digest`].
+pub fn with_lock(recipe: &Recipe, choice: KernelChoice, lock: Option<&Lock>) -> io::Result<Digest> {
+    let digest = digest(recipe, choice)?;
+    let Some(lock) = lock else {
+        return Ok(digest);
+    };
+    let mut record = Record::new("coop locked build");
+    record.put("inputs", digest.as_bytes());
+    record.put("lock", &serde_json::to_vec(lock)?);
     Ok(record.finish())
 }
 

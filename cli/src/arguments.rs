@@ -12,6 +12,7 @@ use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forwar
 mod diff;
 mod image;
 mod kernel;
+mod lock;
 
 pub(crate) use diff::DiffOptions;
 pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
@@ -19,10 +20,11 @@ pub(crate) use kernel::{
     KernelBuildOptions, KernelCommand, KernelConfigOptions, KernelListOptions,
 };
 
+pub(crate) use lock::LockOptions;
+
 /// Verbs of later versions.
 pub(crate) const PLANNED: &[&str] = &[
     "test",
-    "lock",
     "explain",
     "ps",
     "logs",
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     Run(Box<RunOptions>),
     /// Check a recipe without building it
     Check(CheckOptions),
+    /// Pin everything that a recipe's names stand for, in RECIPE.lock
+    #[command(after_long_help = lock::EXAMPLES)]
+    Lock(LockOptions),
     /// Show what an appliance or an image is made of, or take a folder or file out of it
     Inspect(InspectOptions),
     /// Tell what two appliances, images, archives or folders differ in
@@ -109,6 +114,9 @@ pub(crate) struct RecipeOptions {
     /// Fetch nothing: fail where something is not in the cache
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Use RECIPE.lock, which must be there [default: use it where it is there]
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Go on, with a warning, where the kernel's configuration does not hold what was asked for
     #[arg(long)]
     pub(crate) allow_dropped: bool,
@@ -126,6 +134,7 @@ impl RecipeOptions {
         Self {
             sets: Vec::new(),
             offline: true,
+            locked: false,
             allow_dropped: true,
             kernel,
             progress: Progress::None,

@@ -42,6 +42,10 @@ fn main() -> ExitCode {
             command::check::run(options, &environment, &output),
             options.json,
         ),
+        Command::Lock(options) => (
+            command::lock::run(options, &environment, &output),
+            options.json,
+        ),
         Command::Inspect(options) => (
             command::inspect::run(options, &environment, &output),
             options.json,

@@ -10,6 +10,7 @@ mod failures;
 mod images;
 mod kernel;
 mod kernel_guests;
+mod lock;
 mod machines;
 mod run;
 mod support;

@@ -44,7 +44,7 @@ pub enum DebianError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// The recipe asks for what its lock does not answer: the recipe's matter.
-    #[error("the lock does not have {0}")]
+    #[error("the lock does not have {0}; coop lock asks the archives anew")]
     NotLocked(String),
 }
 

@@ -141,7 +141,7 @@ fn of_package(
     request: &KernelRequest<'_>,
     package: &KernelPackage,
 ) -> Result<Configuration, ObtainError> {
-    let files = fetch(
+    let files = fetch::fetch(
         package,
         request.fetcher,
         request.archive,

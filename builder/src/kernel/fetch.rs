@@ -66,37 +66,68 @@ pub struct FetchedKernel {
 ///
 /// # Errors
 /// See [`KernelSourceError`].
-pub fn fetch(
+pub(super) fn fetch(
     package: &recipe::KernelPackage,
     fetcher: &Fetcher,
     archive: &Archive<'_>,
     observer: &dyn Observer,
 ) -> Result<FetchedKernel, KernelSourceError> {
+    let suite = open(package, fetcher, archive, observer)?;
+    let fetch = |packages: &[SelectedPackage]| fetch_debs(fetcher, packages, observer);
+    if package.name == USER_MODE_LINUX {
+        fetch_user_mode_linux(&suite, fetch)
+    } else {
+        fetch_linux_image(&package.name, &suite, fetch)
+    }
+}
+
+/// Asks for the package and what belongs to it. Of `linux-image-…` packages it fetches what only
+/// they themselves say: what they stand for.
+///
+/// # Errors
+/// See [`KernelSourceError`].
+pub(super) fn pin(
+    package: &recipe::KernelPackage,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<(), KernelSourceError> {
+    if package.name == USER_MODE_LINUX {
+        user_mode_linux(&open(package, fetcher, archive, observer)?)?;
+    } else {
+        fetch(package, fetcher, archive, observer)?;
+    }
+    Ok(())
+}
+
+fn open<'a>(
+    package: &recipe::KernelPackage,
+    fetcher: &Fetcher,
+    archive: &Archive<'a>,
+    observer: &dyn Observer,
+) -> Result<Suites<'a>, KernelSourceError> {
     let recipe::KernelPackage { name, suite } = package;
-    let is_linux_image = name.starts_with(LINUX_IMAGE);
-    if name != USER_MODE_LINUX && !is_linux_image {
+    if name != USER_MODE_LINUX && !name.starts_with(LINUX_IMAGE) {
         return Err(KernelSourceError::Unsupported(name.clone()));
     }
     let request = SuiteRequest {
         suite: suite.clone(),
         ..archive.request(archive.mirror(None)?)
     };
-    let suite = archive.open(fetcher, vec![request], observer)?;
-    let fetch = |packages: &[SelectedPackage]| fetch_debs(fetcher, packages, observer);
-    if is_linux_image {
-        fetch_linux_image(name, &suite, fetch)
-    } else {
-        fetch_user_mode_linux(&suite, fetch)
-    }
+    Ok(archive.open(fetcher, vec![request], observer)?)
+}
+
+/// The package and those that its kernel is started with.
+fn user_mode_linux(suite: &Suites<'_>) -> Result<Vec<SelectedPackage>, DebianError> {
+    let names = [USER_MODE_LINUX].into_iter().chain(LIBRARIES);
+    names.map(|name| suite.find(name)).collect()
 }
 
 fn fetch_user_mode_linux(
     suite: &Suites<'_>,
     fetch: impl Fn(&[SelectedPackage]) -> Result<Vec<Deb>, DebError>,
 ) -> Result<FetchedKernel, KernelSourceError> {
-    let names = [USER_MODE_LINUX].into_iter().chain(LIBRARIES);
-    let packages = names.map(|name| suite.find(name));
-    let packages = packages.collect::<Result<Vec<_>, _>>()?;
+    let packages = user_mode_linux(suite)?;
     let trees = fetch(&packages)?
         .iter()
         .map(unpack_files)

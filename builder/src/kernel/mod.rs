@@ -23,9 +23,9 @@ pub mod source;
 pub use configuration::{Configuration, configuration, known, menu};
 pub use coop_appliance::Target;
 pub use default::KernelChoice;
-pub use fetch::{FetchedKernel, KernelSourceError, fetch};
+pub use fetch::{FetchedKernel, KernelSourceError};
 pub use files::{KernelFiles, Library};
-pub use obtain::{KernelRequest, ObtainError, Obtained, obtain};
+pub use obtain::{KernelRequest, ObtainError, Obtained, obtain, pin};
 pub use prebuilt::prebuilt;
 
 use config::Version;

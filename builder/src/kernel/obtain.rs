@@ -91,6 +91,22 @@ pub fn obtain(request: &KernelRequest<'_>) -> Result<Obtained, ObtainError> {
     Ok(own(kernel))
 }
 
+/// Asks for all that [`obtain`] may ask for, whichever kernel the host leads to, so that a lock has
+/// the answers.
+///
+/// # Errors
+/// See [`ObtainError`].
+pub fn pin(request: &KernelRequest<'_>) -> Result<(), ObtainError> {
+    match &request.kernel.origin {
+        KernelOrigin::Package(package) => request.pin_package(package),
+        KernelOrigin::Source(source) => request.pin_source(source),
+        KernelOrigin::Default => {
+            request.pin_source(&default::source())?;
+            request.pin_package(&KernelPackage::user_mode_linux())
+        }
+    }
+}
+
 fn own(kernel: FetchedKernel) -> Obtained {
     Obtained {
         kernel,
@@ -99,8 +115,22 @@ fn own(kernel: FetchedKernel) -> Obtained {
 }
 
 impl KernelRequest<'_> {
+    fn pin_package(&self, package: &KernelPackage) -> Result<(), ObtainError> {
+        Ok(fetch::pin(
+            package,
+            self.fetcher,
+            self.archive,
+            &**self.observer,
+        )?)
+    }
+
+    fn pin_source(&self, source: &KernelSource) -> Result<(), ObtainError> {
+        let making = self.making(source, &self.kernel.wanted);
+        Ok(make::pin(&making)?)
+    }
+
     fn package(&self, package: &KernelPackage) -> Result<FetchedKernel, ObtainError> {
-        let kernel = fetch(package, self.fetcher, self.archive, &**self.observer)?;
+        let kernel = fetch::fetch(package, self.fetcher, self.archive, &**self.observer)?;
         self.check(&kernel.files)?;
         Ok(kernel)
     }

@@ -9,6 +9,7 @@ use coop_builder::recipe::Recipe;
 use serde_json::json;
 
 use super::Ended;
+use super::lock;
 use super::means::{self, Means};
 use crate::arguments::{BuildOptions, RecipeOptions};
 use crate::environment::Environment;
@@ -26,7 +27,8 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         .output
         .clone()
         .unwrap_or_else(|| Path::new(OUTPUT_FOLDER).join(&recipe.name));
-    let means = Means::prepare(&options.recipe_options, environment, output)?;
+    let pins = lock::pins(&options.recipe, &options.recipe_options)?;
+    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let built = build(
         &recipe,
         &folder,
@@ -64,13 +66,15 @@ pub(super) fn for_run(
         let hint = "coop build makes the appliance; coop run of its folder says how QEMU boots it";
         return Err(failure.with_hint(hint));
     }
-    let inputs = coop_builder::inputs::digest(&recipe, means::kernel_choice(options, environment)?)
-        .map_err(|error| Failure::work(&error))?;
+    let pins = lock::pins(file, options)?;
+    let choice = means::kernel_choice(options, environment)?;
+    let inputs = coop_builder::inputs::with_lock(&recipe, choice, pins.used());
+    let inputs = inputs.map_err(|error| Failure::work(&error))?;
     let folder = Path::new(OUTPUT_FOLDER).join(&recipe.name);
     if build::up_to_date(&folder, &inputs).is_some() {
         return Ok(folder);
     }
-    let means = Means::prepare(options, environment, output)?;
+    let means = Means::prepare(options, pins, environment, output)?;
     let root = means.fetcher.store().root();
     let folder = root.join("appliance").join(inputs.to_string());
     build(&recipe, &folder, &means, options, environment)?;
@@ -85,9 +89,24 @@ fn build(
     environment: &Environment,
 ) -> Result<Built, Failure> {
     let folder = std::path::absolute(folder).map_err(|error| Failure::work(&error))?;
-    let request = BuildRequest {
+    build::build(&request(recipe, &folder, means, options, environment)).map_err(|error| {
+        means
+            .stopped("the build was stopped by a signal; the output folder is as it was")
+            .unwrap_or_else(|| explain(&error))
+    })
+}
+
+/// What a build is asked for.
+pub(super) fn request<'a>(
+    recipe: &'a Recipe,
+    output: &'a Path,
+    means: &'a Means,
+    options: &RecipeOptions,
+    environment: &'a Environment,
+) -> BuildRequest<'a> {
+    BuildRequest {
         recipe,
-        output: &folder,
+        output,
         fetcher: &means.fetcher,
         archive: means.archive(recipe),
         kernel: means.kernel,
@@ -95,12 +114,7 @@ fn build(
         programs: &environment.programs,
         allow_dropped: options.allow_dropped,
         observer: Arc::clone(&means.observer),
-    };
-    build::build(&request).map_err(|error| {
-        means
-            .stopped("the build was stopped by a signal; the output folder is as it was")
-            .unwrap_or_else(|| explain(&error))
-    })
+    }
 }
 
 /// A failure with how to go on.

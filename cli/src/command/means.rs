@@ -82,7 +82,8 @@ pub(super) struct Means {
     apt: AptSources,
     mirror: Option<String>,
     now_seconds: i64,
-    pins: Pins,
+    /// A lock, and what was asked so far.
+    pub(super) pins: Pins,
     interruption: Interruption,
 }
 
@@ -90,6 +91,7 @@ impl Means {
     /// Looks at the host and the environment.
     pub(super) fn prepare(
         options: &RecipeOptions,
+        pins: Pins,
         environment: &Environment,
         output: &Output,
     ) -> Result<Self, Failure> {
@@ -112,7 +114,7 @@ impl Means {
             apt,
             mirror: environment.debian_mirror.clone(),
             now_seconds: now_seconds(),
-            pins: Pins::live(),
+            pins,
             interruption,
         })
     }

@@ -7,6 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
+pub(crate) mod lock;
 mod means;
 mod qemu;
 pub(crate) mod run;

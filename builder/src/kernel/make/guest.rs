@@ -152,7 +152,7 @@ impl GuestKernel {
             fetcher, archive, ..
         } = *request;
         let package = KernelPackage::user_mode_linux();
-        let fetched = kernel::fetch(&package, fetcher, archive, &**request.observer)?;
+        let fetched = kernel::fetch::fetch(&package, fetcher, archive, &**request.observer)?;
         let files = &fetched.files;
         let boot = match &files.modules {
             Some(tree) => modules::boot(tree, files.target)?,

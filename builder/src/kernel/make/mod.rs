@@ -181,6 +181,19 @@ pub fn build(request: &MakeRequest<'_>) -> Result<FetchedKernel, MakeError> {
     job.kept()?.ok_or_else(gone)
 }
 
+/// Asks for the source and, where a guest compiles, for its packages.
+///
+/// # Errors
+/// Those of [`MakeError`] that are about names.
+pub fn pin(request: &MakeRequest<'_>) -> Result<(), MakeError> {
+    let observer = &**request.observer;
+    source::resolve(request.source, request.fetcher, request.archive, observer)?;
+    if request.source.place == BuildPlace::Guest {
+        Toolchain::resolve(request)?;
+    }
+    Ok(())
+}
+
 /// Configures the kernel without compiling it: what [`build`] would use, from the store where the
 /// store has it.
 ///

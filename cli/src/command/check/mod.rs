@@ -17,7 +17,13 @@ use crate::render::{Output, data, error, json, line, plain};
 pub(crate) fn run(options: &CheckOptions, environment: &Environment, output: &Output) -> Ended {
     let read = recipe::read(&options.recipe, &options.sets());
     let (recipe, warnings) = read.map_err(Failure::recipe)?;
-    let looked = needs::look(&recipe, options.kernel, environment, output)?;
+    let looked = needs::look(
+        &options.recipe,
+        &recipe,
+        options.kernel,
+        environment,
+        output,
+    )?;
     if options.json {
         let warnings: Vec<_> = warnings.iter().map(json::warning).collect();
         let resolved = serde_json::to_value(&recipe).map_err(|error| Failure::work(&error))?;

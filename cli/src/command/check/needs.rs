@@ -1,6 +1,7 @@
 //! What the recipe's packages need of its kernel, as far as that is known without a download.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use coop_builder::kernel::advice::{Advice, advice};
@@ -9,6 +10,7 @@ use coop_builder::recipe::{Debian, KernelOrigin, Recipe, Source};
 use coop_builder::source;
 use coop_runtime::event::{Observer, Silent};
 
+use super::super::lock;
 use super::super::means::Means;
 use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
@@ -34,6 +36,7 @@ struct Known {
 
 /// Compares. Nothing is fetched and nothing of a kernel's is run.
 pub(super) fn look(
+    file: &Path,
     recipe: &Recipe,
     choice: Option<DefaultKernel>,
     environment: &Environment,
@@ -51,7 +54,8 @@ pub(super) fn look(
     let means = match has_cache {
         true => {
             let options = RecipeOptions::looking(choice);
-            Some(Means::prepare(&options, environment, output)?)
+            let pins = lock::pins(file, &options)?;
+            Some(Means::prepare(&options, pins, environment, output)?)
         }
         false => None,
     };

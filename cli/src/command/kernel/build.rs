@@ -7,6 +7,7 @@ use coop_builder::kernel::export::export;
 use serde_json::json;
 
 use super::super::build::OUTPUT_FOLDER;
+use super::super::lock;
 use super::super::means::{self, Means};
 use super::{Asked, Ended};
 use crate::arguments::KernelBuildOptions;
@@ -25,7 +26,8 @@ pub(super) fn run(
         let name = format!("{}-kernel", recipe.name);
         Path::new(OUTPUT_FOLDER).join(name)
     });
-    let means = Means::prepare(&options.recipe_options, environment, output)?;
+    let pins = lock::pins(&options.recipe, &options.recipe_options)?;
+    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let asked = Asked::new(&recipe, &means, &options.recipe_options, environment);
     let obtained = kernel::obtain(&asked.request()).map_err(|error| asked.failed(&error))?;
     let exported = export(&obtained.kernel, &folder).map_err(|error| Failure::work(&error))?;

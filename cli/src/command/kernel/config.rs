@@ -7,6 +7,7 @@ use coop_builder::kernel::{self, Configuration, Target, settings};
 use coop_builder::recipe::{KernelOrigin, Recipe};
 use serde_json::{Map, Value, json};
 
+use super::super::lock;
 use super::super::means::{self, Means};
 use super::menu;
 use super::other::{self, Other};
@@ -52,7 +53,9 @@ impl Context<'_> {
     }
 
     fn means(&self) -> Result<Means, Failure> {
-        Means::prepare(&self.options.recipe_options, self.environment, self.output)
+        let options = &self.options.recipe_options;
+        let pins = lock::pins(&self.options.recipe, options)?;
+        Means::prepare(options, pins, self.environment, self.output)
     }
 
     fn effective(&self, recipe: &Recipe, means: &Means) -> Result<Configuration, Failure> {

@@ -11,6 +11,7 @@ use coop_builder::recipe::Recipe;
 use coop_builder::staged_file::StagedFile;
 use fs_err as fs;
 
+use super::super::lock;
 use super::super::means::{self, Means};
 use super::{Asked, Ended};
 use crate::arguments::KernelConfigOptions;
@@ -41,7 +42,8 @@ pub(super) fn run(
         .unwrap_or_else(|| folder.join(format!("{}.config", recipe.name)));
     // Before a person's work, not after it.
     let old = read(&fragment)?;
-    let means = Means::prepare(&options.recipe_options, environment, output)?;
+    let pins = lock::pins(&options.recipe, &options.recipe_options)?;
+    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let asked = Asked::new(&recipe, &means, &options.recipe_options, environment);
     let changes = {
         let device = File::options().read(true).write(true).open(TERMINAL);

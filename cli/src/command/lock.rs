@@ -1,0 +1,79 @@
+//! `coop lock`: what a recipe's names stand for, into a file beside it.
+
+use std::path::Path;
+
+use coop_builder::build;
+use coop_builder::lock::{self, Change, Lock, Pins};
+use serde_json::json;
+
+use super::Ended;
+use super::build::{explain, request};
+use super::means::{self, Means};
+use crate::arguments::{LockOptions, RecipeOptions};
+use crate::environment::Environment;
+use crate::failure::{FAILED, Failure};
+use crate::render::{Output, data, json as render_json, plain};
+
+/// Asks the archives, and writes the lock or compares it.
+pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Output) -> Ended {
+    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
+    let path = lock::path_of(&options.recipe);
+    let old = read(&path)?;
+    if options.check && old.is_none() {
+        let failure = Failure::usage(format!("there is no {}", path.display()));
+        return Err(failure.with_hint("coop lock without --check writes it"));
+    }
+    let means = Means::prepare(&options.recipe_options, Pins::live(), environment, output)?;
+    let request = request(
+        &recipe,
+        Path::new(""),
+        &means,
+        &options.recipe_options,
+        environment,
+    );
+    let new = build::lock(&request).map_err(|error| {
+        let stopped = means.stopped("the lock is as it was");
+        stopped.unwrap_or_else(|| explain(&error))
+    })?;
+    let changes = match &old {
+        Some(old) => lock::differences(old, &new),
+        None => Vec::new(),
+    };
+    let differs = old.as_ref() != Some(&new);
+    if differs && !options.check {
+        lock::write(&path, &new).map_err(|error| Failure::work(&error))?;
+    }
+    if options.json {
+        render_json::value(&json!({
+            "lock": path,
+            "changed": differs,
+            "changes": changes.iter().map(Change::to_string).collect::<Vec<_>>(),
+        }));
+    } else {
+        for change in &changes {
+            data(&format!("{}\n", plain(&change.to_string())));
+        }
+        data(&format!("{}\n", path.display()));
+    }
+    Ok(match options.check && !changes.is_empty() {
+        true => FAILED,
+        false => 0,
+    })
+}
+
+/// The lock beside a recipe, for work that uses it.
+pub(super) fn pins(recipe: &Path, options: &RecipeOptions) -> Result<Pins, Failure> {
+    let path = lock::path_of(recipe);
+    match read(&path)? {
+        Some(lock) => Ok(Pins::locked(lock)),
+        None if options.locked => {
+            let failure = Failure::usage(format!("there is no {}", path.display()));
+            Err(failure.with_hint(format!("coop lock {} writes it", recipe.display())))
+        }
+        None => Ok(Pins::live()),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Lock>, Failure> {
+    lock::read(path).map_err(|error| Failure::work(&error))
+}
