@@ -8,6 +8,7 @@ use fs_err as fs;
 
 use super::{FORMAT, Lock, LockedPackage};
 use crate::debian::is_plain_path;
+use crate::debian::relations::{is_package_name, is_version};
 use crate::staged_file::StagedFile;
 
 /// The largest lock, in bytes: some hundred thousand packages.
@@ -98,15 +99,26 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Lock, LockError> {
     }
     let lock: Lock = serde_json::from_value(value).map_err(|error| format(error.to_string()))?;
     let packages = lock.answers.iter().flat_map(|answer| &answer.packages);
-    // They become parts of addresses.
-    let is_wrong = |package: &&LockedPackage| !is_plain_path(&package.path);
-    match packages.into_iter().find(is_wrong) {
-        Some(package) => Err(format(format!(
-            "package {} has no path in an archive",
-            package.name.escape_debug()
-        ))),
-        None => Ok(lock),
+    for package in packages {
+        if let Some(what) = what_is_wrong(package) {
+            let name = package.name.escape_debug();
+            return Err(format(format!("package '{name}' has {what}")));
+        }
     }
+    Ok(lock)
+}
+
+/// Fields become parts of addresses and paths.
+fn what_is_wrong(package: &LockedPackage) -> Option<&'static str> {
+    let checks = [
+        (is_package_name(&package.name), "no package's name"),
+        (is_version(&package.version), "no version"),
+        (is_package_name(&package.architecture), "no architecture"),
+        (is_plain_path(&package.path), "no path in an archive"),
+        (package.size > 0, "no size"),
+    ];
+    let wrong = checks.into_iter().find(|(good, _)| !good);
+    wrong.map(|(_, what)| what)
 }
 
 /// Writes a lock, whole or not at all.
@@ -144,7 +156,7 @@ mod tests {
             answers: vec![Answer {
                 question: "trixie: nothing but a".to_owned(),
                 packages: vec![LockedPackage {
-                    name: "a".to_owned(),
+                    name: "aa".to_owned(),
                     version: "1".to_owned(),
                     architecture: "all".to_owned(),
                     suite: "trixie".to_owned(),
@@ -182,6 +194,14 @@ mod tests {
             ("\"coop\"", "\"cop\"", "cop"),
             ("pool/a.deb", "../a.deb", "no path"),
             ("pool/a.deb", "/a.deb", "no path"),
+            ("\"name\":\"aa\"", "\"name\":\"../a\"", "no package's name"),
+            ("\"version\":\"1\"", "\"version\":\"1 \"", "no version"),
+            (
+                "\"architecture\":\"all\"",
+                "\"architecture\":\"\"",
+                "no architecture",
+            ),
+            ("\"size\":1", "\"size\":0", "no size"),
             (&Digest::of(b"a").to_string(), "0", "digest"),
         ] {
             let bad = good.replacen(from, to, 1);

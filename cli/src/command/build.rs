@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use coop_appliance::{ApplianceError, Target};
 use coop_builder::build::{self, BuildError, BuildRequest, Built};
-use coop_builder::recipe::Recipe;
+use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe, Source};
+use coop_runtime::event::Event;
 use serde_json::json;
 
 use super::Ended;
@@ -36,6 +37,11 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         &options.recipe_options,
         environment,
     )?;
+    if built.fresh && means.pins.used().is_none() && names_something(&recipe) {
+        let recipe = options.recipe.display();
+        let message = format!("names stand for what archives have now; coop lock {recipe} pins it");
+        means.observer.event(&Event::Note { message: &message });
+    }
     let shown = folder.display();
     if options.json {
         render_json::value(&json!({
@@ -50,6 +56,15 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         data(&format!("{shown}\n"));
     }
     Ok(0)
+}
+
+/// Whether a lock would have anything to pin.
+fn names_something(recipe: &Recipe) -> bool {
+    let kernel = match &recipe.kernel.origin {
+        KernelOrigin::Source(source) => matches!(source.location, KernelLocation::Debian { .. }),
+        KernelOrigin::Package(_) | KernelOrigin::Default => true,
+    };
+    kernel || matches!(recipe.rootfs.source, Source::Debian(_))
 }
 
 /// Builds what `coop run RECIPE` needs, unless `out/NAME` or the cache has it.
