@@ -101,8 +101,10 @@ pub fn pin(request: &KernelRequest<'_>) -> Result<(), ObtainError> {
         KernelOrigin::Package(package) => request.pin_package(package),
         KernelOrigin::Source(source) => request.pin_source(source),
         KernelOrigin::Default => {
-            request.pin_source(&default::source())?;
-            request.pin_package(&KernelPackage::user_mode_linux())
+            // Either is enough for a build; an archive may lack the other.
+            let source = request.pin_source(&default::source());
+            let package = request.pin_package(&KernelPackage::user_mode_linux());
+            source.or(package)
         }
     }
 }
