@@ -1,0 +1,115 @@
+//! The kernels of a build: the appliance's own, and the one of the guests that build.
+
+use std::path::Path;
+
+use coop_appliance::{Kernel, Member};
+use coop_image::tree::Tree;
+
+use coop_runtime::KernelSpec;
+use coop_runtime::event::{Event, Observer};
+
+use super::{BuildError, BuildRequest};
+use crate::assemble;
+use crate::debian::installed::installed;
+use crate::kernel::advice::advice;
+use crate::kernel::needs::Level;
+use crate::kernel::{
+    self, FetchedKernel, KernelError, KernelFiles, KernelRequest, ObtainError, Obtained, Target,
+    modules,
+};
+use crate::recipe;
+use crate::store::TempFolder;
+
+/// Has the recipe's kernel fetched or made, checked against what the recipe asks for. The request's
+/// output folder is not looked at.
+///
+/// # Errors
+/// Those of [`BuildError`] that are about the kernel.
+pub fn kernel(request: &BuildRequest<'_>) -> Result<FetchedKernel, BuildError> {
+    Ok(obtain(request, &request.recipe.kernel)?.kernel)
+}
+
+pub(super) fn obtain(
+    request: &BuildRequest<'_>,
+    kernel: &recipe::Kernel,
+) -> Result<Obtained, ObtainError> {
+    kernel::obtain(&kernel_request(request, kernel))
+}
+
+pub(super) fn kernel_request<'a>(
+    request: &'a BuildRequest<'_>,
+    kernel: &'a recipe::Kernel,
+) -> KernelRequest<'a> {
+    KernelRequest {
+        kernel,
+        choice: request.kernel,
+        fetcher: request.fetcher,
+        archive: &request.archive,
+        programs: request.programs,
+        allow_dropped: request.allow_dropped,
+        host: &request.host,
+        observer: &request.observer,
+    }
+}
+
+pub(super) fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+    match &kernel.modules {
+        Some(tree) => modules::boot(tree, kernel.target),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A kernel for the guests that build, where that is not the appliance's own.
+pub(super) struct GuestKernel {
+    pub(super) member: Kernel,
+    pub(super) folder: TempFolder,
+}
+
+/// Guests that build are processes of the host, whatever the appliance is for.
+pub(super) fn guest_kernel(
+    request: &BuildRequest<'_>,
+    target: Target,
+    is_needed: bool,
+) -> Result<Option<GuestKernel>, BuildError> {
+    if target == Target::Um || !is_needed {
+        return Ok(None);
+    }
+    let kernel = obtain(request, &recipe::Kernel::default())?.kernel;
+    let folder = request.fetcher.store().temp_folder()?;
+    let boot_modules = boot_modules(&kernel.files)?;
+    let member = assemble::write_kernel(
+        &kernel.files,
+        &boot_modules,
+        &kernel.resolved,
+        &[],
+        folder.path(),
+    )?;
+    Ok(Some(GuestKernel { member, folder }))
+}
+
+/// A kernel in a folder as a guest is started with it.
+pub(crate) fn kernel_spec(kernel: &Kernel, folder: &Path) -> KernelSpec {
+    let path = |member: &Member| folder.join(&member.path);
+    KernelSpec {
+        vmlinux: path(&kernel.vmlinux),
+        config: path(&kernel.config),
+        libraries: kernel
+            .libraries
+            .first()
+            .and_then(|library| path(library).parent().map(Into::into)),
+        modules: kernel.modules.as_ref().map(path),
+        cmdline: Vec::new(),
+    }
+}
+
+/// Warns of packages that do not find in the kernel what they cannot do without.
+pub(super) fn advise(root: &Tree, kernel: &KernelFiles, observer: &dyn Observer) {
+    let packages = installed(root);
+    let names = packages.iter().map(String::as_str).collect();
+    for advice in advice(&names, &kernel.config, kernel.target, &kernel.release) {
+        if advice.unmet.level == Level::Required {
+            let message = advice.to_string();
+            observer.event(&Event::Warning { message: &message });
+        }
+    }
+}

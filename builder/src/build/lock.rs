@@ -1,0 +1,36 @@
+//! What a build would ask the archives, asked without building.
+
+use super::kernel::kernel_request;
+use super::{BuildError, BuildRequest};
+use crate::kernel::{self, Target};
+use crate::lock::Lock;
+use crate::recipe::{self, BuildPlace, KernelOrigin, Source};
+use crate::source;
+
+/// Asks the archives all that a build would ask them, or, where the request has a lock, the lock.
+/// Little is fetched: indices, and what stands between a metapackage and its kernel.
+///
+/// # Errors
+/// Those of [`BuildError`] that are about names.
+pub fn lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {
+    let BuildRequest {
+        recipe,
+        fetcher,
+        archive,
+        observer,
+        ..
+    } = request;
+    if let Source::Debian(debian) = &recipe.rootfs.source {
+        source::pins(debian, fetcher, archive, &**observer)?;
+    }
+    kernel::pin(&kernel_request(request, &recipe.kernel))?;
+    let in_guest = match &recipe.kernel.origin {
+        KernelOrigin::Source(source) => source.place == BuildPlace::Guest,
+        KernelOrigin::Package(_) | KernelOrigin::Default => false,
+    };
+    if recipe.kernel.target() != Target::Um || in_guest {
+        // The guests that build have one of their own.
+        kernel::pin(&kernel_request(request, &recipe::Kernel::default()))?;
+    }
+    Ok(archive.pins.seen())
+}

@@ -1,0 +1,220 @@
+//! The whole way from a recipe to a published appliance.
+
+mod kernel;
+mod lock;
+mod root;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coop_appliance::{Appliance, MANIFEST_NAME, Manifest};
+use coop_image::tree::TreeError;
+use coop_runtime::Host;
+use coop_runtime::event::{self, Observer};
+
+use crate::assemble::{self, AssembleError, Parts};
+use crate::digest::Digest;
+use crate::fetch::Fetcher;
+use crate::guest::{GuestContext, GuestError};
+use crate::inputs::{self, Record, seed};
+use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
+use crate::publish::Staging;
+use crate::recipe::{KernelOrigin, Recipe, Source};
+use crate::rootfs::RootfsError;
+use crate::source::{self, Archive, DebianSourceError, TarballError};
+use crate::store::StoreError;
+
+pub use self::kernel::kernel;
+pub(crate) use self::kernel::kernel_spec;
+use self::kernel::{advise, boot_modules, guest_kernel, obtain};
+pub use self::lock::lock;
+use self::root::{finish_root, needs_guest};
+
+/// What to build, and with what means.
+pub struct BuildRequest<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// The folder to make or to replace.
+    pub output: &'a Path,
+    /// Downloads and the cache.
+    pub fetcher: &'a Fetcher,
+    /// Where Debian packages come from when the recipe does not say.
+    pub archive: Archive<'a>,
+    /// Which kernel the recipe gets where it names none.
+    pub kernel: KernelChoice,
+    /// What the host offers to the guests that build.
+    pub host: Host,
+    /// Where the host's programs are looked for, first folder first.
+    pub programs: &'a [PathBuf],
+    /// Whether what the kernel's configuration does not hold is a warning instead of an error.
+    pub allow_dropped: bool,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What a build gave.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The appliance.
+    pub appliance: Appliance,
+    /// False where the output was up to date already.
+    pub fresh: bool,
+}
+
+/// Why a build failed. The output folder is then as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The host's file system says no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The packages.
+    #[error(transparent)]
+    Debian(#[from] DebianSourceError),
+    /// The archive.
+    #[error(transparent)]
+    Tarball(#[from] TarballError),
+    /// The kernel cannot be had.
+    #[error(transparent)]
+    Obtain(#[from] ObtainError),
+    /// The kernel cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The cache has no place.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The recipe's changes to the root file system.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// The tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// What runs in a guest.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// Images and manifest.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// Services are asked for, but nothing manages them.
+    #[error("rootfs.services needs systemd, which is not in the root file system")]
+    NoSystemd,
+}
+
+/// Builds a recipe, unless the output is up to date.
+///
+/// # Errors
+/// See [`BuildError`]; the output folder is then as it was before.
+pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
+    let lock = request.archive.pins.used();
+    let inputs = inputs::with_lock(request.recipe, request.kernel, lock)?;
+    if let Some(appliance) = up_to_date(request.output, &inputs) {
+        return Ok(Built {
+            appliance,
+            fresh: false,
+        });
+    }
+    let staging = Staging::new(request.output, MANIFEST_NAME)?;
+    let manifest = make(request, inputs, staging.path())?;
+    staging.publish()?;
+    Ok(Built {
+        appliance: Appliance {
+            folder: request.output.to_owned(),
+            manifest,
+        },
+        fresh: true,
+    })
+}
+
+/// The appliance at a path, if it was made from these inputs.
+#[must_use]
+pub fn up_to_date(output: &Path, inputs: &Digest) -> Option<Appliance> {
+    let appliance = Appliance::open(output).ok()?;
+    (appliance.manifest.inputs == inputs.to_string()).then_some(appliance)
+}
+
+fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Manifest, BuildError> {
+    let recipe = request.recipe;
+    let observer = &*request.observer;
+    if let KernelOrigin::Source(source) = &recipe.kernel.origin {
+        bootable::check_source(source)?;
+    }
+    let Obtained { kernel, stands_in } = obtain(request, &recipe.kernel)?;
+    bootable::check(&kernel.files)?;
+    bootable::check_cpus(&kernel.files, recipe.devices.cpus)?;
+    let source = match &recipe.rootfs.source {
+        Source::Debian(debian) => {
+            source::debian(debian, request.fetcher, &request.archive, observer)?
+        }
+        Source::Tarball(tarball) => source::tarball(tarball, request.fetcher, observer)?,
+    };
+    let boot_modules = boot_modules(&kernel.files)?;
+    let member = assemble::write_kernel(
+        &kernel.files,
+        &boot_modules,
+        &kernel.resolved,
+        &recipe.kernel.cmdline,
+        folder,
+    )?;
+    let mut pins = kernel.resolved.clone();
+    let guest = guest_kernel(request, kernel.files.target, needs_guest(recipe, &source))?;
+    let spec = match &guest {
+        Some(guest) => {
+            pins.extend_from_slice(&guest.member.sources);
+            kernel_spec(&guest.member, guest.folder.path())
+        }
+        None => kernel_spec(&member, folder),
+    };
+    let recipe_digest = inputs::digest(recipe, request.kernel)?;
+    let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved);
+    let context = GuestContext {
+        kernel: spec,
+        host: request.host.clone(),
+        store: request.fetcher.store(),
+        observer: Arc::clone(&request.observer),
+        seed: seed(&resolved, "scratch"),
+        epoch: source.epoch,
+    };
+    let epoch = source.epoch;
+    let with_modules = recipe.kernel.modules && !stands_in;
+    let modules_of = with_modules.then_some(&kernel.files);
+    let root = finish_root(recipe, source, modules_of, &context)?;
+    advise(&root, &kernel.files, observer);
+    task(observer, "write images", || {
+        Ok(assemble::assemble(
+            &Parts {
+                recipe,
+                root: &root,
+                kernel: member,
+                boot_modules: &boot_modules,
+                inputs,
+                resolved,
+                epoch,
+            },
+            folder,
+        )?)
+    })
+}
+
+fn resolved_digest(inputs: &Digest, kernel: &[String], source: &[String]) -> Digest {
+    let mut record = Record::new("coop resolved");
+    record.put("inputs", inputs.as_bytes());
+    for line in kernel {
+        record.put("kernel", line.as_bytes());
+    }
+    for line in source {
+        record.put("source", line.as_bytes());
+    }
+    record.finish()
+}
+
+/// A piece of work, unless all of it was called off.
+fn task<T>(
+    observer: &dyn Observer,
+    name: &str,
+    work: impl FnOnce() -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
+    if observer.is_cancelled() {
+        return Err(GuestError::Cancelled.into());
+    }
+    event::task(observer, name, work)
+}
