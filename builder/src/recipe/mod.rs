@@ -6,6 +6,7 @@
 //! no error is a mere consequence of another. A recipe may come from anyone: its size, depth,
 //! aliases and numbers have limits.
 
+mod debian;
 mod decode;
 mod diagnostic;
 mod kernel;

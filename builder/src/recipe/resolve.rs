@@ -10,10 +10,9 @@ use fs_err as fs;
 use super::decode::{At, Decoder};
 use super::diagnostic::{Position, Problem, Warning};
 use super::model::{
-    Architecture, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent, FileEntry,
-    HostFile, Keyring, Mirror, Owner, Password, Recipe, Repository, RepositoryMirror, RootSize,
-    Rootfs, RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep, User, UserId,
-    Variant,
+    Architecture, Cobd, CobdContent, Cocon, Conet, Devices, FileContent, FileEntry, HostFile,
+    Owner, Password, Recipe, RootSize, Rootfs, RunAction, RunStep, Services, Source, Tarball,
+    TarballLocation, TestStep, User, UserId,
 };
 use super::names;
 use super::units::{ByteCount, Percent, forwards_overlap, shorten};
@@ -31,8 +30,6 @@ const EXT4_MIN: ByteCount = ByteCount(4 << 20);
 const SWAP_MIN: ByteCount = ByteCount(1 << 20);
 /// The most block devices: the kernel's command line names each.
 const COBD_MAX: usize = 16;
-/// The most suites beside the main one.
-const REPOSITORIES_MAX: usize = 32;
 /// The most network devices.
 const CONET_MAX: usize = 8;
 /// The most forwarded ports of one device.
@@ -45,8 +42,6 @@ struct Defaults;
 impl Defaults {
     const MEMORY: ByteCount = ByteCount(256 << 20);
     const CPUS: u32 = 1;
-    const COMPONENT: &'static str = "main";
-    const VARIANT: Variant = Variant::Minimal;
     const FILE_MODE: u16 = 0o644;
     const FREE: Percent = Percent(20);
     const FREE_MIN: ByteCount = ByteCount(256 << 20);
@@ -238,76 +233,6 @@ impl Resolver<'_, '_> {
             services,
             run,
         })
-    }
-
-    fn debian(&mut self, written: written::Debian) -> Debian {
-        const PATH: &str = "rootfs.source.debian";
-        let path = |key: &str| format!("{PATH}.{key}");
-        let components = match written.components {
-            Some(list) => self.all_checked(list, &path("components"), names::suite),
-            None => vec![Defaults::COMPONENT.to_owned()],
-        };
-        let mirror = match written.mirror {
-            Some(mirror) => {
-                let url = self.checked(mirror, &path("mirror"), names::mirror);
-                Mirror::Url(url.trim_end_matches('/').to_owned())
-            }
-            None => Mirror::Host,
-        };
-        let keyring = match written.keyring {
-            Some(file) => Keyring::File(self.host_file(file, &path("keyring"))),
-            None => Keyring::Debian,
-        };
-        if written.repositories.len() > REPOSITORIES_MAX {
-            let reason = format!("has more than {REPOSITORIES_MAX} entries, coop's limit");
-            self.d
-                .reject(written.suite.at, &path("repositories"), reason);
-        }
-        let repositories = written.repositories.into_iter().enumerate();
-        let repositories = repositories
-            .map(|(index, one)| self.repository(index, one, &components, &keyring))
-            .collect();
-        Debian {
-            suite: self.checked(written.suite, &path("suite"), names::suite),
-            packages: self.all_checked(written.packages, &path("packages"), names::package),
-            components,
-            variant: written.variant.map_or(Defaults::VARIANT, |at| at.value),
-            mirror,
-            keyring,
-            recommends: written.recommends.unwrap_or(false),
-            repositories,
-        }
-    }
-
-    fn repository(
-        &mut self,
-        index: usize,
-        written: written::Repository,
-        components: &[String],
-        main: &Keyring,
-    ) -> Repository {
-        let path = |key: &str| format!("rootfs.source.debian.repositories[{index}].{key}");
-        let suite = self.checked(written.suite, &path("suite"), names::suite);
-        Repository {
-            components: match written.components {
-                Some(list) => self.all_checked(list, &path("components"), names::suite),
-                None => components.to_vec(),
-            },
-            mirror: match written.mirror {
-                Some(mirror) => {
-                    let url = self.checked(mirror, &path("mirror"), names::mirror);
-                    RepositoryMirror::Url(url.trim_end_matches('/').to_owned())
-                }
-                None if suite.ends_with("-security") => RepositoryMirror::Security,
-                None => RepositoryMirror::Main,
-            },
-            keyring: match written.keyring {
-                Some(file) => Keyring::File(self.host_file(file, &path("keyring"))),
-                None => main.clone(),
-            },
-            priority: written.priority.and_then(|at| u16::try_from(at.value).ok()),
-            suite,
-        }
     }
 
     fn tarball(&mut self, written: written::Tarball) -> Option<Tarball> {

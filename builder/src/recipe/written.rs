@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use coop_appliance::Forward;
 
+use super::debian::{self, WrittenDebian};
 use super::decode::{At, Decoder, Fields, Keys};
 use super::kernel::{self, WrittenKernel};
-use super::model::{Owner, Password, Variant};
+use super::model::{Owner, Password};
 use super::node::{Node, Value};
 use super::units::{ByteCount, Percent, parse_duration, parse_forward, shorten};
 
@@ -32,27 +33,8 @@ pub(super) struct Rootfs {
 }
 
 pub(super) enum Source {
-    Debian(Debian),
+    Debian(WrittenDebian),
     Tarball(Tarball),
-}
-
-pub(super) struct Debian {
-    pub(super) suite: At<String>,
-    pub(super) packages: Vec<At<String>>,
-    pub(super) components: Option<Vec<At<String>>>,
-    pub(super) variant: Option<At<Variant>>,
-    pub(super) mirror: Option<At<String>>,
-    pub(super) keyring: Option<At<String>>,
-    pub(super) recommends: Option<bool>,
-    pub(super) repositories: Vec<Repository>,
-}
-
-pub(super) struct Repository {
-    pub(super) suite: At<String>,
-    pub(super) components: Option<Vec<At<String>>>,
-    pub(super) mirror: Option<At<String>>,
-    pub(super) keyring: Option<At<String>>,
-    pub(super) priority: Option<At<u32>>,
 }
 
 pub(super) struct Tarball {
@@ -129,7 +111,7 @@ pub(super) struct TestStep {
     pub(super) timeout: Option<At<Duration>>,
 }
 
-const fn keys(known: &'static [&'static str], later: &'static [&'static str]) -> Keys {
+pub(super) const fn keys(known: &'static [&'static str], later: &'static [&'static str]) -> Keys {
     Keys { known, later }
 }
 
@@ -151,23 +133,6 @@ const ROOTFS: Keys = keys(
     &["readonly"],
 );
 const SOURCE: Keys = keys(&["debian", "tarball"], &["oci", "disk", "appliance"]);
-const DEBIAN: Keys = keys(
-    &[
-        "suite",
-        "packages",
-        "components",
-        "variant",
-        "mirror",
-        "keyring",
-        "recommends",
-        "repositories",
-    ],
-    &["snapshot"],
-);
-const REPOSITORY: Keys = keys(
-    &["suite", "components", "mirror", "keyring", "priority"],
-    &["snapshot"],
-);
 const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
 const FILE: Keys = keys(
     &["path", "content", "source", "mode", "owner", "group"],
@@ -217,7 +182,7 @@ pub(super) fn recipe(d: &mut Decoder<'_>, root: &Node<'_>) -> Option<Written> {
 }
 
 /// Reads a list that may be absent.
-fn list_of<'n, 't, T>(
+pub(super) fn list_of<'n, 't, T>(
     d: &mut Decoder<'_>,
     fields: &Fields<'n, 't>,
     key: &str,
@@ -230,7 +195,7 @@ fn list_of<'n, 't, T>(
     .unwrap_or_default()
 }
 
-fn texts(d: &mut Decoder<'_>, fields: &Fields<'_, '_>, key: &str) -> Vec<At<String>> {
+pub(super) fn texts(d: &mut Decoder<'_>, fields: &Fields<'_, '_>, key: &str) -> Vec<At<String>> {
     d.field(fields, key, Decoder::texts).unwrap_or_default()
 }
 
@@ -257,57 +222,9 @@ fn source(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Source> {
     let (kind, node) = d.variant(node, path, &SOURCE)?;
     let path = format!("{path}.{kind}");
     if kind == "debian" {
-        debian(d, node, &path).map(Source::Debian)
+        debian::read(d, node, &path).map(Source::Debian)
     } else {
         tarball(d, node, &path).map(Source::Tarball)
-    }
-}
-
-fn debian(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Debian> {
-    let fields = d.map(node, path, &DEBIAN)?;
-    let suite = d.required(&fields, "suite", Decoder::text);
-    Some(Debian {
-        packages: texts(d, &fields, "packages"),
-        components: d.field(&fields, "components", Decoder::texts),
-        variant: d.field(&fields, "variant", |d, node, path| {
-            d.parsed(node, path, variant)
-        }),
-        mirror: d.field(&fields, "mirror", Decoder::text),
-        keyring: d.field(&fields, "keyring", Decoder::text),
-        recommends: d.field(&fields, "recommends", Decoder::boolean),
-        repositories: d
-            .field(&fields, "repositories", |d, node, path| {
-                d.list(node, path, repository)
-            })
-            .unwrap_or_default(),
-        suite: suite?,
-    })
-}
-
-fn repository(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Repository> {
-    /// The largest number that apt keeps for itself is 1000: such packages are downgraded to.
-    const PRIORITY_MAX: u32 = 1000;
-    let fields = d.map(node, path, &REPOSITORY)?;
-    let suite = d.required(&fields, "suite", Decoder::text);
-    Some(Repository {
-        components: d.field(&fields, "components", Decoder::texts),
-        mirror: d.field(&fields, "mirror", Decoder::text),
-        keyring: d.field(&fields, "keyring", Decoder::text),
-        priority: d.field(&fields, "priority", |d, node, path| {
-            d.integer(node, path, 1..=PRIORITY_MAX)
-        }),
-        suite: suite?,
-    })
-}
-
-fn variant(text: &str) -> Result<Variant, String> {
-    match text {
-        "essential" => Ok(Variant::Essential),
-        "minimal" => Ok(Variant::Minimal),
-        other => Err(format!(
-            "unknown variant '{}'; known are essential and minimal",
-            shorten(other)
-        )),
     }
 }
 
