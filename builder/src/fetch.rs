@@ -257,6 +257,44 @@ impl Fetcher {
         })
     }
 
+    /// Brings a file into the store whose digest nobody knows yet, and says its digest and size in
+    /// bytes. Whoever asks believes what is at the address.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub fn learn(
+        &self,
+        url: &str,
+        task: &str,
+        observer: &dyn Observer,
+    ) -> Result<(Digest, u64), FetchError> {
+        let download = Download {
+            url: url.to_owned(),
+            digest: Digest::of(b""),
+            size_bytes: None,
+        };
+        let progress = Progress::start(std::slice::from_ref(&download), &[0], task, observer);
+        let stop = AtomicBool::new(false);
+        let report = |count| {
+            progress.add(count);
+            if observer.is_cancelled() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let mut partial = Partial::new(self.store.temp_file()?);
+        let fetched = self.again(&stop, || {
+            // Without a digest nobody would notice two versions that were joined.
+            report(-signed(partial.length));
+            partial.reset().map_err(|error| self.store.explain(error))?;
+            self.continue_download(&download, &mut partial, &report, &stop)
+        });
+        progress.finish();
+        fetched?;
+        let known = (partial.digest(), partial.length);
+        self.store.publish(partial.file, &known.0)?;
+        Ok(known)
+    }
+
     fn cached(&self, download: &Download) -> Result<Option<fs::File>, FetchError> {
         let Some(file) = self.store.blob(&download.digest)? else {
             return Ok(None);

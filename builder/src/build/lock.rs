@@ -5,7 +5,7 @@ use super::{BuildError, BuildRequest};
 use crate::kernel::{self, Target};
 use crate::lock::Lock;
 use crate::recipe::{self, BuildPlace, KernelOrigin, Source};
-use crate::source;
+use crate::source::{self, TarballError};
 
 /// Asks the archives all that a build would ask them, or, where the request has a lock, the lock.
 /// Little is fetched: indices, and what stands between a metapackage and its kernel.
@@ -20,8 +20,14 @@ pub fn lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {
         observer,
         ..
     } = request;
-    if let Source::Debian(debian) = &recipe.rootfs.source {
-        source::pins(debian, fetcher, archive, &**observer)?;
+    match &recipe.rootfs.source {
+        Source::Debian(debian) => {
+            source::pins(debian, fetcher, archive, &**observer)?;
+        }
+        Source::Tarball(tarball) => {
+            source::pin_tarball(&tarball.location, fetcher, archive.pins, &**observer)
+                .map_err(TarballError::from)?;
+        }
     }
     kernel::pin(&kernel_request(request, &recipe.kernel))?;
     let in_guest = match &recipe.kernel.origin {

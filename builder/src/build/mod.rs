@@ -145,7 +145,9 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         Source::Debian(debian) => {
             source::debian(debian, request.fetcher, &request.archive, observer)?
         }
-        Source::Tarball(tarball) => source::tarball(tarball, request.fetcher, observer)?,
+        Source::Tarball(tarball) => {
+            source::tarball(tarball, request.fetcher, request.archive.pins, observer)?
+        }
     };
     let boot_modules = boot_modules(&kernel.files)?;
     let member = assemble::write_kernel(

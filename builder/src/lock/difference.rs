@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Answer, Lock, LockedPackage};
+use crate::digest::Digest;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,15 @@ pub enum Change {
     Names {
         /// The question.
         question: String,
+        /// What they were, and what they are.
+        names: [Vec<String>; 2],
+    },
+    /// A file that the recipe names has other content, or is there on one side only.
+    File {
+        /// Its name.
+        name: String,
+        /// On which sides it is.
+        sides: [bool; 2],
     },
 }
 
@@ -61,7 +71,15 @@ impl fmt::Display for Change {
                     write!(f, "- {name} {}", old.as_deref().unwrap_or_default())
                 }
             },
-            Self::Names { question } => write!(f, "  {question}: other names"),
+            Self::Names { question, names } => {
+                let [old, new] = names.each_ref().map(|names| names.join(", "));
+                write!(f, "  {question}: {old} → {new}")
+            }
+            Self::File { name, sides } => match sides {
+                [true, true] => write!(f, "  {name}: other content"),
+                [false, _] => write!(f, "+ {name}"),
+                [true, false] => write!(f, "- {name}"),
+            },
         }
     }
 }
@@ -93,13 +111,24 @@ pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
             [Some(old), Some(new)] => {
                 packages(&old, &new, &mut changes);
                 if old.names != new.names {
-                    changes.push(Change::Names { question });
+                    let names = [old.names, new.names];
+                    changes.push(Change::Names { question, names });
                 }
             }
             [_, new] => changes.push(Change::Question {
                 question,
                 is_new: new.is_some(),
             }),
+        }
+    }
+    let files = |lock: &Lock| -> BTreeMap<String, Digest> {
+        let files = lock.files.iter();
+        files.map(|file| (file.name.clone(), file.sha256)).collect()
+    };
+    for (name, pair) in pairs(files(old), files(new)) {
+        if pair[0] != pair[1] {
+            let sides = pair.map(|digest| digest.is_some());
+            changes.push(Change::File { name, sides });
         }
     }
     changes
@@ -138,8 +167,7 @@ fn pairs<V>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
-    use crate::lock::LockedSuite;
+    use crate::lock::{LockedFile, LockedSuite};
 
     fn lock(date: i64, packages: &[(&str, &str)]) -> Lock {
         let package = |(name, version): &(&str, &str)| LockedPackage {
@@ -190,6 +218,15 @@ mod tests {
         );
         new.answers[0].packages[0].sha256 = Digest::of(b"");
         assert!(said(&old, &new).contains(&"  a 1: other content".to_owned()));
+        new.answers[0].names = vec!["x".to_owned(), "y".to_owned()];
+        new.files = vec![LockedFile {
+            name: "root.tar".to_owned(),
+            size: Some(1),
+            sha256: Digest::of(b""),
+        }];
+        let told = said(&old, &new);
+        assert_eq!(told[told.len() - 2..], ["  q:  → x, y", "+ root.tar"]);
+        new.files.clear();
         new.answers[0].question = "r".to_owned();
         assert_eq!(said(&old, &new)[1..], ["- q", "+ r"]);
     }

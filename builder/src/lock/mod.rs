@@ -15,7 +15,7 @@ mod pins;
 
 pub use difference::{Change, differences};
 pub use file::{LockError, path_of, read, write};
-pub use pins::Pins;
+pub use pins::{NotLocked, Pins};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ pub struct Lock {
     pub suites: Vec<LockedSuite>,
     /// Every question, in its order.
     pub answers: Vec<Answer>,
+    /// Every file that the recipe names, beside its own, by its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<LockedFile>,
 }
 
 impl Default for Lock {
@@ -45,6 +48,7 @@ impl Default for Lock {
             coop: env!("CARGO_PKG_VERSION").to_owned(),
             suites: Vec::new(),
             answers: Vec::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -94,6 +98,19 @@ pub struct LockedPackage {
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Its digest.
+    pub sha256: Digest,
+}
+
+/// A file that a recipe names: an archive, a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedFile {
+    /// Its address, or its path as the recipe writes it.
+    pub name: String,
+    /// Its size in bytes, where somebody has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Its digest.
     pub sha256: Digest,
 }

@@ -1,13 +1,33 @@
 //! What names are taken from: the archives as they are now, or a lock; and what they were taken for.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Answer, Lock, LockedSuite};
+use super::{Answer, Lock, LockedFile, LockedSuite};
+use crate::digest::Digest;
+
+/// A recipe asks for what its lock does not answer: the recipe's matter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the lock does not have {0}; coop lock asks the archives anew")]
+pub struct NotLocked(pub String);
+
+/// Where answers come from.
+#[derive(Debug, Default)]
+enum Mode {
+    /// From the archives.
+    #[default]
+    Live,
+    /// From the lock.
+    Locked(Lock),
+    /// From the old lock where the question is an old one, from the archives where it is new, or
+    /// where something is to move: this makes a lock.
+    Making { old: Lock, moves: BTreeSet<String> },
+}
 
 /// The lock that a build uses, if any, and the one that it would write.
 #[derive(Debug, Default)]
 pub struct Pins {
-    used: Option<Lock>,
+    mode: Mode,
     seen: Mutex<Lock>,
 }
 
@@ -22,7 +42,16 @@ impl Pins {
     #[must_use]
     pub fn locked(lock: Lock) -> Self {
         Self {
-            used: Some(lock),
+            mode: Mode::Locked(lock),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// For making a lock: what `old` has stays as it is there, but for what `moves` names.
+    #[must_use]
+    pub fn making(old: Lock, moves: BTreeSet<String>) -> Self {
+        Self {
+            mode: Mode::Making { old, moves },
             seen: Mutex::default(),
         }
     }
@@ -30,7 +59,16 @@ impl Pins {
     /// The lock that is used.
     #[must_use]
     pub fn used(&self) -> Option<&Lock> {
-        self.used.as_ref()
+        match &self.mode {
+            Mode::Locked(lock) => Some(lock),
+            Mode::Live | Mode::Making { .. } => None,
+        }
+    }
+
+    /// Whether this makes a lock: then what nobody has named by a digest may be looked at.
+    #[must_use]
+    pub fn is_making(&self) -> bool {
+        matches!(self.mode, Mode::Making { .. })
     }
 
     /// All that was asked so far, in the lock's order.
@@ -40,7 +78,82 @@ impl Pins {
         lock.suites.sort_by(|left, right| left.key.cmp(&right.key));
         lock.answers
             .sort_by(|left, right| left.question.cmp(&right.question));
+        lock.files.sort_by(|left, right| left.name.cmp(&right.name));
         lock
+    }
+
+    /// Says what a file is known by that the recipe names, with a digest (`expected`) or without:
+    /// what the lock has, or what `live` says.
+    ///
+    /// # Errors
+    /// [`NotLocked`] where the lock does not have it, or another than is expected; those of `live`.
+    pub fn file<E: From<NotLocked>>(
+        &self,
+        name: &str,
+        expected: Option<Digest>,
+        live: impl FnOnce() -> Result<(Option<u64>, Digest), E>,
+    ) -> Result<LockedFile, E> {
+        let fits = |file: &&LockedFile| {
+            file.name == name && expected.is_none_or(|expected| file.sha256 == expected)
+        };
+        let known = match &self.mode {
+            Mode::Live => None,
+            Mode::Locked(lock) => Some(lock.files.iter().find(fits).ok_or_else(|| {
+                NotLocked(match expected {
+                    Some(digest) => format!("{name} with sha256 {digest}"),
+                    None => name.to_owned(),
+                })
+            })?),
+            Mode::Making { moves, .. } if moves.contains(name) => None,
+            Mode::Making { old, .. } => old.files.iter().find(fits),
+        };
+        let file = match known {
+            Some(file) => file.clone(),
+            None => {
+                let (size, sha256) = live()?;
+                LockedFile {
+                    name: name.to_owned(),
+                    size,
+                    sha256,
+                }
+            }
+        };
+        let mut seen = self.lock();
+        if seen.files.iter().all(|known| known.name != name) {
+            seen.files.push(file.clone());
+        }
+        drop(seen);
+        Ok(file)
+    }
+
+    /// Has a question answered that is not about packages: by the lock, or by `live`.
+    ///
+    /// # Errors
+    /// [`NotLocked`] where the lock does not answer it; those of `live`.
+    pub fn names<E: From<NotLocked>>(
+        &self,
+        question: &str,
+        live: impl FnOnce() -> Result<Vec<String>, E>,
+    ) -> Result<Vec<String>, E> {
+        let asked = |answer: &&Answer| answer.question == question;
+        let known = match &self.mode {
+            Mode::Live => None,
+            Mode::Locked(lock) => {
+                let known = lock.answers.iter().find(asked);
+                Some(known.ok_or_else(|| NotLocked(question.to_owned()))?)
+            }
+            Mode::Making { old, .. } => old.answers.iter().find(asked),
+        };
+        let names = match known {
+            Some(answer) => answer.names.clone(),
+            None => live()?,
+        };
+        self.saw(Answer {
+            question: question.to_owned(),
+            packages: Vec::new(),
+            names: names.clone(),
+        });
+        Ok(names)
     }
 
     /// Remembers a suite; the same one is asked several questions.
@@ -62,5 +175,64 @@ impl Pins {
 
     fn lock(&self) -> MutexGuard<'_, Lock> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Facts = Result<(Option<u64>, Digest), NotLocked>;
+
+    fn live(text: &str) -> impl FnOnce() -> Facts {
+        let digest = Digest::of(text.as_bytes());
+        move || Ok((Some(1), digest))
+    }
+
+    fn refused() -> Facts {
+        Err(NotLocked("nothing is to be asked".to_owned()))
+    }
+
+    #[test]
+    fn files_are_those_of_the_lock() {
+        let pins = Pins::live();
+        let file = pins.file("b.tar", None, live("b")).unwrap();
+        pins.file("a.tar", None, live("a")).unwrap();
+        let lock = pins.seen();
+        let names: Vec<&str> = lock.files.iter().map(|file| &*file.name).collect();
+        assert_eq!(names, ["a.tar", "b.tar"]);
+        let locked = Pins::locked(lock.clone());
+        assert_eq!(locked.file("b.tar", None, refused), Ok(file.clone()));
+        let known = Some(file.sha256);
+        assert_eq!(locked.file("b.tar", known, refused), Ok(file.clone()));
+        for (name, expected, part) in [
+            ("c.tar", None, "c.tar;"),
+            ("b.tar", Some(Digest::of(b"")), "b.tar with sha256 e3b0"),
+        ] {
+            let error = locked.file(name, expected, refused).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        let making = |moves: &[&str]| {
+            let moves = moves.iter().map(|name| (*name).to_owned()).collect();
+            let pins = Pins::making(lock.clone(), moves);
+            pins.file("b.tar", None, live("new")).unwrap().sha256
+        };
+        assert_eq!(making(&[]), file.sha256);
+        assert_eq!(making(&["a.tar"]), file.sha256);
+        assert_eq!(making(&["b.tar"]), Digest::of(b"new"));
+    }
+
+    #[test]
+    fn names_are_those_of_the_lock() {
+        let ask = |pins: &Pins, name: &str| {
+            pins.names("which", || Ok::<_, NotLocked>(vec![name.to_owned()]))
+        };
+        let pins = Pins::live();
+        assert_eq!(ask(&pins, "one").unwrap(), ["one"]);
+        let lock = pins.seen();
+        assert_eq!(ask(&Pins::locked(lock.clone()), "two").unwrap(), ["one"]);
+        let making = Pins::making(lock, BTreeSet::new());
+        assert_eq!(ask(&making, "two").unwrap(), ["one"]);
+        assert!(ask(&Pins::locked(Lock::default()), "two").is_err());
     }
 }

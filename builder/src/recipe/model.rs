@@ -191,8 +191,9 @@ pub enum TarballLocation {
     Url {
         /// `http://…` or `https://…`.
         url: String,
-        /// Its digest, 64 lowercase hexadecimal digits.
-        sha256: String,
+        /// Its digest, 64 lowercase hexadecimal digits, where the recipe pins one; else a lock has
+        /// to.
+        sha256: Option<String>,
     },
 }
 

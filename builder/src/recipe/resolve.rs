@@ -243,7 +243,7 @@ impl Resolver<'_, '_> {
         })
     }
 
-    /// Where an archive is; nothing that is fetched goes without its digest.
+    /// Where an archive is; without a digest here, what is fetched has its digest in the lock.
     pub(super) fn tarball_location(
         &mut self,
         written: written::Tarball,
@@ -257,19 +257,10 @@ impl Resolver<'_, '_> {
                 let file = self.host_file(path, &format!("{within}.path"));
                 Some(TarballLocation::Path { file, sha256 })
             }
-            (None, Some(url), Some(sha256)) => Some(TarballLocation::Url {
+            (None, Some(url), sha256) => Some(TarballLocation::Url {
                 url: self.checked(url, &format!("{within}.url"), names::url),
                 sha256,
             }),
-            (None, Some(url), None) => {
-                let problem = Problem::Missing {
-                    key: "sha256".to_owned(),
-                    within: within.to_owned(),
-                };
-                let hint = "nothing fetched is used without its digest; sha256sum prints it";
-                self.d.report(url.at, problem, Some(hint.to_owned()));
-                None
-            }
             (Some(_), Some(url), _) => {
                 self.d.reject(url.at, within, "has both a path and a url");
                 None

@@ -2,13 +2,15 @@
 
 mod archive;
 mod debian;
+mod named;
 mod tarball;
 
 use coop_image::tree::{Timestamp, Tree};
 
 pub use archive::Archive;
 pub use debian::{DebianSourceError, closure, debian, pins};
-pub use tarball::{TarballError, tarball};
+pub use named::{NamedFileError, address, host_file};
+pub use tarball::{TarballError, pin_tarball, tarball};
 
 /// A root file system as its source gives it.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use std::num::NonZeroUsize;
 use coop_image::tree::{Metadata, Timestamp, Tree};
 use coop_image::{compress, tar};
 use coop_runtime::event::{Event, Observer};
-use fs_err as fs;
 
 use super::SourceTree;
-use crate::digest::{Digest, InvalidDigest};
-use crate::fetch::{Download, FetchError, Fetcher};
-use crate::inputs;
+use super::named::{self, NamedFileError};
+use crate::digest::Digest;
+use crate::fetch::{FetchError, Fetcher};
+use crate::lock::Pins;
 use crate::recipe::{Tarball, TarballLocation};
 use crate::store::StoreError;
 
@@ -25,22 +25,12 @@ pub enum TarballError {
     /// It could not be downloaded.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// It is not there, or not what it should be.
+    #[error(transparent)]
+    Named(#[from] NamedFileError),
     /// The cache has no place for its content.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The recipe's digest is none.
-    #[error(transparent)]
-    Digest(#[from] InvalidDigest),
-    /// It is not the archive that the recipe pins.
-    #[error("{name} has sha256 {found}, but the recipe says {expected}")]
-    Changed {
-        /// The archive's name in the recipe.
-        name: String,
-        /// What it has.
-        found: Digest,
-        /// What the recipe says.
-        expected: Digest,
-    },
     /// It is no archive that can be read.
     #[error("{name}: {source}")]
     Archive {
@@ -59,9 +49,10 @@ pub enum TarballError {
 pub fn tarball(
     recipe: &Tarball,
     fetcher: &Fetcher,
+    pins: &Pins,
     observer: &dyn Observer,
 ) -> Result<SourceTree, TarballError> {
-    let (name, file, digest) = open(recipe, fetcher, observer)?;
+    let (name, file, digest) = open(recipe, fetcher, pins, observer)?;
     let options = tar::Options {
         strip_components: usize::try_from(recipe.strip_components).unwrap_or(usize::MAX),
         ..tar::Options::default()
@@ -102,15 +93,12 @@ pub fn tarball(
 fn open(
     recipe: &Tarball,
     fetcher: &Fetcher,
+    pins: &Pins,
     observer: &dyn Observer,
 ) -> Result<(String, File, Digest), TarballError> {
     match &recipe.location {
         TarballLocation::Url { url, sha256 } => {
-            let download = Download {
-                url: url.clone(),
-                digest: sha256.parse()?,
-                size_bytes: None,
-            };
+            let download = named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
             let digest = download.digest;
             let mut files = fetcher.fetch(&[download], "download archive", observer)?;
             let file = files
@@ -119,21 +107,31 @@ fn open(
             Ok((url.clone(), file.into_parts().0, digest))
         }
         TarballLocation::Path { file, sha256 } => {
-            let found = inputs::digest_of_file(file)?;
-            if let Some(expected) = sha256 {
-                let expected = expected.parse()?;
-                if found != expected {
-                    return Err(TarballError::Changed {
-                        name: file.written.clone(),
-                        found,
-                        expected,
-                    });
-                }
-            }
-            let opened = fs::File::open(&file.path)?;
-            Ok((file.written.clone(), opened.into_parts().0, found))
+            let (opened, digest) = named::host_file(file, sha256.as_deref(), pins)?;
+            Ok((file.written.clone(), opened, digest))
         }
     }
+}
+
+/// Has the archive pinned, without reading it.
+///
+/// # Errors
+/// It is missing, or is not the one that the recipe pins.
+pub fn pin_tarball(
+    location: &TarballLocation,
+    fetcher: &Fetcher,
+    pins: &Pins,
+    observer: &dyn Observer,
+) -> Result<(), NamedFileError> {
+    match location {
+        TarballLocation::Url { url, sha256 } => {
+            named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
+        }
+        TarballLocation::Path { file, sha256 } => {
+            named::host_file(file, sha256.as_deref(), pins)?;
+        }
+    }
+    Ok(())
 }
 
 /// The time of the youngest entry: nothing that coop adds is younger than the archive itself.

@@ -1,5 +1,6 @@
 //! `coop lock`: what a recipe's names stand for, into a file beside it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use coop_builder::build;
@@ -23,7 +24,8 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
         let failure = Failure::usage(format!("there is no {}", path.display()));
         return Err(failure.with_hint("coop lock without --check writes it"));
     }
-    let means = Means::prepare(&options.recipe_options, Pins::live(), environment, output)?;
+    let pins = Pins::making(Lock::default(), BTreeSet::new());
+    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let request = request(
         &recipe,
         Path::new(""),

@@ -35,10 +35,9 @@ use coop_runtime::event::Observer;
 use crate::debian::deb::DebError;
 use crate::debian::mirror::MirrorError;
 use crate::debian::suite::DebianError;
-use crate::digest::{Digest, InvalidDigest};
 use crate::fetch::{FetchError, Fetcher};
 use crate::recipe::KernelSource;
-use crate::source::Archive;
+use crate::source::{Archive, NamedFileError};
 use crate::store::StoreError;
 
 pub use origin::{ResolvedSource, resolve};
@@ -78,22 +77,12 @@ pub enum SourceError {
     /// The cache folder.
     #[error("kernel source: {0}")]
     Store(#[from] StoreError),
-    /// The recipe's digest is none.
+    /// The archive is not there, or not what it should be.
     #[error("kernel source: {0}")]
-    Digest(#[from] InvalidDigest),
+    Named(#[from] NamedFileError),
     /// The archive cannot be opened.
     #[error("kernel source: {0}")]
     Io(#[from] io::Error),
-    /// It is not the archive that the recipe pins.
-    #[error("{name} has sha256 {found}, but the recipe says {expected}")]
-    Changed {
-        /// The archive's name in the recipe.
-        name: String,
-        /// What it has.
-        found: Digest,
-        /// What the recipe says.
-        expected: Digest,
-    },
     /// The archive is damaged or exceeds a limit.
     #[error("{name}: {source}")]
     Archive {

@@ -2,13 +2,11 @@
 //! folder.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use coop_image::tree::display;
 use coop_runtime::event::Observer;
-use fs_err as fs;
 
 use super::filter::Filter;
 use super::folder::{Folder, Found};
@@ -19,11 +17,12 @@ use super::unpack::{Unpacked, Unpacking, unpack};
 use super::{Extent, KernelVersion, PatchError, SourceError, SourceTree};
 use crate::debian::resolve::ResolveError;
 use crate::debian::suite::{DebianError, SelectedPackage, SuiteRequest, Suites};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
 use crate::inputs::Record;
+use crate::lock::Pins;
 use crate::recipe::{KernelLocation, KernelSource, TarballLocation};
-use crate::source::Archive;
+use crate::source::{self, Archive};
 
 /// Changes whenever the same package and patches give another tree than before.
 const FORMAT: &str = "1";
@@ -35,8 +34,6 @@ const NEWEST_PACKAGE: &str = "linux-source";
 const NAMED_MAX: usize = 5;
 /// The most bytes of a top Makefile (Linux 7.2 has 80,539).
 const MAKEFILE_BYTES_MAX: u64 = 4 << 20;
-/// Files are hashed in pieces of this size.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// A source that is pinned: which bytes, and which patches. Nothing of a package or of a URL has
 /// been fetched yet.
@@ -74,7 +71,7 @@ pub fn resolve(
             let name = format!("{} {}", package.name, package.version);
             (name, Content::Package(package))
         }
-        KernelLocation::Tarball(location) => tarball(location)?,
+        KernelLocation::Tarball(location) => tarball(location, fetcher, archive.pins, observer)?,
     };
     Ok(ResolvedSource {
         name,
@@ -150,51 +147,25 @@ fn hint(suite: &Suites<'_>) -> Result<String, SourceError> {
     })
 }
 
-fn tarball(location: &TarballLocation) -> Result<(String, Content), SourceError> {
+fn tarball(
+    location: &TarballLocation,
+    fetcher: &Fetcher,
+    pins: &Pins,
+    observer: &dyn Observer,
+) -> Result<(String, Content), SourceError> {
     match location {
         TarballLocation::Url { url, sha256 } => {
-            let download = Download {
-                url: url.clone(),
-                digest: sha256.parse()?,
-                size_bytes: None,
-            };
+            let download = source::address(url, sha256.as_deref(), fetcher, pins, observer)?;
             Ok((url.clone(), Content::Url(download)))
         }
         TarballLocation::Path { file, sha256 } => {
-            let (opened, _) = fs::File::open(&file.path)?.into_parts();
-            let found = digest_of(&opened)?;
-            let name = file.written.clone();
-            if let Some(expected) = sha256 {
-                let expected = expected.parse()?;
-                if found != expected {
-                    return Err(SourceError::Changed {
-                        name,
-                        found,
-                        expected,
-                    });
-                }
-            }
+            let (opened, digest) = source::host_file(file, sha256.as_deref(), pins)?;
             let content = Content::File {
                 file: Arc::new(opened),
-                digest: found,
+                digest,
             };
-            Ok((name, content))
+            Ok((file.written.clone(), content))
         }
-    }
-}
-
-/// Of the file that is open, which stays the one that is read.
-fn digest_of(file: &File) -> std::io::Result<Digest> {
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut offset = 0;
-    loop {
-        let count = file.read_at(&mut buffer, offset)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..count]);
-        offset += u64::try_from(count).unwrap_or(u64::MAX);
     }
 }
 

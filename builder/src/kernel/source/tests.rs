@@ -20,6 +20,7 @@ use super::*;
 use crate::debian::mirror::AptSources;
 use crate::debian::suite::{SuiteRequest, Suites};
 use crate::debian::testing::{Archive as Mirror, HOUR, NOW, NOW_TEXT, Recipe as Package, keyring};
+use crate::digest::Digest;
 use crate::fetch::Options;
 use crate::kernel::Target;
 use crate::lock::Pins;
@@ -447,7 +448,10 @@ fn another_archive_than_the_pinned_one_is_refused() {
     };
     *sha256 = Some(Digest::of(b"").to_string());
     let error = case.resolve(&source).unwrap_err();
-    assert!(matches!(error, SourceError::Changed { .. }), "{error}");
+    assert!(
+        matches!(error, SourceError::Named(NamedFileError::Changed { .. })),
+        "{error}"
+    );
 }
 
 fn package(bytes: &[u8], path: &str) -> (Vec<u8>, crate::debian::suite::SelectedPackage) {
