@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::digest::{Digest, Hasher};
+use crate::guest::digest_of_source;
 use crate::kernel::KernelChoice;
 use crate::kernel::config::{self, DEFAULT_FRAGMENTS};
 use crate::lock::Lock;
@@ -83,6 +84,11 @@ pub fn digest(recipe: &Recipe, choice: KernelChoice) -> io::Result<Digest> {
     for file in host_files(recipe) {
         record.put("file", file.written.as_bytes());
         record.put("sha256", digest_of_file(file)?.as_bytes());
+    }
+    for mount in recipe.rootfs.run.iter().flat_map(|step| &step.mounts) {
+        record.put("mount", mount.source.written.as_bytes());
+        let digest = digest_of_source(&mount.source.path).map_err(io::Error::other)?;
+        record.put("sha256", digest.as_bytes());
     }
     Ok(record.finish())
 }

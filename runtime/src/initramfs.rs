@@ -107,7 +107,13 @@ fn lone_config(machine: &LoneMachine<'_>) -> BootConfig {
     let cobd = machine.cobd.iter().enumerate();
     let cobd = cobd.map(|(index, cobd)| boot::Cobd {
         serial: serial(index),
-        purpose: purpose(index, cobd.filesystem, cobd.mount.as_ref(), cobd.readonly),
+        purpose: purpose(
+            index,
+            cobd.filesystem,
+            cobd.mount.as_ref(),
+            None,
+            cobd.readonly,
+        ),
     });
     BootConfig {
         channel: Channel::Nobody,
@@ -131,6 +137,7 @@ fn boot_config(spec: &MachineSpec) -> BootConfig {
             index,
             disk.filesystem,
             disk.mount.as_ref(),
+            disk.file.as_ref(),
             disk.writes == DiskWrites::Refused,
         ),
     });
@@ -176,6 +183,7 @@ fn purpose(
     index: usize,
     filesystem: Filesystem,
     mount: Option<&String>,
+    file: Option<&String>,
     readonly: bool,
 ) -> Purpose {
     match (filesystem, mount) {
@@ -184,6 +192,7 @@ fn purpose(
             path: path.clone(),
             filesystem: "ext4".to_owned(),
             readonly,
+            file: file.cloned(),
         },
         (Filesystem::Ext4 | Filesystem::Unknown, _) => Purpose::Plain,
     }

@@ -53,6 +53,8 @@ pub struct DiskSpec {
     pub filesystem: Filesystem,
     /// Where it is mounted; for the root this means nothing.
     pub mount: Option<String>,
+    /// Only this file of its top folder is shown, at the place where it is mounted.
+    pub file: Option<String>,
 }
 
 /// The network: address translation in coop itself.
@@ -158,6 +160,7 @@ impl MachineSpec {
                 writes,
                 filesystem: cobd.filesystem,
                 mount: cobd.mount.clone(),
+                file: None,
             })
         };
         let network = manifest.conet.first().map(|conet| match conet {

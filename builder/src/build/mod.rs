@@ -16,7 +16,7 @@ use coop_runtime::event::{self, Observer};
 use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
-use crate::guest::{GuestContext, GuestError};
+use crate::guest::{GuestContext, GuestError, MountError};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
 use crate::publish::Staging;
@@ -92,6 +92,9 @@ pub enum BuildError {
     /// What runs in a guest.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// What a step is to see of the host cannot be read.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// Images and manifest.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -179,7 +182,8 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let epoch = source.epoch;
     let with_modules = recipe.kernel.modules && !stands_in;
     let modules_of = with_modules.then_some(&kernel.files);
-    let root = finish_root(recipe, source, modules_of, &context)?;
+    let locked = request.archive.pins.used().is_some();
+    let root = finish_root(recipe, source, modules_of, locked, &context)?;
     advise(&root, &kernel.files, observer);
     task(observer, "write images", || {
         Ok(assemble::assemble(

@@ -1,15 +1,12 @@
 //! From a source's tree to the root file system: what packages, files, services and `run:` steps do.
 
-use std::io;
-
 use coop_image::tree::{Tree, TreeError};
 use coop_runtime::event::Event;
-use fs_err as fs;
 
 use super::{BuildError, task};
 use crate::guest::{self, GuestContext, Step};
 use crate::kernel::{KernelFiles, modules};
-use crate::recipe::{Recipe, RunAction, RunStep, Services};
+use crate::recipe::{Recipe, Services};
 use crate::rootfs;
 use crate::source::SourceTree;
 
@@ -24,17 +21,14 @@ pub(super) fn finish_root(
     recipe: &Recipe,
     source: SourceTree,
     modules_of: Option<&KernelFiles>,
+    locked: bool,
     context: &GuestContext<'_>,
 ) -> Result<Tree, BuildError> {
     let epoch = source.epoch;
     let observer = &*context.observer;
     let mut tree = source.tree;
     if let Some(script) = source.configure {
-        let step = Step {
-            name: "configuring the packages".to_owned(),
-            script: script.into_bytes(),
-            network: false,
-        };
+        let step = Step::new("configuring the packages", script.into_bytes());
         tree = task(observer, "configure packages", || {
             Ok(guest::run(tree, &[step], context)?)
         })?;
@@ -44,7 +38,7 @@ pub(super) fn finish_root(
         // Before the steps, so that these may load modules, and take away what they do not want.
         install_modules(&mut tree, kernel, context)?;
     }
-    let steps = steps(&tree, recipe)?;
+    let steps = steps(&tree, recipe, locked)?;
     if !steps.is_empty() {
         tree = task(observer, "run steps", || {
             Ok(guest::run(tree, &steps, context)?)
@@ -73,21 +67,18 @@ fn install_modules(
 }
 
 /// The recipe's services and `run:` steps as programs for the guest.
-fn steps(tree: &Tree, recipe: &Recipe) -> Result<Vec<Step>, BuildError> {
+fn steps(tree: &Tree, recipe: &Recipe, locked: bool) -> Result<Vec<Step>, BuildError> {
     let mut steps = Vec::new();
     let Services { enable, disable } = &recipe.rootfs.services;
     if !enable.is_empty() || !disable.is_empty() {
         if tree.resolve(b"/usr/bin/systemctl").is_err() {
             return Err(BuildError::NoSystemd);
         }
-        steps.push(Step {
-            name: "services".to_owned(),
-            script: services_script(enable, disable).into_bytes(),
-            network: false,
-        });
+        let script = services_script(enable, disable).into_bytes();
+        steps.push(Step::new("services", script));
     }
     for step in &recipe.rootfs.run {
-        steps.push(run_step(step)?);
+        steps.push(Step::of_recipe(step, locked)?);
     }
     Ok(steps)
 }
@@ -105,21 +96,6 @@ fn services_script(enable: &[String], disable: &[String]) -> String {
 
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-fn run_step(step: &RunStep) -> io::Result<Step> {
-    let (name, script) = match &step.action {
-        RunAction::Command(line) => (
-            format!("run: {line}"),
-            format!("#!/bin/sh\nexport DEBIAN_FRONTEND=noninteractive\n{line}\n").into_bytes(),
-        ),
-        RunAction::Script(file) => (format!("run: {}", file.written), fs::read(&file.path)?),
-    };
-    Ok(Step {
-        name,
-        script,
-        network: step.network,
-    })
 }
 
 #[cfg(test)]

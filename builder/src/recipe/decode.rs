@@ -313,6 +313,28 @@ impl<'s> Decoder<'s> {
         }
     }
 
+    /// Reads a map whose keys are free names, each with a text.
+    pub(super) fn texts_by_name(
+        &mut self,
+        node: &Node<'_>,
+        path: &str,
+    ) -> Option<Vec<(At<String>, At<String>)>> {
+        let Value::Map(entries) = &node.value else {
+            self.wrong_type(node, path, "a map of names and texts", None);
+            return None;
+        };
+        let mut list = Vec::new();
+        for (key, value) in entries {
+            let name = At {
+                value: key.name.clone(),
+                at: key.at,
+            };
+            let text = self.text(value, &join(path, &shorten(&name.value)));
+            list.extend(text.map(|text| (name, text)));
+        }
+        Some(list)
+    }
+
     /// Reads a map with one key that is a free name.
     pub(super) fn named<'n, 't>(
         &mut self,

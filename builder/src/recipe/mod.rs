@@ -15,6 +15,7 @@ mod names;
 mod node;
 mod overrides;
 mod resolve;
+mod run;
 mod units;
 mod variables;
 mod written;
@@ -33,8 +34,8 @@ pub use model::{
     Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent,
     FileEntry, HostFile, Kernel, KernelLocation, KernelOrigin, KernelPackage, KernelSource,
     Keyring, Mirror, Owner, Password, Recipe, Repository, RepositoryMirror, RootSize, Rootfs,
-    RunAction, RunStep, Services, Source, Tarball, TarballLocation, TestStep, User, UserId,
-    Variant, canonical,
+    RunAction, RunMount, RunStep, Services, Source, StepNetwork, Tarball, TarballLocation,
+    TestStep, User, UserId, Variant, canonical,
 };
 pub use overrides::Overrides;
 pub use resolve::check_memory;

@@ -1,5 +1,6 @@
 //! What a recipe means: every default filled in, every unit resolved, every reference checked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -287,8 +288,41 @@ pub struct Services {
 pub struct RunStep {
     /// What runs.
     pub action: RunAction,
-    /// Whether the guest has a network meanwhile; default: yes.
-    pub network: bool,
+    /// Variables on top of the guest's own.
+    pub environment: BTreeMap<String, String>,
+    /// Who runs it: `name`, `name:group`, or numbers; default: root.
+    pub user: String,
+    /// The folder that it starts in; default: the root.
+    pub workdir: String,
+    /// What it reaches meanwhile.
+    pub network: StepNetwork,
+    /// What it sees of the recipe's folder.
+    pub mounts: Vec<RunMount>,
+    /// Names of the secrets that it gets; their values are no part of a recipe.
+    pub secrets: Vec<String>,
+}
+
+/// What a step reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepNetwork {
+    /// The world, and with a lock packages only: what nobody decides.
+    Default,
+    /// The world.
+    World,
+    /// Packages of the recipe's suites.
+    Packages,
+    /// Nothing.
+    Off,
+}
+
+/// A file or folder of the host that a step sees, read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunMount {
+    /// The file or folder.
+    pub source: HostFile,
+    /// Where the step sees it.
+    pub target: String,
 }
 
 /// What a step runs.

@@ -136,6 +136,50 @@ pub(super) fn user(text: &str) -> Result<(), String> {
     verdict(good, text, "a user's or group's name")
 }
 
+/// A user or a user's number, and behind a colon a group or its number.
+pub(super) fn login(text: &str) -> Result<(), String> {
+    let part = |part: &str| {
+        let is_number = part.parse::<u32>().is_ok_and(|number| number < u32::MAX)
+            && part.bytes().all(|byte| byte.is_ascii_digit());
+        is_number || user(part).is_ok()
+    };
+    let good = text.splitn(2, ':').all(part);
+    verdict(good, text, "a user or user:group, as names or numbers")
+}
+
+/// A folder of the guest, which may be its root.
+pub(super) fn guest_folder(text: &str) -> Result<(), String> {
+    if text == "/" {
+        return Ok(());
+    }
+    guest_path(text)
+}
+
+/// The name of a variable of the environment.
+pub(super) fn variable(text: &str) -> Result<(), String> {
+    let good = only(text, |byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !text.starts_with(|first: char| first.is_ascii_digit())
+        && text.len() <= 255;
+    verdict(
+        good,
+        text,
+        "a variable's name of letters, digits and underscores",
+    )
+}
+
+/// The name of a secret, which becomes a file's name.
+pub(super) fn secret(text: &str) -> Result<(), String> {
+    let good = only(text, |byte| {
+        byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
+    }) && !text.starts_with(['.', '-'])
+        && text.len() <= 64;
+    verdict(
+        good,
+        text,
+        "a secret's name of letters, digits, dots, hyphens and underscores, at most 64",
+    )
+}
+
 /// A field of passwd(5).
 pub(super) fn passwd_field(text: &str) -> Result<(), String> {
     let good = !text.contains(|character: char| character == ':' || character.is_control());
@@ -204,6 +248,13 @@ mod tests {
             assert!(guest_path(path).is_err(), "{path}");
         }
         assert!(user("www-data").is_ok() && user("a:b").is_err());
+        assert!(login("app").is_ok() && login("1000:disk").is_ok() && login("0").is_ok());
+        for text in ["", "a:", ":a", "a:b:c", "4294967295", "+1"] {
+            assert!(login(text).is_err(), "{text}");
+        }
+        assert!(guest_folder("/").is_ok() && guest_folder("srv").is_err());
+        assert!(variable("A_1").is_ok() && variable("1A").is_err() && variable("A=").is_err());
+        assert!(secret("npm.token").is_ok() && secret("../x").is_err() && secret("").is_err());
         assert!(password_hash("$6$x$y").is_ok() && password_hash("secret").is_err());
         assert!(ssh_key("ssh-ed25519 AAAA me").is_ok() && ssh_key("hello").is_err());
         assert!(unit("getty@tty1.service").is_ok() && unit("a b").is_err());

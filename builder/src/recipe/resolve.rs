@@ -11,8 +11,8 @@ use super::decode::{At, Decoder};
 use super::diagnostic::{Position, Problem, Warning};
 use super::model::{
     Architecture, Cobd, CobdContent, Cocon, Conet, Devices, FileContent, FileEntry, HostFile,
-    Owner, Password, Recipe, RootSize, Rootfs, RunAction, RunStep, Services, Source, Tarball,
-    TarballLocation, TestStep, User, UserId,
+    Owner, Password, Recipe, RootSize, Rootfs, Services, Source, Tarball, TarballLocation,
+    TestStep, User, UserId,
 };
 use super::names;
 use super::units::{ByteCount, Percent, forwards_overlap, shorten};
@@ -150,7 +150,13 @@ impl Resolver<'_, '_> {
     }
 
     /// Reports a value that is there already.
-    fn once<T: Ord>(&mut self, seen: &mut BTreeSet<T>, value: T, at: Position, what: &str) {
+    pub(super) fn once<T: Ord>(
+        &mut self,
+        seen: &mut BTreeSet<T>,
+        value: T,
+        at: Position,
+        what: &str,
+    ) {
         if !seen.insert(value) {
             self.d.reject(at, what, "the same one is there twice");
         }
@@ -177,17 +183,29 @@ impl Resolver<'_, '_> {
 
     /// A file that the recipe names: it must be a regular file.
     pub(super) fn host_file(&mut self, written: At<String>, path: &str) -> HostFile {
+        self.host_path(written, path, false)
+    }
+
+    /// A file or, where those are welcome, a folder that the recipe names.
+    pub(super) fn host_path(
+        &mut self,
+        written: At<String>,
+        path: &str,
+        folders_too: bool,
+    ) -> HostFile {
         let full = self.folder.join(&written.value);
         let shown = shorten(&full.display().to_string());
         let reason = match fs::metadata(&full) {
             Ok(metadata) if metadata.is_file() => None,
+            Ok(metadata) if metadata.is_dir() && folders_too => None,
             Ok(metadata) if metadata.is_dir() => {
                 Some(format!("{shown} is a folder, but a file is needed"))
             }
             Ok(_) => Some(format!("{shown} is not a regular file")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Some(format!("there is no file {shown}"))
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match folders_too {
+                true => Some(format!("there is no file or folder {shown}")),
+                false => Some(format!("there is no file {shown}")),
+            },
             Err(_) => Some(format!("cannot look at {shown}")),
         };
         if let Some(reason) = reason {
@@ -385,25 +403,6 @@ impl Resolver<'_, '_> {
             self.d.reject(password.at, path, reason);
         }
         password.value
-    }
-
-    fn run_step(&mut self, index: usize, written: written::RunStep) -> RunStep {
-        let path = format!("rootfs.run[{index}]");
-        match written {
-            written::RunStep::Command(line) => {
-                if line.value.trim().is_empty() {
-                    self.d.reject(line.at, &path, "nothing to run");
-                }
-                RunStep {
-                    action: RunAction::Command(line.value),
-                    network: true,
-                }
-            }
-            written::RunStep::Script { script, network } => RunStep {
-                action: RunAction::Script(self.host_file(script, &format!("{path}.script"))),
-                network: network.unwrap_or(true),
-            },
-        }
     }
 
     fn devices(&mut self, written: written::Devices) -> Devices {

@@ -140,6 +140,13 @@ rootfs:
   run:
     - apt-get install -y nginx-light
     - {script: ./app, network: false}
+    - run: make install
+      environment: {DESTDIR: /srv, RELEASE: "${release}"}
+      user: www-data:disk
+      workdir: /mnt/src
+      network: packages
+      mounts: [{source: ., target: /mnt/src}, {source: ./app, target: /mnt/app}]
+      secrets: [token]
 kernel:
   package: {name: user-mode-linux, suite: sid}
   config: [base, virtio, {CONFIG_FOO: y, CONFIG_BAR: 12}]
@@ -181,6 +188,19 @@ fn the_whole_schema_is_read() {
     assert_eq!(modes, [0o644, 0o755, 0o755, 0o4755]);
     assert_eq!(files[1].owner, Owner::Id(0));
     assert_eq!(files[1].group, Owner::Id(33));
+    let run = &recipe.rootfs.run;
+    assert_eq!(run[0].network, StepNetwork::Default);
+    assert_eq!((&*run[0].user, &*run[0].workdir), ("root", "/"));
+    assert_eq!(run[1].network, StepNetwork::Off);
+    assert_eq!(run[2].action, RunAction::Command("make install".to_owned()));
+    assert_eq!(run[2].environment["RELEASE"], "forky");
+    assert_eq!(
+        (&*run[2].user, &*run[2].workdir),
+        ("www-data:disk", "/mnt/src")
+    );
+    assert_eq!(run[2].network, StepNetwork::Packages);
+    assert_eq!(run[2].mounts[1].target, "/mnt/app");
+    assert_eq!(run[2].secrets, ["token"]);
     assert_eq!(recipe.devices.memory, ByteCount(512 << 20));
     assert_eq!(recipe.devices.cobd.len(), 4);
     assert_eq!(recipe.test[1].timeout, std::time::Duration::from_secs(30));
@@ -189,7 +209,7 @@ fn the_whole_schema_is_read() {
         let found = wanted.filter(|wanted| wanted.symbol == symbol);
         found.map(|wanted| wanted.place.to_string()).collect()
     };
-    assert_eq!(places("CONFIG_FOO"), ["recipe:27"]);
+    assert_eq!(places("CONFIG_FOO"), ["recipe:34"]);
     assert!(places("CONFIG_VIRTIO_UML")[0].starts_with("fragment virtio, line "));
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].place.as_ref().unwrap().line, 19);

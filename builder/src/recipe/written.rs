@@ -7,7 +7,8 @@ use coop_appliance::Forward;
 use super::debian::{self, WrittenDebian};
 use super::decode::{At, Decoder, Fields, Keys};
 use super::kernel::{self, WrittenKernel};
-use super::model::{Owner, Password};
+use super::model::{Owner, Password, StepNetwork};
+use super::names;
 use super::node::{Node, Value};
 use super::units::{ByteCount, Percent, parse_duration, parse_forward, shorten};
 
@@ -64,12 +65,24 @@ pub(super) struct User {
     pub(super) groups: Vec<At<String>>,
 }
 
-pub(super) enum RunStep {
+pub(super) struct RunStep {
+    pub(super) action: RunAction,
+    pub(super) environment: Vec<(At<String>, At<String>)>,
+    pub(super) user: Option<At<String>>,
+    pub(super) workdir: Option<At<String>>,
+    pub(super) network: Option<StepNetwork>,
+    pub(super) mounts: Vec<RunMount>,
+    pub(super) secrets: Vec<At<String>>,
+}
+
+pub(super) enum RunAction {
     Command(At<String>),
-    Script {
-        script: At<String>,
-        network: Option<bool>,
-    },
+    Script(At<String>),
+}
+
+pub(super) struct RunMount {
+    pub(super) source: At<String>,
+    pub(super) target: At<String>,
 }
 
 #[derive(Default)]
@@ -146,7 +159,20 @@ const USER: Keys = keys(
 );
 const PASSWORD: Keys = keys(&["hash", "plain"], &[]);
 const SERVICES: Keys = keys(&["enable", "disable"], &[]);
-const SCRIPT: Keys = keys(&["script", "network"], &[]);
+const RUN_STEP: Keys = keys(
+    &[
+        "run",
+        "script",
+        "environment",
+        "user",
+        "workdir",
+        "network",
+        "mounts",
+        "secrets",
+    ],
+    &[],
+);
+const RUN_MOUNT: Keys = keys(&["source", "target"], &[]);
 const DEVICES: Keys = keys(
     &["memory", "cpus", "root", "cobd", "conet", "cocon"],
     &["cofs"],
@@ -346,14 +372,75 @@ fn services(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Units> {
 
 fn run_step(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<RunStep> {
     if !matches!(node.value, Value::Map(_)) {
-        return d.text(node, path).map(RunStep::Command);
+        return d.text(node, path).map(|line| RunStep {
+            action: RunAction::Command(line),
+            environment: Vec::new(),
+            user: None,
+            workdir: None,
+            network: None,
+            mounts: Vec::new(),
+            secrets: Vec::new(),
+        });
     }
-    let fields = d.map(node, path, &SCRIPT)?;
-    let script = d.required(&fields, "script", Decoder::text);
-    let network = d.field(&fields, "network", Decoder::boolean);
-    Some(RunStep::Script {
-        script: script?,
-        network,
+    let fields = d.map(node, path, &RUN_STEP)?;
+    let command = d.field(&fields, "run", Decoder::text);
+    let script = d.field(&fields, "script", Decoder::text);
+    let environment = d.field(&fields, "environment", Decoder::texts_by_name);
+    let action = match (command, script) {
+        (Some(line), None) => Some(RunAction::Command(line)),
+        (None, Some(script)) => Some(RunAction::Script(script)),
+        (Some(_), Some(script)) => {
+            d.reject(script.at, path, "has both a line to run and a script");
+            None
+        }
+        (None, None) => {
+            let is_absent = ["run", "script"]
+                .iter()
+                .all(|key| fields.get(key).is_none());
+            if is_absent {
+                d.reject(fields.at(), path, "needs run or script");
+            }
+            None
+        }
+    };
+    Some(RunStep {
+        environment: environment.unwrap_or_default(),
+        user: d.field(&fields, "user", |d, node, path| {
+            d.parsed(node, path, |text| {
+                names::login(text).map(|()| text.to_owned())
+            })
+        }),
+        workdir: d.field(&fields, "workdir", Decoder::text),
+        network: d.field(&fields, "network", step_network),
+        mounts: list_of(d, &fields, "mounts", run_mount),
+        secrets: texts(d, &fields, "secrets"),
+        action: action?,
+    })
+}
+
+fn step_network(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<StepNetwork> {
+    match &node.value {
+        Value::Text(text) if text == "packages" => Some(StepNetwork::Packages),
+        Value::Filled(text) if text == "packages" => Some(StepNetwork::Packages),
+        Value::Text(text) => {
+            let reason = format!("'{}' is not true, false or packages", shorten(text));
+            d.reject(node.at, path, reason);
+            None
+        }
+        _ => d.boolean(node, path).map(|world| match world {
+            true => StepNetwork::World,
+            false => StepNetwork::Off,
+        }),
+    }
+}
+
+fn run_mount(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<RunMount> {
+    let fields = d.map(node, path, &RUN_MOUNT)?;
+    let source = d.required(&fields, "source", Decoder::text);
+    let target = d.required(&fields, "target", Decoder::text);
+    Some(RunMount {
+        source: source?,
+        target: target?,
     })
 }
 

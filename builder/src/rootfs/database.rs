@@ -55,6 +55,16 @@ impl Table {
         self.rows.iter().find(|row| row[0] == name)
     }
 
+    /// The first row with this value in a field.
+    pub(super) fn row_with(&self, field: usize, value: &str) -> Option<&Vec<String>> {
+        let has = |row: &&Vec<String>| row.get(field).is_some_and(|found| found == value);
+        self.rows.iter().find(has)
+    }
+
+    pub(super) fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     pub(super) fn row_mut(&mut self, name: &str) -> Option<&mut Vec<String>> {
         self.rows.iter_mut().find(|row| row[0] == name)
     }

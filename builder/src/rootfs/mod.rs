@@ -3,6 +3,7 @@
 mod database;
 mod files;
 mod identity;
+mod login;
 mod normalise;
 mod users;
 
@@ -11,6 +12,7 @@ use coop_image::tree::{Timestamp, Tree, TreeError};
 use crate::recipe::Rootfs;
 
 pub use files::put as put_file;
+pub use login::{Login, login};
 pub use normalise::normalise;
 
 /// Why a root file system cannot be what the recipe says.
@@ -33,6 +35,9 @@ pub enum RootfsError {
     /// A user should join a group that is not there.
     #[error("group '{0}' does not exist in the root file system")]
     NoGroup(String),
+    /// A number without a row, and without a group.
+    #[error("user {0} is not in the guest's /etc/passwd, so its group must be named: {0}:{0}")]
+    NoGroupOfNumber(u32),
     /// Another user has the number.
     #[error("user '{user}' cannot have number {id}, which is taken")]
     IdTaken {

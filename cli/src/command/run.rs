@@ -147,6 +147,7 @@ fn specification(
             writes: DiskWrites::Dropped,
             filesystem: Filesystem::Unknown,
             mount: None,
+            file: None,
         });
     }
     if options.persist {

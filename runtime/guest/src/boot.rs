@@ -82,6 +82,9 @@ pub enum Purpose {
         filesystem: String,
         /// Mounted read-only.
         readonly: bool,
+        /// Only this file of its top folder is shown, at `path`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
     },
     /// A swap area.
     Swap,
@@ -160,6 +163,7 @@ mod tests {
                         path: "/srv".into(),
                         filesystem: "ext4".into(),
                         readonly: true,
+                        file: Some("a".into()),
                     },
                 },
                 Cobd {

@@ -110,11 +110,7 @@ impl Toolchain {
         let source = source::debian(&self.debian, fetcher, archive, &**request.observer)?;
         let mut tree = source.tree;
         if let Some(script) = source.configure {
-            let step = Step {
-                name: "configuring the compiler's packages".to_owned(),
-                script: script.into_bytes(),
-                network: false,
-            };
+            let step = Step::new("configuring the compiler's packages", script.into_bytes());
             let context = kernel.context(request, &input, source.epoch, request.observer);
             tree = guest::run(tree, &[step], &context)?;
         }
@@ -285,11 +281,7 @@ impl<'a> GuestBuild<'a> {
     }
 
     fn run(&mut self, doing: &'static str, script: &str) -> Result<(), MakeError> {
-        let step = Step {
-            name: doing.to_owned(),
-            script: self.script(script).into_bytes(),
-            network: false,
-        };
+        let step = Step::new(doing, self.script(script).into_bytes());
         let epoch = Timestamp::from_seconds(self.source.epoch_seconds);
         let observer: Arc<dyn Observer> = Arc::<Listening>::clone(&self.listening);
         let context = self

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use coop_guest::boot::{Cobd, Purpose, Root};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 
 use crate::failure::{Doing, Failure};
 
@@ -115,16 +115,41 @@ pub(crate) fn tmp_folder() -> Result<(), Failure> {
 /// Mounts the further block devices.
 pub(crate) fn further(cobds: &[Cobd]) -> Result<(), Failure> {
     for (index, cobd) in cobds.iter().enumerate() {
-        if let Purpose::Mount {
+        let Purpose::Mount {
             path,
             filesystem,
             readonly,
+            file,
         } = &cobd.purpose
-        {
-            let mut flags = MountFlags::empty();
-            flags.set(MountFlags::RDONLY, *readonly);
-            attach(&format!("/dev/cobd{index}"), path, filesystem, flags, "")?;
+        else {
+            continue;
+        };
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::RDONLY, *readonly);
+        let device = format!("/dev/cobd{index}");
+        match file {
+            None => attach(&device, path, filesystem, flags, "")?,
+            Some(file) => {
+                let whole = format!("/run/coop/cobd{index}");
+                attach(&device, &whole, filesystem, flags, "")?;
+                show_file(&whole, file, path)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Shows one file of a mounted file system at a path, and nothing else of it.
+fn show_file(whole: &str, file: &str, path: &str) -> Result<(), Failure> {
+    if !Path::new(path).exists() {
+        let parent = Path::new(path).parent();
+        let made = parent.map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::File::create(path).map(drop))
+            .doing(|| format!("make {path}"))?;
+    }
+    let source = format!("{whole}/{file}");
+    mount_bind(source.as_str(), path).doing(|| format!("show {source} at {path}"))?;
+    // The file system stays as long as the file is shown.
+    unmount(whole, UnmountFlags::DETACH).doing(|| format!("unmount {whole}"))?;
+    fs::remove_dir(whole).doing(|| format!("remove {whole}"))
 }

@@ -1,0 +1,178 @@
+//! The guest of a step: booted for it, and gone after it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coop_appliance::Filesystem;
+use coop_runtime::{
+    BOOT_TIMEOUT, Cause, DiskSpec, DiskWrites, ExecRequest, ExecStreams, Exit, Machine,
+    MachineSpec, NetworkSpec, Pin, Report, Running, SessionEnd, User, Watch, Workload,
+};
+use tempfile::NamedTempFile;
+
+use super::lines::Lines;
+use super::mounts::FILE_NAME;
+use super::step::{Network, Step};
+use super::{GuestContext, GuestError, SCRIPT};
+use crate::rootfs::Login;
+
+/// Guest memory while building, in bytes: enough for dpkg, apt and most maintainer scripts.
+const MEMORY_BYTES: u64 = 1 << 30;
+/// How long the guest may take to stop by itself.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A guest that is to be booted for a step.
+pub(super) struct Guest<'a> {
+    pub(super) step: &'a Step,
+    /// Whoever runs the step.
+    pub(super) login: &'a Login,
+    /// The image of the root file system.
+    pub(super) root: &'a Path,
+    /// Images, where they are mounted, and whether as folders.
+    pub(super) mounts: &'a [(NamedTempFile, String, bool)],
+}
+
+impl Guest<'_> {
+    /// Boots on the image, runs the step, and leaves the image unmounted.
+    pub(super) fn boot_and_run(&self, context: &GuestContext<'_>) -> Result<(), GuestError> {
+        let machine = Machine::check(self.spec(context))?;
+        let running = machine.start(Watch {
+            observer: Arc::clone(&context.observer),
+            kernel_log: None,
+        })?;
+        if let Err(end) = running.wait_ready() {
+            running.kill();
+            return Err(GuestError::Boot(boot_failure(&end, &running.wait())));
+        }
+        if let Err(error) = self.run_step(&running, context) {
+            // Nothing of the image is wanted any more.
+            running.kill();
+            let report = running.wait();
+            return Err(match (&error, &report.cause) {
+                // The guest's own end says more than the broken channel.
+                (GuestError::Exec { .. }, Cause::Panic(_) | Cause::DeviceFailed { .. }) => {
+                    GuestError::Unclean(report.cause.to_string())
+                }
+                _ => error,
+            });
+        }
+        running.shut_down(SHUTDOWN_PATIENCE);
+        let report = running.wait();
+        let stopped = matches!(report.cause, Cause::PoweredOff | Cause::Exited(_));
+        if !stopped || report.clean != Some(true) {
+            return Err(GuestError::Unclean(report.cause.to_string()));
+        }
+        Ok(())
+    }
+
+    fn spec(&self, context: &GuestContext<'_>) -> MachineSpec {
+        let root = DiskSpec {
+            name: "root".to_owned(),
+            path: self.root.to_owned(),
+            writes: DiskWrites::Kept { ignore_flush: true },
+            filesystem: Filesystem::Ext4,
+            mount: Some("/".to_owned()),
+            file: None,
+        };
+        let shown = |(image, target, is_folder): &(NamedTempFile, String, bool)| DiskSpec {
+            name: target.clone(),
+            path: image.path().to_owned(),
+            writes: DiskWrites::Refused,
+            filesystem: Filesystem::Ext4,
+            mount: Some(target.clone()),
+            file: (!is_folder).then(|| FILE_NAME.to_owned()),
+        };
+        let network = (self.step.network != Network::Off).then(|| NetworkSpec {
+            resolvers: context.host.resolvers.clone(),
+            ..NetworkSpec::default()
+        });
+        MachineSpec {
+            kernel: context.kernel.clone(),
+            memory_bytes: MEMORY_BYTES,
+            cpus: 1,
+            disks: std::iter::once(root)
+                .chain(self.mounts.iter().map(shown))
+                .collect(),
+            network,
+            console: None,
+            workload: Workload::Commands,
+            hostname: None,
+            environment: Vec::new(),
+            pin: Pin::Automatic,
+            memory_folders: context.host.memory.clone(),
+            scratch_folder: context.host.scratch.clone(),
+            instances_folder: context.host.instances.clone(),
+            timeout: None,
+            boot_timeout: BOOT_TIMEOUT,
+        }
+    }
+
+    fn run_step(&self, running: &Running, context: &GuestContext<'_>) -> Result<(), GuestError> {
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let lines = || Box::new(Lines::new(Arc::clone(&tail), Arc::clone(&context.observer)));
+        let streams = ExecStreams {
+            stdin: None,
+            stdout: lines(),
+            stderr: lines(),
+        };
+        let name = &self.step.name;
+        let exec_error = |source| GuestError::Exec {
+            step: name.clone(),
+            source,
+        };
+        let execution = running.exec(&self.request(), streams).map_err(exec_error)?;
+        let exit = execution.wait().map_err(exec_error)?;
+        let how = match exit {
+            Exit::Code(0) => return Ok(()),
+            Exit::Code(code) => format!("exited with {code}"),
+            Exit::Signal(number) => format!("was killed by signal {number}"),
+        };
+        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        Err(GuestError::Failed {
+            step: name.clone(),
+            how,
+            tail: tail.iter().cloned().collect(),
+        })
+    }
+
+    fn request(&self) -> ExecRequest {
+        let Login {
+            name,
+            uid,
+            gid,
+            groups,
+            home,
+        } = self.login;
+        let is_root = (*uid, *gid) == (0, 0);
+        let mut environment: Vec<(OsString, OsString)> = Vec::new();
+        if !is_root {
+            let name = name.clone().unwrap_or_else(|| uid.to_string());
+            for (variable, value) in [("HOME", home), ("USER", &name), ("LOGNAME", &name)] {
+                environment.push((variable.into(), value.into()));
+            }
+        }
+        let step = self.step.environment.iter();
+        environment.extend(step.map(|(name, value)| (name.into(), value.into())));
+        ExecRequest {
+            argv: vec![SCRIPT.into()],
+            environment,
+            folder: Some(self.step.workdir.clone().into()),
+            user: (!is_root).then(|| User {
+                uid: *uid,
+                gid: *gid,
+                groups: groups.clone(),
+            }),
+            terminal: None,
+        }
+    }
+}
+
+fn boot_failure(end: &SessionEnd, report: &Report) -> String {
+    match &report.cause {
+        Cause::Stopped => end.to_string(),
+        cause => cause.to_string(),
+    }
+}
