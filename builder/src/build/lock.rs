@@ -4,7 +4,7 @@ use super::kernel::kernel_request;
 use super::{BuildError, BuildRequest};
 use crate::kernel::{self, Target};
 use crate::lock::Lock;
-use crate::recipe::{self, BuildPlace, KernelOrigin, Source};
+use crate::recipe::{self, Source};
 use crate::source::{self, TarballError};
 
 /// Asks the archives all that a build would ask them, or, where the request has a lock, the lock.
@@ -30,11 +30,7 @@ pub fn lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {
         }
     }
     kernel::pin(&kernel_request(request, &recipe.kernel))?;
-    let in_guest = match &recipe.kernel.origin {
-        KernelOrigin::Source(source) => source.place == BuildPlace::Guest,
-        KernelOrigin::Package(_) | KernelOrigin::Default => false,
-    };
-    if recipe.kernel.target() != Target::Um || in_guest {
+    if recipe.kernel.target() != Target::Um {
         // The guests that build have one of their own.
         kernel::pin(&kernel_request(request, &recipe::Kernel::default()))?;
     }

@@ -169,7 +169,8 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         }
         None => kernel_spec(&member, folder),
     };
-    let recipe_digest = inputs::digest(recipe, request.kernel)?;
+    // Which kernel it came to is among the pins, whoever chose it.
+    let recipe_digest = inputs::digest(recipe, KernelChoice::Auto)?;
     let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved);
     let context = GuestContext {
         kernel: spec,

@@ -8,7 +8,7 @@ use coop_runtime::event::Event;
 use super::config::{self, DotConfig, Merged, Version, Wanted};
 use super::default;
 use super::make::{self, Configured, Dropped, MakeError, MenuChanges, Programs};
-use super::{KernelChoice, KernelRequest, ObtainError, Target, fetch};
+use super::{KernelRequest, ObtainError, Target, fetch};
 use crate::recipe::{KernelOrigin, KernelPackage, KernelSource};
 
 /// How a kernel is configured, and what was wanted of it.
@@ -123,10 +123,9 @@ fn is_trimmed(
     source: &KernelSource,
     wanted: &[Wanted],
 ) -> Result<bool, ObtainError> {
-    match request.choice {
-        KernelChoice::Prebuilt => Ok(false),
-        KernelChoice::Trimmed => Ok(true),
-        KernelChoice::Auto => {
+    match request.known_default()? {
+        Some(is_trimmed) => Ok(is_trimmed),
+        None => {
             let programs = Programs::of_system(request.programs);
             if make::missing(source.target, &programs)?.is_empty() {
                 return Ok(true);

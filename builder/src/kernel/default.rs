@@ -15,6 +15,10 @@ pub const PACKAGE: &str = "linux-source-7.2";
 /// The suite that it is taken from.
 pub const SUITE: &str = "sid";
 
+/// Why a kernel is taken: somebody said so.
+const AS_ASKED: &str = "as asked for";
+/// Why a kernel is taken: a lock has it.
+pub(super) const AS_LOCKED: &str = "as the lock has it";
 /// How many missing tools a sentence names.
 const TOOLS_SHOWN_MAX: usize = 4;
 
@@ -36,10 +40,23 @@ impl KernelChoice {
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Auto => None,
-            Self::Prebuilt => Some("prebuilt"),
-            Self::Trimmed => Some("trimmed"),
+            Self::Prebuilt => Some(PREBUILT),
+            Self::Trimmed => Some(TRIMMED),
         }
     }
+}
+
+/// What a lock calls the choice.
+pub(super) const QUESTION: &str = "the kernel of a recipe that names none";
+
+/// Its answers.
+pub(super) const TRIMMED: &str = "trimmed";
+/// See [`TRIMMED`].
+pub(super) const PREBUILT: &str = "prebuilt";
+
+/// What a lock calls the kernel that was chosen.
+pub(super) fn name(is_trimmed: bool) -> &'static str {
+    if is_trimmed { TRIMMED } else { PREBUILT }
 }
 
 /// What was chosen.
@@ -68,8 +85,13 @@ pub fn choose(choice: KernelChoice, missing: &[MissingTool]) -> Chosen {
 pub(super) fn trimmed_sentence(choice: KernelChoice) -> String {
     let why = match choice {
         KernelChoice::Auto => "because the tools to build it are here",
-        KernelChoice::Trimmed | KernelChoice::Prebuilt => "as asked for",
+        KernelChoice::Trimmed | KernelChoice::Prebuilt => AS_ASKED,
     };
+    trimmed_because(why)
+}
+
+/// Says that the trimmed kernel is taken, and why.
+pub(super) fn trimmed_because(why: &str) -> String {
     format!("kernel: trimmed um of {PACKAGE}, {why}")
 }
 
@@ -90,7 +112,7 @@ pub(super) fn prebuilt_sentence(missing: &[MissingTool]) -> String {
         tools.push_str(&format!(" and {rest} more"));
     }
     let verb = match missing.len() {
-        0 => return "kernel: prebuilt user-mode-linux, as asked for".to_owned(),
+        0 => return prebuilt_because(AS_ASKED),
         1 => "is",
         _ => "are",
     };
@@ -99,6 +121,11 @@ pub(super) fn prebuilt_sentence(missing: &[MissingTool]) -> String {
          which boots faster (apt-get install {})",
         packages.join(" ")
     )
+}
+
+/// Says that the prebuilt kernel is taken, and why.
+pub(super) fn prebuilt_because(why: &str) -> String {
+    format!("kernel: prebuilt user-mode-linux, {why}")
 }
 
 /// The source of the trimmed kernel.

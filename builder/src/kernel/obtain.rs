@@ -11,6 +11,7 @@ use super::default::{self, Chosen, KernelChoice};
 use super::make::{self, MakeError, MakeRequest, Programs};
 use super::{FetchedKernel, KernelFiles, KernelSourceError, Target, fetch};
 use crate::fetch::Fetcher;
+use crate::lock::{Lock, NotLocked};
 use crate::recipe::{Kernel, KernelOrigin, KernelPackage, KernelSource};
 use crate::source::Archive;
 
@@ -58,6 +59,20 @@ pub enum ObtainError {
     /// The package's kernel has modules where the recipe wants none.
     #[error("kernel {0} needs modules to boot, but the recipe says kernel.modules: false")]
     Modules(String),
+    /// The lock does not have what is asked for.
+    #[error("kernel: {0}")]
+    NotLocked(#[from] NotLocked),
+    /// Somebody asks for another default kernel than the lock has.
+    #[error(
+        "the lock has the {locked} kernel, and the {asked} one is asked for; coop lock --kernel \
+         {asked} pins that"
+    )]
+    OtherChoice {
+        /// Which the lock has.
+        locked: &'static str,
+        /// Which is asked for.
+        asked: &'static str,
+    },
     /// The package's kernel is not configured here.
     #[error(
         "package '{0}' has a kernel that is configured already; only one from source has a menu"
@@ -91,21 +106,15 @@ pub fn obtain(request: &KernelRequest<'_>) -> Result<Obtained, ObtainError> {
     Ok(own(kernel))
 }
 
-/// Asks for all that [`obtain`] may ask for, whichever kernel the host leads to, so that a lock has
-/// the answers.
+/// Asks for all that [`obtain`] asks for on this host, so that a lock has the answers.
 ///
 /// # Errors
 /// See [`ObtainError`].
 pub fn pin(request: &KernelRequest<'_>) -> Result<(), ObtainError> {
     match &request.kernel.origin {
         KernelOrigin::Package(package) => request.pin_package(package),
-        KernelOrigin::Source(source) => request.pin_source(source),
-        KernelOrigin::Default => {
-            // Either is enough for a build; an archive may lack the other.
-            let source = request.pin_source(&default::source());
-            let package = request.pin_package(&KernelPackage::user_mode_linux());
-            source.or(package)
-        }
+        KernelOrigin::Source(source) => request.pin_source(source, &request.kernel.wanted),
+        KernelOrigin::Default => request.pin_default(),
     }
 }
 
@@ -126,9 +135,77 @@ impl KernelRequest<'_> {
         )?)
     }
 
-    fn pin_source(&self, source: &KernelSource) -> Result<(), ObtainError> {
-        let making = self.making(source, &self.kernel.wanted);
-        Ok(make::pin(&making)?)
+    fn pin_source(
+        &self,
+        source: &KernelSource,
+        wanted: &[config::Wanted],
+    ) -> Result<(), ObtainError> {
+        Ok(make::pin(&self.making(source, wanted))?)
+    }
+
+    fn pin_default(&self) -> Result<(), ObtainError> {
+        let pins = self.archive.pins;
+        let wanted = default::wanted(&self.kernel.wanted)?;
+        let trimmed = || self.pin_source(&default::source(), &wanted);
+        let prebuilt = || self.pin_package(&KernelPackage::user_mode_linux());
+        let known = self.known_default()?;
+        let is_trimmed = match known {
+            Some(is_trimmed) => {
+                if is_trimmed { trimmed() } else { prebuilt() }?;
+                is_trimmed
+            }
+            None => {
+                let before = pins.seen();
+                match trimmed() {
+                    Ok(()) => true,
+                    Err(error) if self.may_stand_in(&error) => {
+                        pins.restore(before);
+                        prebuilt()?;
+                        false
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        self.saw_default(is_trimmed);
+        Ok(())
+    }
+
+    fn may_stand_in(&self, error: &ObtainError) -> bool {
+        let no_tools = matches!(error, ObtainError::Make(MakeError::Missing(_)));
+        (no_tools || self.asks_for_nothing()) && !self.observer.is_cancelled()
+    }
+
+    /// Whether it is the trimmed kernel, where somebody says so: who asks, or a lock.
+    pub(super) fn known_default(&self) -> Result<Option<bool>, ObtainError> {
+        let pins = self.archive.pins;
+        let locked = match pins.known_names(default::QUESTION)? {
+            Some(names) => match names.as_slice() {
+                [name] if name == default::TRIMMED => Some(true),
+                [name] if name == default::PREBUILT => Some(false),
+                _ => return Err(NotLocked(default::QUESTION.to_owned()).into()),
+            },
+            None => None,
+        };
+        let asked = match self.choice {
+            KernelChoice::Auto => None,
+            KernelChoice::Prebuilt => Some(false),
+            KernelChoice::Trimmed => Some(true),
+        };
+        match (asked, locked) {
+            (Some(asked), Some(locked)) if asked != locked && !pins.is_making() => {
+                Err(ObtainError::OtherChoice {
+                    locked: default::name(locked),
+                    asked: default::name(asked),
+                })
+            }
+            _ => Ok(asked.or(locked)),
+        }
+    }
+
+    fn saw_default(&self, is_trimmed: bool) {
+        let name = default::name(is_trimmed).to_owned();
+        self.archive.pins.saw_names(default::QUESTION, &[name]);
     }
 
     fn package(&self, package: &KernelPackage) -> Result<FetchedKernel, ObtainError> {
@@ -195,6 +272,24 @@ impl KernelRequest<'_> {
     }
 
     fn choose(&self) -> Result<Obtained, ObtainError> {
+        let known = self.known_default()?;
+        let obtained = match known.filter(|_| self.archive.pins.used().is_some()) {
+            Some(true) => {
+                self.note(&default::trimmed_because(default::AS_LOCKED));
+                own(self.make_default()?)
+            }
+            Some(false) => {
+                self.note(&default::prebuilt_because(default::AS_LOCKED));
+                self.stand_in()?
+            }
+            None => self.choose_live()?,
+        };
+        self.saw_default(!obtained.stands_in);
+        Ok(obtained)
+    }
+
+    fn choose_live(&self) -> Result<Obtained, ObtainError> {
+        let before = self.archive.pins.seen();
         let missing = match self.choice {
             KernelChoice::Auto => make::missing(Target::Um, &Programs::of_system(self.programs)),
             KernelChoice::Prebuilt | KernelChoice::Trimmed => Ok(Vec::new()),
@@ -211,7 +306,7 @@ impl KernelRequest<'_> {
             }
             Chosen::Trimmed => {
                 self.note(&default::trimmed_sentence(self.choice));
-                self.trimmed()
+                self.trimmed(before)
             }
             Chosen::Stored => match self.make_default() {
                 Ok(kernel) => {
@@ -222,6 +317,7 @@ impl KernelRequest<'_> {
                 Err(error @ ObtainError::Make(MakeError::Dropped { .. })) => Err(error),
                 Err(error) if self.observer.is_cancelled() => Err(error),
                 Err(_) => {
+                    self.archive.pins.restore(before);
                     self.note(&default::prebuilt_sentence(&missing));
                     self.stand_in()
                 }
@@ -231,9 +327,10 @@ impl KernelRequest<'_> {
 
     /// Makes the trimmed kernel. Where nobody asked for any kernel in particular, a prebuilt one
     /// stands in for one that cannot be made.
-    fn trimmed(&self) -> Result<Obtained, ObtainError> {
+    fn trimmed(&self, before: Lock) -> Result<Obtained, ObtainError> {
         match self.make_default() {
             Err(error) if self.asks_for_nothing() && !self.observer.is_cancelled() => {
+                self.archive.pins.restore(before);
                 self.stand_in_because(&error)
             }
             other => other.map(own),

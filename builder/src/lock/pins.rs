@@ -135,25 +135,46 @@ impl Pins {
         question: &str,
         live: impl FnOnce() -> Result<Vec<String>, E>,
     ) -> Result<Vec<String>, E> {
-        let asked = |answer: &&Answer| answer.question == question;
-        let known = match &self.mode {
-            Mode::Live => None,
-            Mode::Locked(lock) => {
-                let known = lock.answers.iter().find(asked);
-                Some(known.ok_or_else(|| NotLocked(question.to_owned()))?)
-            }
-            Mode::Making { old, .. } => old.answers.iter().find(asked),
-        };
-        let names = match known {
-            Some(answer) => answer.names.clone(),
+        let names = match self.known_names(question)? {
+            Some(names) => names,
             None => live()?,
         };
+        self.saw_names(question, &names);
+        Ok(names)
+    }
+
+    /// What a lock answers to a question that is not about packages; nothing where it is not to be
+    /// answered by one.
+    ///
+    /// # Errors
+    /// [`NotLocked`].
+    pub(crate) fn known_names(&self, question: &str) -> Result<Option<Vec<String>>, NotLocked> {
+        let find = |lock: &Lock| {
+            let known = lock.answers.iter().find(|one| one.question == question);
+            known.map(|answer| answer.names.clone())
+        };
+        match &self.mode {
+            Mode::Live => Ok(None),
+            Mode::Making { old, .. } => Ok(find(old)),
+            Mode::Locked(lock) => match find(lock) {
+                None => Err(NotLocked(question.to_owned())),
+                known => Ok(known),
+            },
+        }
+    }
+
+    /// Remembers an answer that is not about packages.
+    pub(crate) fn saw_names(&self, question: &str, names: &[String]) {
         self.saw(Answer {
             question: question.to_owned(),
             packages: Vec::new(),
-            names: names.clone(),
+            names: names.to_vec(),
         });
-        Ok(names)
+    }
+
+    /// Forgets what was asked since [`Pins::seen`] gave this: a way that led nowhere.
+    pub(crate) fn restore(&self, seen: Lock) {
+        *self.lock() = seen;
     }
 
     /// Remembers a suite; the same one is asked several questions.

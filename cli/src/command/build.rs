@@ -10,6 +10,7 @@ use coop_runtime::event::Event;
 use serde_json::json;
 
 use super::Ended;
+use super::kernel;
 use super::lock;
 use super::means::{self, Means};
 use crate::arguments::{BuildOptions, RecipeOptions};
@@ -139,6 +140,7 @@ pub(super) fn explain(error: &BuildError) -> Failure {
         BuildError::Guest(_) => failure.with_hint(
             "the guest's output above may tell more; nothing was written to the output folder",
         ),
+        BuildError::Obtain(error) => kernel::explain(error),
         _ => failure,
     }
 }

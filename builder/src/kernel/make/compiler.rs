@@ -44,6 +44,28 @@ impl Compiler {
         }
         Ok(Self { lines })
     }
+
+    /// What the compiler calls itself.
+    pub(super) fn name(&self) -> String {
+        let first = self.lines.first().map_or("", String::as_str);
+        first
+            .split(" sha256:")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// The parts that are not the other's.
+    pub(super) fn differing(&self, other: &Self) -> String {
+        let lines = self.lines.iter().filter(|line| !other.lines.contains(line));
+        let names = lines.map(|line| line.split(" sha256:").next().unwrap_or_default());
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What a lock calls the compiler of kernels for a target.
+pub(super) fn question(target: Target) -> String {
+    format!("the compiler of {target} kernels from source")
 }
 
 fn line(name: &str, path: &Path) -> Result<String, MakeError> {

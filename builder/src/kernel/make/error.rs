@@ -12,6 +12,7 @@ use crate::guest::GuestError;
 use crate::kernel::modules::DepmodError;
 use crate::kernel::source::SourceError;
 use crate::kernel::{KernelError, KernelSourceError, Target};
+use crate::lock::NotLocked;
 use crate::source::DebianSourceError;
 use crate::store::StoreError;
 
@@ -33,6 +34,22 @@ pub enum MakeError {
     /// The host lacks programs or headers.
     #[error("{}", tools::sentence(.0))]
     Missing(Vec<MissingTool>),
+    /// The lock does not have what is asked for.
+    #[error(transparent)]
+    NotLocked(#[from] NotLocked),
+    /// The host has another compiler than the lock names.
+    #[error("the lock has the kernel made by {pinned}, and this host has {found} (other: {parts})")]
+    OtherCompiler {
+        /// What the lock's compiler calls itself.
+        pinned: String,
+        /// What the host's does.
+        found: String,
+        /// The programs that differ, those of the lock.
+        parts: String,
+    },
+    /// The host has no compiler, and the store has no kernel from the one that the lock names.
+    #[error("the lock has the kernel made by {0}, and this host has no compiler")]
+    NoCompiler(String),
     /// A program that was there is there no more.
     #[error("{0} was there a moment ago, and is gone")]
     Gone(&'static str),

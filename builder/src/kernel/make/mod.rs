@@ -63,7 +63,8 @@ use super::config::{Conflict, DotConfig, Merged, Version, Wanted, merge};
 use super::source::{self, Extent, ResolvedSource};
 use crate::digest::Digest;
 use crate::fetch::Fetcher;
-use crate::recipe::{BuildPlace, KernelLocation, KernelSource};
+use crate::kernel;
+use crate::recipe::{BuildPlace, KernelLocation, KernelPackage, KernelSource};
 use crate::source::Archive;
 use crate::store::{Store, TempFolder};
 use compiler::Compiler;
@@ -181,15 +182,39 @@ pub fn build(request: &MakeRequest<'_>) -> Result<FetchedKernel, MakeError> {
     job.kept()?.ok_or_else(gone)
 }
 
-/// Asks for the source and, where a guest compiles, for its packages.
+/// Asks for the source and for what compiles it: the host's compiler, or the packages of a guest
+/// and of its kernel.
 ///
 /// # Errors
-/// Those of [`MakeError`] that are about names.
+/// Those of [`MakeError`] that are about names, and [`MakeError::Missing`] where the host has no
+/// compiler that could be pinned.
 pub fn pin(request: &MakeRequest<'_>) -> Result<(), MakeError> {
+    let MakeRequest {
+        fetcher, archive, ..
+    } = *request;
     let observer = &**request.observer;
-    source::resolve(request.source, request.fetcher, request.archive, observer)?;
-    if request.source.place == BuildPlace::Guest {
-        Toolchain::resolve(request)?;
+    let source = source::resolve(request.source, fetcher, archive, observer)?;
+    match request.source.place {
+        BuildPlace::Guest => {
+            Toolchain::resolve(request)?;
+            let kernel = KernelPackage::user_mode_linux();
+            kernel::fetch::pin(&kernel, fetcher, archive, observer)?;
+        }
+        BuildPlace::Host => {
+            let question = compiler::question(request.source.target);
+            archive.pins.names(&question, || {
+                let base = BaseKey::new(
+                    &source.identity(),
+                    request.wanted,
+                    request.source.target,
+                    request.defconfig,
+                );
+                match HostCompiler::find(request, base)? {
+                    HostCompiler::There { compiler, .. } => Ok::<_, MakeError>(compiler.lines),
+                    HostCompiler::Gone(kernel) => Ok(compiler_of(&source, &kernel).lines),
+                }
+            })?;
+        }
     }
     Ok(())
 }
@@ -255,6 +280,79 @@ impl Place {
     }
 }
 
+/// What a host can make kernels with.
+enum HostCompiler {
+    There {
+        programs: Programs,
+        compiler: Compiler,
+    },
+    /// Nothing; but the store has a kernel.
+    Gone(Box<FetchedKernel>),
+}
+
+impl HostCompiler {
+    fn find(request: &MakeRequest<'_>, base: BaseKey) -> Result<Self, MakeError> {
+        let target = request.source.target;
+        let programs = Programs::of_system(request.programs);
+        let missing = tools::missing(target, &programs)?;
+        if missing.is_empty() {
+            let compiler = Compiler::of_host(target, &programs)?;
+            return Ok(Self::There { programs, compiler });
+        }
+        match latest(request, base)? {
+            Some(kernel) => Ok(Self::Gone(Box::new(kernel))),
+            None => Err(MakeError::Missing(missing)),
+        }
+    }
+}
+
+/// The host's compiler; with a lock, only the one that the lock names, or a kernel of the store
+/// that it has made.
+fn host_place(
+    request: &MakeRequest<'_>,
+    base: BaseKey,
+    source: &ResolvedSource,
+) -> Result<HostCompiler, MakeError> {
+    let pins = request.archive.pins;
+    let question = compiler::question(request.source.target);
+    if pins.used().is_none() {
+        let found = HostCompiler::find(request, base)?;
+        let lines = match &found {
+            HostCompiler::There { compiler, .. } => compiler.lines.clone(),
+            HostCompiler::Gone(kernel) => compiler_of(source, kernel).lines,
+        };
+        pins.saw_names(&question, &lines);
+        return Ok(found);
+    }
+    let lines = pins.names(&question, || Ok::<_, MakeError>(Vec::new()))?;
+    let pinned = Compiler { lines };
+    let found = HostCompiler::find(request, base);
+    if let Ok(HostCompiler::There { compiler, .. }) = &found
+        && *compiler == pinned
+    {
+        return found;
+    }
+    if let Some(kernel) = from_store(request, base.with(&pinned))? {
+        return Ok(HostCompiler::Gone(Box::new(kernel)));
+    }
+    match found? {
+        HostCompiler::There { compiler, .. } => Err(MakeError::OtherCompiler {
+            pinned: pinned.name(),
+            found: compiler.name(),
+            parts: pinned.differing(&compiler),
+        }),
+        HostCompiler::Gone(_) => Err(MakeError::NoCompiler(pinned.name())),
+    }
+}
+
+/// The compiler that made a kernel of the store: its lines follow the source's.
+fn compiler_of(source: &ResolvedSource, kernel: &FetchedKernel) -> Compiler {
+    let lines = kernel.resolved.iter().skip(source.pins().len());
+    Compiler {
+        lines: lines.cloned().collect(),
+    }
+}
+
 /// A request with everything that its key is made of.
 struct Job<'a> {
     request: &'a MakeRequest<'a>,
@@ -283,18 +381,10 @@ impl<'a> Job<'a> {
         );
         let place = match wanted_source.place {
             BuildPlace::Guest => Place::Guest(Toolchain::resolve(request)?),
-            BuildPlace::Host => {
-                let programs = Programs::of_system(request.programs);
-                let missing = tools::missing(target, &programs)?;
-                if !missing.is_empty() {
-                    return match latest(request, base)? {
-                        Some(kernel) => Ok(Found::Kernel(Box::new(kernel))),
-                        None => Err(MakeError::Missing(missing)),
-                    };
-                }
-                let compiler = Compiler::of_host(target, &programs)?;
-                Place::Host { programs, compiler }
-            }
+            BuildPlace::Host => match host_place(request, base, &source)? {
+                HostCompiler::There { programs, compiler } => Place::Host { programs, compiler },
+                HostCompiler::Gone(kernel) => return Ok(Found::Kernel(kernel)),
+            },
         };
         Ok(Found::Job(Box::new(Self {
             key: base.with(place.compiler()),

@@ -2,6 +2,7 @@
 //!
 //! `COOP_TEST_LINUX` is the folder of an unpacked kernel tree; a test with it takes minutes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use crate::debian::mirror::AptSources;
 use crate::fetch::Options;
 use crate::kernel::Target;
 use crate::kernel::config::parse;
-use crate::lock::Pins;
+use crate::lock::{Lock, Pins};
 use crate::recipe::{HostFile, TarballLocation};
 
 /// What a kernel's top Makefile does for us, in a second: it takes what is wanted but for
@@ -164,12 +165,16 @@ impl Bench {
     }
 
     fn request<T>(&self, work: impl FnOnce(&MakeRequest<'_>) -> T) -> T {
+        self.request_with(&Pins::live(), work)
+    }
+
+    fn request_with<T>(&self, pins: &Pins, work: impl FnOnce(&MakeRequest<'_>) -> T) -> T {
         let archive = Archive {
             environment: None,
             apt: &self.apt,
             architecture: "amd64",
             now_seconds: 0,
-            pins: &Pins::live(),
+            pins,
         };
         let observer: Arc<dyn Observer> = Arc::<Heard>::clone(&self.heard);
         work(&MakeRequest {
@@ -303,6 +308,45 @@ fn a_kernel_is_made_once_and_then_taken_from_the_store() {
     assert_eq!(bench.build().unwrap().files.vmlinux, made.files.vmlinux);
     bench.wants("CONFIG_B=y\n");
     assert!(matches!(bench.error(), MakeError::Missing(_)));
+}
+
+#[test]
+fn a_lock_names_the_compiler() {
+    if !has_tools() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let pins = Pins::making(Lock::default(), BTreeSet::new());
+    bench.request_with(&pins, pin).unwrap();
+    let lock = pins.seen();
+    assert!(lock.answers[0].question.contains("compiler of um kernels"));
+    let live = Pins::live();
+    let made = bench.request_with(&live, build).unwrap();
+    assert_eq!(live.seen(), lock);
+    let locked = |bench: &Bench, lock: &Lock| {
+        let pins = Pins::locked(lock.clone());
+        let made = bench.request_with(&pins, build)?;
+        assert_eq!(pins.seen(), *lock);
+        Ok::<_, MakeError>(made.files.vmlinux)
+    };
+    assert_eq!(locked(&bench, &lock).unwrap(), made.files.vmlinux);
+    // Whoever has the kernel needs no compiler.
+    let programs = std::mem::take(&mut bench.programs);
+    assert_eq!(locked(&bench, &lock).unwrap(), made.files.vmlinux);
+    let mut other = lock.clone();
+    other.answers[0].names[1] = format!("cc1 sha256:{}", Digest::of(b""));
+    assert!(matches!(
+        locked(&bench, &other),
+        Err(MakeError::NoCompiler(_))
+    ));
+    bench.programs = programs;
+    let error = locked(&bench, &other).unwrap_err().to_string();
+    assert!(error.ends_with("(other: cc1)"), "{error}");
+    other.answers.clear();
+    assert!(matches!(
+        locked(&bench, &other),
+        Err(MakeError::NotLocked(_))
+    ));
 }
 
 #[test]

@@ -91,6 +91,11 @@ pub(super) fn explain(error: &ObtainError) -> Failure {
         ObtainError::Make(MakeError::Dropped { .. }) | ObtainError::Config { .. } => {
             failure.with_hint("change kernel.config, or go on without these with --allow-dropped")
         }
+        ObtainError::Make(MakeError::OtherCompiler { .. } | MakeError::NoCompiler(_)) => failure
+            .with_hint(
+                "with kernel.source and in: guest the compiler is pinned too; coop lock --kernel \
+                 prebuilt takes a kernel without one, coop lock --update takes this host's compiler",
+            ),
         _ => failure,
     }
 }
