@@ -12,6 +12,10 @@ use fs_err as fs;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with};
 
+use crate::store::is_abandoned;
+
+/// How often another build may take a new folder for a dead one's.
+const ATTEMPTS_MAX: usize = 16;
 /// Between a destination's name and the random part of a staging folder's.
 pub(crate) const MARK: &str = ".coop-new-";
 
@@ -37,14 +41,8 @@ impl Staging {
         let destination = absolute(destination)?;
         let (parent, name) = split(&destination)?;
         let parents = MadeFolders::make(parent)?;
-        remove_stale(parent, name);
-        let folder = tempfile::Builder::new()
-            .prefix(&staging_prefix(name))
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .tempdir_in(parent)
-            .map_err(|error| in_folder(&error, parent))?;
-        let lock = open_folder(folder.path())?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let (folder, lock) = locked_folder(parent, name)?;
+        remove_stale(parent, name, folder.path());
         Ok(Self {
             folder,
             parents,
@@ -70,13 +68,19 @@ impl Staging {
         }
         rustix::fs::fsync(open_folder(self.folder.path())?)?;
         let from = self.folder.path();
-        if self.destination.exists() {
+        // Others may build the same: who comes later replaces.
+        let (new, exchange) = (RenameFlags::NOREPLACE, RenameFlags::EXCHANGE);
+        let rename = |flags| renameat_with(CWD, from, CWD, &self.destination, flags);
+        let renamed = match rename(new) {
             // The old result takes the staging folder's name and is removed with it.
-            renameat_with(CWD, from, CWD, &self.destination, RenameFlags::EXCHANGE)
-                .map_err(|error| in_folder(&error.into(), &self.destination))?;
-        } else {
-            fs::rename(from, &self.destination)?;
-        }
+            Err(rustix::io::Errno::EXIST) => rename(exchange),
+            // Not every file system knows the first flag.
+            Err(rustix::io::Errno::INVAL) if !self.destination.exists() => {
+                rustix::fs::rename(from, &self.destination)
+            }
+            other => other,
+        };
+        renamed.map_err(|error| in_folder(&error.into(), &self.destination))?;
         self.parents.0.clear();
         let (parent, _) = split(&self.destination)?;
         rustix::fs::fsync(open_folder(parent)?)?;
@@ -157,9 +161,31 @@ fn refuse_foreign(destination: &Path, expected_member: &str) -> io::Result<()> {
     ))
 }
 
+/// Makes a folder that others see to be somebody's.
+fn locked_folder(parent: &Path, name: &OsStr) -> io::Result<(tempfile::TempDir, OwnedFd)> {
+    for _ in 0..ATTEMPTS_MAX {
+        let folder = tempfile::Builder::new()
+            .prefix(&staging_prefix(name))
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir_in(parent)
+            .map_err(|error| in_folder(&error, parent))?;
+        let Ok(lock) = open_folder(folder.path()) else {
+            continue;
+        };
+        // Where there are no locks, others leave it alone because it is young.
+        let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        // Another build may have taken it for a dead one's before it was locked.
+        if locked != Err(rustix::io::Errno::WOULDBLOCK) && folder.path().exists() {
+            return Ok((folder, lock));
+        }
+    }
+    let error = io::Error::other("new folders vanish at once");
+    Err(in_folder(&error, parent))
+}
+
 /// Removes the staging folders of builds that were killed. What cannot be removed stays: it is in
 /// nobody's way.
-fn remove_stale(parent: &Path, name: &OsStr) {
+fn remove_stale(parent: &Path, name: &OsStr, own: &Path) {
     let prefix = staging_prefix(name);
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in entries {
@@ -170,8 +196,7 @@ fn remove_stale(parent: &Path, name: &OsStr) {
         if !is_staging {
             continue;
         }
-        let abandoned = open_folder(&entry.path())
-            .is_ok_and(|fd| flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok());
+        let abandoned = entry.path() != own && is_abandoned(&entry.path(), own);
         if abandoned {
             let _ = fs::remove_dir_all(entry.path());
         }

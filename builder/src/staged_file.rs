@@ -61,8 +61,8 @@ impl StagedFile {
             Some(file) => (file, None),
             None => named(parent, &staging_prefix(name))?,
         };
-        // It is new, so nobody else has the lock.
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // It is new, so nobody else has the lock; some file systems know no locks.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         Ok(Self {
             file: Arc::new(file),
             name,

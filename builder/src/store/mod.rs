@@ -1,28 +1,44 @@
 //! The content-addressed cache folder.
 //!
 //! ```text
-//! ROOT/v1/blob/ab/abcd…       bytes by their SHA-256, immutable
-//! ROOT/v1/derived/KIND/ab/…   what was computed from an input, by the input's digest
+//! ROOT/v1/blob/ab/abcd…       downloads by their SHA-256, immutable
+//! ROOT/v1/object/ab/abcd…     what was computed, by its own SHA-256, immutable
+//! ROOT/v1/result/KIND/ab/…    which object an input led to, by the input's digest
 //! ROOT/v1/note/KIND/ab/…      small values by the digest of their key, replaceable
-//! ROOT/v1/temp/XXXXXX/        one folder for each running process, locked while it runs
+//! ROOT/v1/appliance/…         what `coop run RECIPE` boots, by the digest of its inputs
+//! ROOT/v1/bad/                what did not have its digest or size any more; nobody reads it
+//! ROOT/v1/temp/NAME/          one folder for each running process
+//! ROOT/v1/derived/KIND/ab/…   what an earlier coop computed; becomes an object when it is used
 //! ```
 //!
 //! A file gets its final name by fsync and rename, so it is there whole or not at all; several
-//! processes may publish the same content, the last rename wins with the same bytes. What a killed
-//! process left in its temporary folder is removed by the next one that makes such a folder.
+//! processes may publish the same content, the last rename wins with the same bytes. No lock is
+//! needed for that. What a killed process left in its temporary folder is removed by the next one
+//! that makes such a folder; that alone looks at locks, and never at locks alone (see `life`).
+//!
+//! Whatever is opened may be removed meanwhile: its bytes stay as long as it is open. So nothing
+//! here opens the same path twice.
 
+mod derived;
+mod life;
 mod removal;
+mod session;
+mod usage;
+mod verify;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use fs_err as fs;
-use rustix::fs::FlockOperation;
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 
+pub use derived::DerivedKey;
+pub(crate) use life::is_abandoned;
 pub use removal::TempFolder;
+use session::Session;
+pub use usage::{Entry, GcOptions, GcReport, Part};
+pub use verify::{VerifyReport, Wrong};
 
 use crate::digest::Digest;
 
@@ -30,7 +46,6 @@ use crate::digest::Digest;
 const LAYOUT: &str = "v1";
 /// The largest note, in bytes.
 const NOTE_BYTES_MAX: u64 = 1 << 20;
-const LOCK_NAME: &str = "lock";
 
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,28 +77,11 @@ pub enum StoreError {
     },
 }
 
-/// What publishing looks at: an immutable object's place.
-#[derive(Clone, Copy, Debug)]
-pub struct DerivedKey<'a> {
-    /// What was computed, with a version: `deb-data-1`. Letters, digits and `-`.
-    pub kind: &'a str,
-    /// Digest of all inputs.
-    pub input: Digest,
-}
-
 /// The cache folder, shared by any number of threads and processes.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
     session: Arc<OnceLock<Session>>,
-}
-
-/// A temporary folder that is locked as long as its process lives.
-#[derive(Debug)]
-struct Session {
-    folder: TempDir,
-    /// Holds the lock; the kernel drops it with the process, however that ends.
-    _lock: File,
 }
 
 impl Store {
@@ -122,21 +120,8 @@ impl Store {
     /// # Errors
     /// What the operating system says, other than that it is missing.
     pub fn blob(&self, digest: &Digest) -> Result<Option<fs::File>, StoreError> {
-        open_if_there(&self.blob_path(digest))
-    }
-
-    /// Where the derived object is or would be.
-    #[must_use]
-    pub fn derived_path(&self, key: DerivedKey<'_>) -> PathBuf {
-        sharded(&self.root.join("derived").join(key.kind), &key.input)
-    }
-
-    /// Opens a derived object, if the store has it.
-    ///
-    /// # Errors
-    /// What the operating system says, other than that it is missing.
-    pub fn derived(&self, key: DerivedKey<'_>) -> Result<Option<fs::File>, StoreError> {
-        open_if_there(&self.derived_path(key))
+        let file = open_if_there(&self.blob_path(digest))?;
+        Ok(file.inspect(usage::touch))
     }
 
     /// A temporary file on the store's file system; it vanishes when dropped.
@@ -161,18 +146,6 @@ impl Store {
     /// The file cannot be flushed or renamed.
     pub fn publish(&self, file: NamedTempFile, digest: &Digest) -> Result<fs::File, StoreError> {
         self.place(file, &self.blob_path(digest))
-    }
-
-    /// Gives a finished temporary file its place as a derived object.
-    ///
-    /// # Errors
-    /// The file cannot be flushed or renamed.
-    pub fn publish_derived(
-        &self,
-        file: NamedTempFile,
-        key: DerivedKey<'_>,
-    ) -> Result<fs::File, StoreError> {
-        self.place(file, &self.derived_path(key))
     }
 
     /// Stores bytes as a blob and says which digest they have.
@@ -236,74 +209,35 @@ impl Store {
         Ok(file)
     }
 
-    /// Flush, make the folder, rename, and give back a handle that reads from the start.
+    /// Flush, make the folder, rename, and give back the handle, which reads from the start.
     fn place(&self, file: NamedTempFile, path: &Path) -> Result<fs::File, StoreError> {
         let result = (|| {
             file.as_file().sync_all()?;
-            let folder = path.parent().unwrap_or(&self.root);
-            fs::create_dir_all(folder)?;
-            file.persist(path).map_err(|error| error.error)?;
+            let placed = self.rename(file, path)?;
             // The name itself must survive a power cut too.
-            fs::File::open(folder)?.sync_all()?;
-            fs::File::open(path)
+            fs::File::open(path.parent().unwrap_or(&self.root))?.sync_all()?;
+            Ok(placed)
         })();
         result.map_err(|error| self.explain(error))
     }
 
+    /// As `place`, for what is no loss when the power fails.
+    fn rename(&self, file: NamedTempFile, path: &Path) -> io::Result<fs::File> {
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder)?;
+        let mut placed = file.persist(path).map_err(|error| error.error)?;
+        io::Seek::rewind(&mut placed)?;
+        Ok(fs::File::from_parts(placed, path))
+    }
+
     fn session(&self) -> Result<&Path, StoreError> {
         if let Some(session) = self.session.get() {
-            return Ok(session.folder.path());
+            return Ok(session.folder());
         }
-        let made = self.make_session().map_err(|error| self.explain(error))?;
+        let made = Session::new(&self.root.join("temp")).map_err(|error| self.explain(error))?;
         // Where two threads came here at once, the loser's folder vanishes again.
-        Ok(self.session.get_or_init(|| made).folder.path())
+        Ok(self.session.get_or_init(|| made).folder())
     }
-
-    /// Making and reaping exclude each other, so that nobody reaps a folder that is not locked yet.
-    fn make_session(&self) -> io::Result<Session> {
-        let temp = self.root.join("temp");
-        fs::create_dir_all(&temp)?;
-        let gate = open_lock(&temp.join(LOCK_NAME))?;
-        rustix::fs::flock(&gate, FlockOperation::LockExclusive)?;
-        reap(&temp)?;
-        let folder = TempDir::new_in(&temp)?;
-        let lock = open_lock(&folder.path().join(LOCK_NAME))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Session {
-            folder,
-            _lock: lock,
-        })
-    }
-}
-
-/// Removes the temporary folders that nobody holds a lock on any more.
-fn reap(temp: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(temp)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            continue;
-        }
-        let dead = match open_existing_lock(&entry.path().join(LOCK_NAME)) {
-            Ok(lock) => rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        };
-        if dead {
-            // Another user's leftovers may not be ours to remove; they harm nobody.
-            let _ = removal::remove(&entry.path());
-        }
-    }
-    Ok(())
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    options.create(true).truncate(false).write(true);
-    Ok(options.open(path)?.into_parts().0)
-}
-
-fn open_existing_lock(path: &Path) -> io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    Ok(options.write(true).open(path)?.into_parts().0)
 }
 
 fn open_if_there(path: &Path) -> Result<Option<fs::File>, StoreError> {
@@ -322,6 +256,8 @@ fn sharded(folder: &Path, digest: &Digest) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+
+    use tempfile::TempDir;
 
     use super::*;
 
@@ -351,23 +287,6 @@ mod tests {
         store.put_note("date", "a/b", b"2").unwrap();
         assert_eq!(store.note("date", "a/b").unwrap().unwrap(), b"2");
         assert_eq!(store.note("date", "a/c").unwrap(), None);
-    }
-
-    #[test]
-    fn a_dead_process_is_cleaned_up_after_and_a_living_one_is_not() {
-        let (_folder, store) = opened();
-        let kept = store.temp_file().unwrap();
-        let dead = store.root().join("temp/dead");
-        fs::create_dir(&dead).unwrap();
-        fs::write(dead.join("half"), "half").unwrap();
-        fs::write(dead.join(LOCK_NAME), "").unwrap();
-        let other = Store::open(store.root().parent().unwrap()).unwrap();
-        let second = other.temp_folder().unwrap();
-        assert!(!dead.exists());
-        assert!(kept.path().exists() && second.path().exists());
-        drop((second, other, kept));
-        drop(store.clone());
-        assert!(store.session.get().unwrap().folder.path().exists());
     }
 
     #[test]

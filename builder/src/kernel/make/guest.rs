@@ -102,7 +102,7 @@ impl Toolchain {
             input,
         };
         if let Some(file) = store.derived(key)? {
-            return read_tools(file, &store.derived_path(key));
+            return read_tools(file, &store.derived_path(key)?);
         }
         let MakeRequest {
             fetcher, archive, ..
@@ -120,7 +120,7 @@ impl Toolchain {
             problem: format!("the guest with the compiler: {error}"),
         })?;
         let file = store.publish_derived(file, key)?;
-        read_tools(file, &store.derived_path(key))
+        read_tools(file, &store.derived_path(key)?)
     }
 }
 

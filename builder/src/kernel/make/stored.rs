@@ -15,14 +15,13 @@ use std::sync::Arc;
 
 use coop_image::tar::{self, Entries, EntryKind, Limits};
 use coop_image::tree::{Inode, InodeId, Kind, Metadata, Times, Timestamp, Tree};
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::MakeError;
 use crate::digest::Digest;
 use crate::kernel::files::graft;
 use crate::kernel::{KernelFiles, Target};
-use crate::store::{DerivedKey, Store};
+use crate::store::{DerivedKey, Store, StoreError};
 
 /// The store's kind of these objects; its number changes with their form.
 const KIND: &str = "kernel-1";
@@ -151,7 +150,7 @@ pub(super) fn open(store: &Store, key: Digest) -> Result<Option<(KernelFiles, Ab
     let Some(file) = store.derived(derived(key))? else {
         return Ok(None);
     };
-    let path = store.derived_path(derived(key));
+    let path = store.derived_path(derived(key))?;
     let damaged = |problem: String| MakeError::Stored {
         path: path.clone(),
         problem,
@@ -196,37 +195,23 @@ pub(super) fn open(store: &Store, key: Digest) -> Result<Option<(KernelFiles, Ab
 /// Where a kernel is or would be.
 #[cfg(test)]
 pub(super) fn path(store: &Store, key: Digest) -> std::path::PathBuf {
-    store.derived_path(derived(key))
+    store.derived_path(derived(key)).unwrap()
 }
 
 /// Whether the store has a kernel; nothing of it is read.
 #[must_use]
 pub fn is_stored(store: &Store, key: &Digest) -> bool {
-    store.derived_path(derived(*key)).exists()
+    store.has_derived(derived(*key))
 }
 
 /// Every kernel of the store, the newest first. What cannot be read is left out.
 ///
 /// # Errors
 /// The store's folder cannot be read.
-pub fn stored(store: &Store) -> std::io::Result<Vec<StoredKernel>> {
-    // The parent of the shard of any kernel.
-    let any = store.derived_path(derived(Digest::of(b"")));
-    let Some(folder) = any.parent().and_then(std::path::Path::parent) else {
-        return Ok(Vec::new());
-    };
-    let mut kernels = Vec::new();
-    for shard in entries(folder)? {
-        for entry in entries(&shard)? {
-            let name = entry.file_name().and_then(std::ffi::OsStr::to_str);
-            let key = name.and_then(|name| name.parse().ok());
-            let kernel = key.and_then(|key| describe(&entry, key));
-            kernels.extend(kernel);
-            if kernels.len() >= LISTED_MAX {
-                break;
-            }
-        }
-    }
+pub fn stored(store: &Store) -> Result<Vec<StoredKernel>, StoreError> {
+    let keys = store.derived_inputs(KIND, LISTED_MAX)?;
+    let kernels = keys.into_iter().filter_map(|key| describe(store, key));
+    let mut kernels: Vec<StoredKernel> = kernels.collect();
     kernels.sort_by(|left, right| {
         let newest = right.modified_seconds.cmp(&left.modified_seconds);
         newest.then(left.key.cmp(&right.key))
@@ -234,17 +219,11 @@ pub fn stored(store: &Store) -> std::io::Result<Vec<StoredKernel>> {
     Ok(kernels)
 }
 
-fn entries(folder: &std::path::Path) -> std::io::Result<Vec<std::path::PathBuf>> {
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-fn describe(path: &std::path::Path, key: Digest) -> Option<StoredKernel> {
-    use std::os::unix::fs::MetadataExt as _;
-    let file: File = fs::File::open(path).ok()?.into_parts().0;
+fn describe(store: &Store, key: Digest) -> Option<StoredKernel> {
+    let modified_seconds = store.derived_since(derived(key)).ok()?;
+    // Looking is no use of it.
+    let path = store.derived_path(derived(key)).ok()?;
+    let file: File = fs_err::File::open(path).ok()?.into_parts().0;
     let metadata = file.metadata().ok()?;
     let mut archive = Entries::in_place(Arc::new(file), Limits::default());
     // The folder itself comes first.
@@ -263,7 +242,7 @@ fn describe(path: &std::path::Path, key: Digest) -> Option<StoredKernel> {
         target: Target::parse(&about.target)?,
         release: about.release,
         size_bytes: metadata.len(),
-        modified_seconds: metadata.mtime(),
+        modified_seconds,
         resolved: about.resolved,
         dropped: about.dropped.len(),
     })
