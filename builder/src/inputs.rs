@@ -121,6 +121,11 @@ fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
     let mut files = Vec::new();
     match &recipe.rootfs.source {
         Source::Debian(debian) => {
+            for deb in &debian.debs {
+                if let TarballLocation::Path { file, .. } = deb {
+                    files.push(file);
+                }
+            }
             if let Keyring::File(file) = &debian.keyring {
                 files.push(file);
             }

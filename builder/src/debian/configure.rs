@@ -16,6 +16,9 @@ pub(super) const DEFERRED_FOLDER: &str = "/var/cache/coop-deferred";
 /// Denies starting services while packages are configured.
 const POLICY_PATH: &str = "/usr/sbin/policy-rc.d";
 
+/// No answer is one word.
+const END_OF_ANSWERS: &str = "coop-end-of-answers";
+
 const HEAD: &str = r#"#!/bin/sh
 set -e
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -54,8 +57,8 @@ pub(super) fn must_be_deferred(deb: &Deb) -> bool {
 }
 
 /// Writes the script for packages in their order; `deferred` are those that are only in
-/// [`DEFERRED_FOLDER`], by file name.
-pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)]) -> String {
+/// [`DEFERRED_FOLDER`], by file name, and `answers` are debconf's.
+pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)], answers: &[String]) -> String {
     let mut text = HEAD.to_owned();
     let mut line = |words: &str| {
         // Writing to a String does not fail.
@@ -72,11 +75,21 @@ pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)]) -> String {
     let plan = Plan::new(debs);
     let base = plan.closure(|deb| deb.field("Essential") == Some("yes"));
     let mut configured: BTreeSet<usize> = BTreeSet::new();
-    for &index in plan
+    let (accounts, rest): (Vec<usize>, Vec<usize>) = plan
         .base_first(&base)
-        .iter()
-        .filter(|index| plan.has_preinst(**index))
-    {
+        .into_iter()
+        .filter(|index| plan.has_preinst(*index))
+        .partition(|index| is_base_of_base(&debs[*index]));
+    for index in accounts {
+        line(&preinst_line(&debs[index]));
+    }
+    if !answers.is_empty() {
+        // All that this needs is unpacked, and no script but those above has asked anything yet.
+        line(&format!("debconf-set-selections <<'{END_OF_ANSWERS}'"));
+        answers.iter().for_each(|answer| line(answer));
+        line(END_OF_ANSWERS);
+    }
+    for index in rest {
         line(&preinst_line(&debs[index]));
     }
     let others = || (0..debs.len()).filter(|index| !base.contains(index));
@@ -107,6 +120,11 @@ pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)]) -> String {
     line("dpkg --audit");
     line(&format!("rm -f {POLICY_PATH}"));
     text
+}
+
+/// Whether a package makes the accounts and folders that other scripts take for granted.
+fn is_base_of_base(deb: &Deb) -> bool {
+    matches!(deb.package.name.as_str(), "base-passwd" | "base-files")
 }
 
 fn preinst_line(deb: &Deb) -> String {

@@ -212,6 +212,19 @@ pub fn open_deb(store: &Store, package: &SelectedPackage, file: File) -> Result<
     })
 }
 
+/// The fields of a .deb's control file in their order; `name` is for messages.
+///
+/// # Errors
+/// [`DebError`].
+pub(super) fn control_fields(name: &str, file: &File) -> Result<Vec<(String, String)>, DebError> {
+    let named = Named(name);
+    let (control_member, _) = find_members(file, named)?;
+    read_fields(
+        &read_control(member_reader(file, &control_member), named)?,
+        named,
+    )
+}
+
 /// The plain data member of a .deb that was verified, as a stream: for packages whose files are
 /// read once, so that the store need not hold them unpacked.
 ///

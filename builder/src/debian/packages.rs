@@ -13,6 +13,7 @@ use crate::debian::deb822::{Deb822Error, Stanza, Stanzas};
 use crate::debian::mirror::join_url;
 use crate::debian::relations::{self, is_package_name, is_version};
 use crate::debian::release::{IndexFile, Release, VerifiedRelease, is_plain_path};
+use crate::debian::suite::SelectedPackage;
 use crate::debian::version::Version;
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
@@ -115,6 +116,8 @@ pub struct PackageList {
     pub suites: Vec<String>,
     /// What a lock calls its suite.
     pub key: String,
+    /// The package that is all of the list, where it is in no archive.
+    pub only: Option<SelectedPackage>,
 }
 
 /// Where the lists of a suite come from.
@@ -195,6 +198,7 @@ pub fn fetch_list(
         text,
         priority,
         key: name.to_owned(),
+        only: None,
         suites: vec![suite.to_owned(), own.clone(), codename.clone()],
     })
 }
@@ -471,6 +475,9 @@ impl<'a> Universe<'a> {
     pub fn download(&self, id: PackageId) -> Result<Download, PackagesError> {
         let package = self.package(id);
         let list = &self.lists[package.list];
+        if let Some(only) = &list.only {
+            return Ok(only.download.clone());
+        }
         let (filename, size, digest) = package.file().map_err(|field| PackagesError::Field {
             url: list.url.clone(),
             package: package.name.to_owned(),

@@ -7,7 +7,7 @@
 //! next alternative is tried (depth first, a bounded number of times). The outcome depends on the
 //! lists and the request only.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::debian::packages::{MultiArch, PackageId, Universe};
 use crate::debian::relations::{self, Alternatives, InvalidRelation, Relation};
@@ -44,6 +44,8 @@ pub struct ResolveRequest<'a> {
     pub targets: &'a [(&'a str, &'a str)],
     /// Whether recommended packages are taken too, where that is possible.
     pub recommends: bool,
+    /// Packages that are not taken, whatever others say.
+    pub exclude: &'a [&'a str],
 }
 
 /// Why a request cannot be met.
@@ -57,6 +59,11 @@ pub enum ResolveError {
         /// The most similar name that there is.
         similar: Option<String>,
     },
+    /// An essential package is to be left out: the recipe's matter.
+    #[error(
+        "package '{0}' cannot be left out: it is essential, and others use it without saying so"
+    )]
+    Essential(String),
     /// A suite lacks a package that is to come from it: the recipe's matter.
     #[error("no suite '{suite}' has a package '{name}' (it is in {available})")]
     NotInSuite {
@@ -102,7 +109,11 @@ pub fn resolve(
     for (name, suite) in request.targets {
         solver.aim(name, suite)?;
     }
-    for name in base_names(universe, request) {
+    for name in request.exclude {
+        solver.leave_out(name, request.variant)?;
+    }
+    let is_wanted = |name: &&str| !request.exclude.contains(name);
+    for name in base_names(universe, request).into_iter().filter(is_wanted) {
         solver.require(Relation {
             name,
             qualifier: None,
@@ -180,6 +191,7 @@ struct Solver<'u, 'a> {
     universe: &'u Universe<'a>,
     architecture: &'u str,
     candidates: HashMap<&'a str, PackageId>,
+    left_out: HashSet<&'a str>,
     states: HashMap<PackageId, State<'a>>,
     /// States in the order of their making.
     trail: Vec<PackageId>,
@@ -208,6 +220,7 @@ impl<'u, 'a> Solver<'u, 'a> {
             universe,
             architecture,
             candidates,
+            left_out: HashSet::new(),
             states: HashMap::new(),
             trail: Vec::new(),
             expanded: 0,
@@ -245,6 +258,19 @@ impl<'u, 'a> Solver<'u, 'a> {
         Ok(())
     }
 
+    /// Never takes a package.
+    fn leave_out(&mut self, name: &str, variant: Variant) -> Result<(), ResolveError> {
+        let Some(id) = self.candidates.remove(name) else {
+            return Err(self.unknown(name));
+        };
+        let package = self.universe.package(id);
+        if package.essential && variant != Variant::Nothing {
+            return Err(ResolveError::Essential(name.to_owned()));
+        }
+        self.left_out.insert(package.name);
+        Ok(())
+    }
+
     /// Selects what a person asked for.
     fn require(&mut self, relation: Relation<'_>) -> Result<(), ResolveError> {
         let found = self.satisfying(&relation);
@@ -262,13 +288,18 @@ impl<'u, 'a> Solver<'u, 'a> {
 
     fn nothing_for(&self, relation: &Relation<'_>) -> ResolveError {
         let name = relation.name;
-        if self.candidates.contains_key(name) || !self.universe.providing(name).is_empty() {
+        let is_known = self.candidates.contains_key(name) || self.left_out.contains(name);
+        if is_known || !self.universe.providing(name).is_empty() {
             let chain = vec![format!(
                 "{relation} is asked for, but {}",
                 self.why_none(relation)
             )];
             return ResolveError::Unsatisfiable { chain };
         }
+        self.unknown(name)
+    }
+
+    fn unknown(&self, name: &str) -> ResolveError {
         let distance = |other: &&str| {
             (
                 strsim::damerau_levenshtein(name, other),
@@ -703,6 +734,7 @@ impl<'u, 'a> Solver<'u, 'a> {
         }
         match self.candidates.get(name) {
             Some(&id) => format!("the archive has {}", self.show(id)),
+            None if self.left_out.contains(name) => format!("the recipe leaves out {name}"),
             None => format!("the archive has no {name}"),
         }
     }

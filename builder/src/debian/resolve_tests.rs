@@ -23,10 +23,21 @@ fn solve_with(
     variant: Variant,
     recommends: bool,
 ) -> Result<String, String> {
+    solve_without(packages, wanted, &[], variant, recommends)
+}
+
+fn solve_without(
+    packages: &[(&str, &str, &str)],
+    wanted: &[&str],
+    exclude: &[&str],
+    variant: Variant,
+    recommends: bool,
+) -> Result<String, String> {
     let lists = [PackageList {
         priority: 500,
         suites: Vec::new(),
         key: String::new(),
+        only: None,
         mirror: String::new(),
         url: String::new(),
         text: universe_text(packages),
@@ -38,6 +49,7 @@ fn solve_with(
         .collect();
     let request = ResolveRequest {
         targets: &[],
+        exclude,
         architecture: "amd64",
         variant,
         packages: &wanted,
@@ -66,6 +78,7 @@ fn versions(
             priority: *priority,
             suites: vec![(*suite).to_owned()],
             key: String::new(),
+            only: None,
             mirror: String::new(),
             url: String::new(),
             text: universe_text(packages),
@@ -77,6 +90,7 @@ fn versions(
         .map(|text| relations::parse_one(text).unwrap());
     let request = ResolveRequest {
         targets,
+        exclude: &[],
         architecture: "amd64",
         variant: Variant::Nothing,
         packages: &wanted.collect::<Vec<_>>(),
@@ -121,6 +135,37 @@ fn suites_are_preferred_as_apt_prefers_them() {
     );
     let error = aimed("cc", "main").unwrap_err();
     assert!(error.contains("'cc'") && error.contains("none"), "{error}");
+}
+
+#[test]
+fn what_the_recipe_leaves_out_is_never_taken() {
+    let packages = [
+        ("init", "1", "Essential: yes\nDepends: tool | other\n"),
+        ("tool", "1", "Priority: required\nRecommends: docs\n"),
+        ("other", "1", "Recommends: docs\n"),
+        ("docs", "1", ""),
+        ("tzdata", "1", "Priority: required\n"),
+        ("needy", "1", "Depends: docs\n"),
+    ];
+    let solve = |wanted: &[&str], exclude: &[&str]| {
+        solve_without(&packages, wanted, exclude, Variant::Minimal, true)
+    };
+    assert_eq!(solve(&[], &[]), ok("docs tool init tzdata"));
+    assert_eq!(solve(&[], &["tzdata", "docs"]), ok("tool init"));
+    assert_eq!(solve(&[], &["tool", "tzdata"]), ok("docs other init"));
+    let error = solve(&["needy"], &["docs"]).unwrap_err();
+    let expected = "needy is asked for, needy needs docs, but the recipe leaves out docs";
+    assert!(error.contains(expected), "{error}");
+    let error = solve(&[], &["init"]).unwrap_err();
+    assert!(
+        error.contains("'init' cannot be left out: it is essential"),
+        "{error}"
+    );
+    let error = solve(&[], &["tzdat"]).unwrap_err();
+    assert!(
+        error.contains("no package 'tzdat'; did you mean 'tzdata'"),
+        "{error}"
+    );
 }
 
 fn solve(packages: &[(&str, &str, &str)], wanted: &[&str]) -> Result<String, String> {

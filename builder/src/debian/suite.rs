@@ -2,14 +2,16 @@
 
 use coop_runtime::event::{Event, Observer};
 
+use crate::debian::extra::{self, ExtraDeb};
 use crate::debian::keys::{Keyring, KeysError};
 use crate::debian::mirror::{Mirror, MirrorError, join_url};
 use crate::debian::packages::{
     ListRequest, PackageId, PackageList, PackagesError, Universe, fetch_list,
 };
-use crate::debian::relations::{self, InvalidRelation, parse_one};
+use crate::debian::relations::{self, InvalidRelation, Operator, Relation, parse_one};
 use crate::debian::release::{ReleaseError, ReleaseRequest, open_release};
 use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
+use crate::debian::version::Version;
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
 use crate::lock::{Answer, LockedPackage, LockedSuite, Pins};
@@ -43,6 +45,16 @@ pub enum DebianError {
     /// The downloads.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// A .deb of the recipe's own is for another system: the recipe's matter.
+    #[error("{written} is for {found}, and the system is {architecture}")]
+    OtherArchitecture {
+        /// The file's name in the recipe.
+        written: String,
+        /// What its control file says.
+        found: String,
+        /// What the system has.
+        architecture: String,
+    },
     /// The recipe asks for what its lock does not answer: the recipe's matter.
     #[error("the lock does not have {0}; coop lock asks the archives anew")]
     NotLocked(String),
@@ -104,6 +116,8 @@ pub struct Selection {
     pub packages: Vec<String>,
     /// Whether recommended packages are taken too.
     pub recommends: bool,
+    /// Packages that are not taken, whatever others say.
+    pub exclude: Vec<String>,
 }
 
 impl Selection {
@@ -117,6 +131,9 @@ impl Selection {
         if self.recommends {
             parts.push("what is recommended");
         }
+        let without = self.exclude.iter().map(|name| format!("without {name}"));
+        let without: Vec<String> = without.collect();
+        parts.extend(without.iter().map(String::as_str));
         parts.join(", ")
     }
 }
@@ -180,6 +197,7 @@ pub struct Suites<'a> {
     requests: Vec<SuiteRequest>,
     pins: &'a Pins,
     lists: Vec<PackageList>,
+    extra: Vec<ExtraDeb>,
 }
 
 impl<'a> Suites<'a> {
@@ -199,6 +217,7 @@ impl<'a> Suites<'a> {
             requests: Vec::new(),
             pins,
             lists: Vec::new(),
+            extra: Vec::new(),
         };
         let first = requests.first().map(|request| request.architecture.clone());
         let architecture = first.unwrap_or_default();
@@ -289,6 +308,26 @@ impl<'a> Suites<'a> {
         })
     }
 
+    /// Adds packages that are in no archive; every selection takes them.
+    ///
+    /// # Errors
+    /// [`DebianError::OtherArchitecture`].
+    pub fn add_debs(&mut self, debs: Vec<ExtraDeb>) -> Result<(), DebianError> {
+        for deb in debs {
+            let found = &deb.package.architecture;
+            if found != "all" && found != self.architecture() {
+                return Err(DebianError::OtherArchitecture {
+                    found: found.clone(),
+                    architecture: self.architecture().to_owned(),
+                    written: deb.written,
+                });
+            }
+            self.lists.push(deb.list());
+            self.extra.push(deb);
+        }
+        Ok(())
+    }
+
     fn architecture(&self) -> &str {
         let first = self.requests.first();
         first.map_or("", |request| &request.architecture)
@@ -300,11 +339,12 @@ impl<'a> Suites<'a> {
         question: &str,
         live: impl FnOnce(&Universe<'_>) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError>,
     ) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError> {
-        let suites: Vec<String> = self
-            .requests
-            .iter()
-            .map(SuiteRequest::in_question)
-            .collect();
+        let suites = self.requests.iter().map(SuiteRequest::in_question);
+        let extra = self.extra.iter().map(|deb| {
+            let digest = deb.package.download.digest;
+            format!("{} sha256:{digest}", extra::KEY)
+        });
+        let suites: Vec<String> = suites.chain(extra).collect();
         let question = format!("{}: {question}", suites.join(" + "));
         let (packages, names) = match self.pins.used() {
             Some(lock) => {
@@ -325,6 +365,13 @@ impl<'a> Suites<'a> {
 
     /// A package of the lock, to be fetched from where its suite is.
     fn unlocked(&self, package: &LockedPackage) -> Result<SelectedPackage, DebianError> {
+        if package.suite == extra::KEY {
+            let mut known = self.extra.iter().map(|deb| &deb.package);
+            let known = known.find(|known| known.locked() == *package);
+            return known
+                .cloned()
+                .ok_or_else(|| DebianError::NotLocked(format!("the file {}", package.path)));
+        }
         let mut requests = self.requests.iter();
         let request = requests.find(|request| request.key() == package.suite);
         let request =
@@ -370,7 +417,14 @@ impl<'a> Suites<'a> {
             })
             .collect();
         let relations = wanted.iter().map(|(text, _)| parse_one(text));
-        let packages = relations.collect::<Result<Vec<_>, _>>()?;
+        let mut packages = relations.collect::<Result<Vec<_>, _>>()?;
+        let extra = self.extra.iter().map(|deb| Relation {
+            name: &deb.package.name,
+            qualifier: None,
+            constraint: Some((Operator::Equal, Version::new(&deb.package.version))),
+        });
+        packages.extend(extra);
+        let exclude: Vec<&str> = selection.exclude.iter().map(String::as_str).collect();
         let aims = packages.iter().zip(&wanted);
         let targets: Vec<(&str, &str)> = aims
             .filter_map(|(relation, (_, suite))| Some((relation.name, (*suite)?)))
@@ -383,6 +437,7 @@ impl<'a> Suites<'a> {
                 packages: &packages,
                 targets: &targets,
                 recommends: selection.recommends,
+                exclude: &exclude,
             },
         )?;
         let selected = chosen.into_iter().map(|id| selected(universe, id));
@@ -450,6 +505,9 @@ fn newest(universe: &Universe<'_>, name: &str) -> Result<PackageId, ResolveError
 
 fn selected(universe: &Universe<'_>, id: PackageId) -> Result<SelectedPackage, PackagesError> {
     let package = universe.package(id);
+    if let Some(only) = &universe.list(id).only {
+        return Ok(only.clone());
+    }
     Ok(SelectedPackage {
         name: package.name.to_owned(),
         version: package.version.as_str().to_owned(),

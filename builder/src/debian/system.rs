@@ -7,7 +7,11 @@ use coop_image::tree::{Inode, Kind, Metadata, Times, Timestamp, Tree, TreeError}
 use crate::debian::configure;
 use crate::debian::database::{self, Maker};
 use crate::debian::deb::Deb;
+use crate::debian::paths::PathFilter;
 use crate::debian::unpack::{UnpackError, Unpacked, unpack_all};
+
+/// What reads the answers for debconf, in the guest.
+const SET_SELECTIONS: &[u8] = b"/usr/bin/debconf-set-selections";
 
 /// Where apt finds its archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub struct SystemOptions {
     pub time: Timestamp,
     /// What goes into `/etc/apt/sources.list.d/debian.sources`, a stanza each.
     pub apt: Vec<AptSource>,
+    /// What of the packages is not unpacked.
+    pub paths: PathFilter,
+    /// Answers for debconf, one a line, as debconf-set-selections(1) reads them.
+    pub debconf: Vec<String>,
 }
 
 /// A system that was unpacked and not yet configured.
@@ -56,13 +64,21 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
     debs.sort_by_key(|deb| deb.package.name != "base-files");
     let (deferred, native): (Vec<Deb>, Vec<Deb>) =
         debs.into_iter().partition(configure::must_be_deferred);
-    let Unpacked { mut tree, lists } = unpack_all(&native)?;
+    let Unpacked { mut tree, lists } = unpack_all(&native, &options.paths)?;
+    if !options.debconf.is_empty() && tree.resolve(SET_SELECTIONS).is_err() {
+        return Err(UnpackError::NoDebconf);
+    }
     let mut maker = Maker {
         tree: &mut tree,
         time: options.time,
     };
     database::write(&mut maker, &options.architecture, &native, &lists)?;
     write_apt_sources(&mut maker, &options.apt)?;
+    if !options.paths.rules.is_empty() {
+        let folder = maker.folder("/etc/dpkg/dpkg.cfg.d")?;
+        let config = options.paths.config().into_bytes();
+        maker.file(folder, "coop", 0o644, config)?;
+    }
     let names = deferred.iter().enumerate();
     let names: Vec<(String, &Deb)> = names
         .map(|(number, deb)| (format!("{number:04}-{}.deb", deb.package.name), deb))
@@ -70,7 +86,7 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
     for (name, deb) in &names {
         keep_for_later(&mut maker, name, deb)?;
     }
-    let script = configure::script(&native, &names);
+    let script = configure::script(&native, &names, &options.debconf);
     Ok(System { tree, script })
 }
 

@@ -7,6 +7,7 @@ use fs_err as fs;
 use tempfile::TempDir;
 
 use crate::debian::deb::DebError;
+use crate::debian::paths::{PathFilter, Rule};
 use crate::debian::system::{AptSource, System, SystemOptions, build_system};
 use crate::debian::testing::{NOW, Recipe, open};
 use crate::debian::unpack::{UnpackError, unpack_files};
@@ -31,6 +32,8 @@ fn options() -> SystemOptions {
         architecture: "amd64".to_owned(),
         time: Timestamp::from_seconds(NOW),
         apt: Vec::new(),
+        paths: PathFilter::default(),
+        debconf: Vec::new(),
     }
 }
 
@@ -401,6 +404,91 @@ fn the_shell_takes_the_script() {
     fs::write(&path, &system.script).unwrap();
     let status = Command::new("sh").arg("-n").arg(&path).status().unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn excluded_paths_stay_in_the_lists_only() {
+    let (_folder, store) = store();
+    let documented = Recipe {
+        name: "documented",
+        control: &[("conffiles", "/etc/x.conf\n")],
+        files: &[
+            ("usr/share/doc/x/copyright", "free"),
+            ("usr/share/doc/x/sub/readme", "read"),
+            ("usr/share/docs/y", "y"),
+            ("etc/x.conf", "x"),
+        ],
+        ..EMPTY
+    };
+    let dpkg = Recipe {
+        name: "dpkg",
+        files: &[("etc/dpkg/dpkg.cfg.d/", "")],
+        ..EMPTY
+    };
+    let rule = |include, pattern: &str| Rule {
+        include,
+        pattern: pattern.to_owned(),
+    };
+    let options = SystemOptions {
+        paths: PathFilter {
+            rules: vec![
+                rule(false, "/usr/share/doc*"),
+                rule(true, "/usr/share/doc/*/copyright"),
+                rule(false, "/etc/x*"),
+            ],
+        },
+        ..options()
+    };
+    let debs = vec![documented.deb(&store), dpkg.deb(&store)];
+    let tree = build_system(debs, &options).unwrap().tree;
+    // As dpkg 1.21 leaves it with these options.
+    assert_eq!(names(&tree, "/usr/share"), ["doc", "docs"]);
+    assert_eq!(names(&tree, "/usr/share/doc/x"), ["copyright", "sub"]);
+    assert!(names(&tree, "/usr/share/doc/x/sub").is_empty());
+    assert_eq!(names(&tree, "/etc"), ["dpkg"]);
+    let list = text(&tree, "/var/lib/dpkg/info/documented.list");
+    assert!(
+        list.contains("/etc/x.conf\n") && list.contains("/sub/readme\n"),
+        "{list}"
+    );
+    let config = text(&tree, "/etc/dpkg/dpkg.cfg.d/coop");
+    assert!(config.contains("\npath-exclude=/etc/x*\n"), "{config}");
+}
+
+#[test]
+fn answers_for_debconf_come_before_the_questions() {
+    let (_folder, store) = store();
+    let preinst = [("preinst", "#!/bin/sh\nask\n")];
+    let base = |name| Recipe {
+        name,
+        fields: "Essential: yes\n",
+        control: &preinst,
+        ..EMPTY
+    };
+    let options = SystemOptions {
+        debconf: vec!["tzdata tzdata/Areas select it's $HOME".to_owned()],
+        ..options()
+    };
+    let debs = || {
+        let mut debs = vec![base("adduser").deb(&store), base("base-passwd").deb(&store)];
+        let debconf = Recipe {
+            name: "debconf",
+            files: &[("usr/bin/debconf-set-selections", "#!/bin/sh\n")],
+            ..EMPTY
+        };
+        debs.push(debconf.deb(&store));
+        debs
+    };
+    let script = build_system(debs(), &options).unwrap().script;
+    let place = |text: &str| script.find(text).unwrap_or_else(|| panic!("{script}"));
+    let answer = place(
+        "\ndebconf-set-selections <<'coop-end-of-answers'\ntzdata tzdata/Areas select it's $HOME\ncoop-end-of-answers\n",
+    );
+    assert!(place("preinst base-passwd") < answer && answer < place("preinst adduser"));
+    let mut without = debs();
+    without.pop();
+    let error = build_system(without, &options).unwrap_err();
+    assert!(matches!(error, UnpackError::NoDebconf), "{error}");
 }
 
 #[test]

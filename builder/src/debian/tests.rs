@@ -296,6 +296,7 @@ fn invalid_records_are_named() {
             mirror: String::new(),
             url: "u".to_owned(),
             text: text.to_owned(),
+            only: None,
         }];
         let universe = Universe::new(&lists).map_err(|error| error.to_string())?;
         let downloads = universe.packages().map(|(id, _)| universe.download(id));

@@ -14,6 +14,7 @@ use coop_image::tree::{
 };
 
 use crate::debian::deb::Deb;
+use crate::debian::paths::PathFilter;
 use crate::debian::relations;
 use crate::debian::version::Version;
 
@@ -48,6 +49,9 @@ pub enum UnpackError {
         /// The package that has it already.
         other: String,
     },
+    /// There are answers for debconf and nothing that takes them: the recipe's matter.
+    #[error("there are answers for debconf, but the packages have no debconf-set-selections")]
+    NoDebconf,
     /// The tree refuses.
     #[error("the packages do not fit into a tree: {0}")]
     Tree(#[from] TreeError),
@@ -67,14 +71,15 @@ pub(super) struct Unpacked {
 /// # Errors
 /// [`UnpackError`].
 pub fn unpack_files(deb: &Deb) -> Result<Tree, UnpackError> {
-    let mut merger = Merger::new(std::slice::from_ref(deb));
+    let everything = PathFilter::default();
+    let mut merger = Merger::new(std::slice::from_ref(deb), &everything);
     merger.add(0, &HashSet::new())?;
     Ok(merger.tree)
 }
 
-/// Puts packages into one tree in their order.
-pub(super) fn unpack_all(debs: &[Deb]) -> Result<Unpacked, UnpackError> {
-    let mut merger = Merger::new(debs);
+/// Puts packages into one tree in their order, but for what is left out. That stays in dpkg's lists.
+pub(super) fn unpack_all(debs: &[Deb], paths: &PathFilter) -> Result<Unpacked, UnpackError> {
+    let mut merger = Merger::new(debs, paths);
     for (index, deb) in debs.iter().enumerate() {
         merger.add(index, &conffile_paths(deb))?;
         if deb.package.name == "base-files" {
@@ -109,6 +114,7 @@ struct Owner {
 
 struct Merger<'d> {
     debs: &'d [Deb],
+    paths: &'d PathFilter,
     tree: Tree,
     owners: HashMap<(InodeId, Box<[u8]>), Owner>,
     /// Folders by their path as packages write it; no folder ever goes away.
@@ -127,13 +133,14 @@ struct Current<'c> {
 }
 
 impl<'d> Merger<'d> {
-    fn new(debs: &'d [Deb]) -> Self {
+    fn new(debs: &'d [Deb], paths: &'d PathFilter) -> Self {
         let folder = Metadata {
             mode: 0o755,
             ..Metadata::default()
         };
         Self {
             debs,
+            paths,
             tree: Tree::new(folder),
             owners: HashMap::new(),
             folders: HashMap::from([(Vec::new(), InodeId::ROOT)]),
@@ -180,6 +187,10 @@ impl<'d> Merger<'d> {
         };
         let position = self.lists[current.deb].len();
         self.lists[current.deb].push(Some(listed));
+        let may_hold_others = matches!(entry.kind, EntryKind::Directory | EntryKind::Symlink(_));
+        if self.paths.leaves_out(&path, may_hold_others) {
+            return Ok(());
+        }
         if entry.kind == EntryKind::Directory {
             return self.directory(current, &path, entry.metadata);
         }

@@ -1,15 +1,48 @@
 //! `rootfs.source.debian`: which packages, from where, and how they are installed.
 
 use super::decode::{At, Decoder, Keys};
-use super::model::{Debian, Keyring, Mirror, Repository, RepositoryMirror, Variant};
+use super::diagnostic::Position;
+use super::model::{
+    Debian, Exclude, Keyring, Mirror, PathRule, Repository, RepositoryMirror, TarballLocation,
+    Variant,
+};
 use super::names;
-use super::node::Node;
+use super::node::{Node, Value};
 use super::resolve::Resolver;
 use super::units::shorten;
-use super::written::{keys, list_of, texts};
+use super::written::{self, Tarball, keys, list_of, texts};
 
 /// The most suites beside the main one.
 const REPOSITORIES_MAX: usize = 32;
+/// The most .deb files beside the archives'.
+const DEBS_MAX: usize = 1000;
+/// The most patterns of paths; each is tried on every path of every package.
+const RULES_MAX: usize = 200;
+/// The most answers for debconf.
+const ANSWERS_MAX: usize = 10_000;
+/// Words for what people leave out most, as rules in dpkg's order; true keeps what the rule
+/// matches. The folders of manuals stay: update-alternatives links into them.
+const PRESETS: &[(&str, &[(bool, &str)])] = &[
+    (
+        "documentation",
+        &[
+            (false, "/usr/share/doc/*"),
+            (true, "/usr/share/doc/*/copyright"),
+            (false, "/usr/share/man/*/*"),
+            (false, "/usr/share/info/*"),
+            (false, "/usr/share/gtk-doc/*"),
+            (false, "/usr/share/lintian/*"),
+        ],
+    ),
+    (
+        "locales",
+        &[
+            (false, "/usr/share/locale/*"),
+            (true, "/usr/share/locale/locale.alias"),
+            (false, "/usr/share/man/*/man*/*"),
+        ],
+    ),
+];
 /// The archive's component that a recipe without components means.
 const COMPONENT: &str = "main";
 
@@ -22,6 +55,16 @@ pub(super) struct WrittenDebian {
     pub(super) keyring: Option<At<String>>,
     pub(super) recommends: Option<bool>,
     pub(super) repositories: Vec<WrittenRepository>,
+    pub(super) debs: Vec<Tarball>,
+    pub(super) exclude: WrittenExclude,
+    pub(super) debconf: Vec<At<String>>,
+}
+
+#[derive(Default)]
+pub(super) struct WrittenExclude {
+    pub(super) packages: Vec<At<String>>,
+    pub(super) paths: Vec<At<String>>,
+    pub(super) keep: Vec<At<String>>,
 }
 
 pub(super) struct WrittenRepository {
@@ -42,6 +85,9 @@ const DEBIAN: Keys = keys(
         "keyring",
         "recommends",
         "repositories",
+        "debs",
+        "exclude",
+        "debconf",
     ],
     &["snapshot"],
 );
@@ -49,6 +95,9 @@ const REPOSITORY: Keys = keys(
     &["suite", "components", "mirror", "keyring", "priority"],
     &["snapshot"],
 );
+const DEB: Keys = keys(&["path", "url", "sha256"], &[]);
+const EXCLUDE: Keys = keys(&["packages", "paths", "keep"], &[]);
+const ANSWER: Keys = keys(&["package", "question", "type", "value"], &[]);
 
 /// Reads `rootfs.source.debian`.
 pub(super) fn read(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<WrittenDebian> {
@@ -64,6 +113,12 @@ pub(super) fn read(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<W
         keyring: d.field(&fields, "keyring", Decoder::text),
         recommends: d.field(&fields, "recommends", Decoder::boolean),
         repositories: list_of(d, &fields, "repositories", repository),
+        debs: list_of(d, &fields, "debs", |d, node, path| {
+            let fields = d.map(node, path, &DEB)?;
+            Some(written::archive(d, &fields))
+        }),
+        exclude: d.field(&fields, "exclude", exclude).unwrap_or_default(),
+        debconf: d.field(&fields, "debconf", debconf).unwrap_or_default(),
         suite: suite?,
     })
 }
@@ -82,6 +137,59 @@ fn repository(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Writte
         }),
         suite: suite?,
     })
+}
+
+fn exclude(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<WrittenExclude> {
+    let fields = d.map(node, path, &EXCLUDE)?;
+    Some(WrittenExclude {
+        packages: texts(d, &fields, "packages"),
+        paths: texts(d, &fields, "paths"),
+        keep: texts(d, &fields, "keep"),
+    })
+}
+
+/// Reads what debconf-set-selections(1) reads, or a list of it and of maps that say the same.
+fn debconf(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Vec<At<String>>> {
+    if !matches!(node.value, Value::List(_)) {
+        return Some(vec![d.text(node, path)?]);
+    }
+    d.list(node, path, |d, node, path| {
+        if !matches!(node.value, Value::Map(_)) {
+            return d.text(node, path);
+        }
+        let fields = d.map(node, path, &ANSWER)?;
+        let package = d.required(&fields, "package", Decoder::text);
+        let question = d.required(&fields, "question", Decoder::text);
+        let kind = d.required(&fields, "type", Decoder::text);
+        let value = d.required(&fields, "value", plain)?;
+        let words = [package?, question?, kind?];
+        let is_word = |word: &&At<String>| {
+            !word.value.is_empty() && !word.value.contains(char::is_whitespace)
+        };
+        let wrong = words.iter().find(|word| !is_word(word));
+        let wrong = wrong.or_else(|| value.value.contains('\n').then_some(&value));
+        if let Some(wrong) = wrong {
+            let reason = "package, question and type are words, and the value is one line";
+            d.reject(wrong.at, path, reason);
+            return None;
+        }
+        let [package, question, kind] = words.map(|word| word.value);
+        Some(At {
+            value: format!("{package} {question} {kind} {}", value.value),
+            at: node.at,
+        })
+    })
+}
+
+/// Reads text, a number or a truth value as it is written.
+fn plain(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<At<String>> {
+    match &node.value {
+        Value::Bool(value) => Some(At {
+            value: value.to_string(),
+            at: node.at,
+        }),
+        _ => d.parsed(node, path, |text| Ok(text.to_owned())),
+    }
 }
 
 fn variant(text: &str) -> Result<Variant, String> {
@@ -124,6 +232,7 @@ impl Resolver<'_, '_> {
         let repositories = repositories
             .map(|(index, one)| self.repository(index, one, &components, &keyring))
             .collect();
+        let wanted = written.packages.clone();
         Debian {
             suite: self.checked(written.suite, &path("suite"), names::suite),
             packages: self.all_checked(written.packages, &path("packages"), names::package),
@@ -133,7 +242,86 @@ impl Resolver<'_, '_> {
             keyring,
             recommends: written.recommends.unwrap_or(false),
             repositories,
+            debs: self.debs(written.debs),
+            exclude: self.exclude(written.exclude, &wanted),
+            debconf: self.debconf(written.debconf),
         }
+    }
+
+    fn debs(&mut self, written: Vec<Tarball>) -> Vec<TarballLocation> {
+        const PATH: &str = "rootfs.source.debian.debs";
+        if let Some(first) = written.first().filter(|_| written.len() > DEBS_MAX) {
+            let reason = format!("has more than {DEBS_MAX} entries, coop's limit");
+            self.d.reject(first.at, PATH, reason);
+        }
+        let written = written.into_iter().enumerate();
+        written
+            .filter_map(|(index, deb)| self.tarball_location(deb, &format!("{PATH}[{index}]")))
+            .collect()
+    }
+
+    fn exclude(&mut self, written: WrittenExclude, wanted: &[At<String>]) -> Exclude {
+        const PATH: &str = "rootfs.source.debian.exclude";
+        let mut rules = Vec::new();
+        let patterns = written.paths.into_iter().map(|text| (text, "paths"));
+        let kept = written.keep.into_iter().map(|text| (text, "keep"));
+        for (index, (text, key)) in patterns.chain(kept).enumerate() {
+            let path = format!("{PATH}.{key}");
+            if index == RULES_MAX {
+                let reason = format!("has more than {RULES_MAX} patterns, coop's limit");
+                self.d.reject(text.at, &path, reason);
+            }
+            let preset = PRESETS.iter().find(|(name, _)| *name == text.value);
+            if let Some((_, patterns)) = preset.filter(|_| key == "paths") {
+                rules.extend(patterns.iter().map(|(include, pattern)| PathRule {
+                    include: *include,
+                    pattern: (*pattern).to_owned(),
+                }));
+                continue;
+            }
+            rules.push(PathRule {
+                include: key == "keep",
+                pattern: self.checked(text, &path, names::path_pattern),
+            });
+        }
+        let path = format!("{PATH}.packages");
+        let wanted = |name: &str| {
+            wanted
+                .iter()
+                .any(|one| one.value.split([':', '/']).next() == Some(name))
+        };
+        for text in written.packages.iter().filter(|text| wanted(&text.value)) {
+            let reason = format!("'{}' is also asked for", shorten(&text.value));
+            self.d.reject(text.at, &path, reason);
+        }
+        Exclude {
+            packages: self.all_checked(written.packages, &path, names::package_name),
+            paths: rules,
+        }
+    }
+
+    /// One answer for debconf a line, without comments and continuations.
+    fn debconf(&mut self, written: Vec<At<String>>) -> Vec<String> {
+        const PATH: &str = "rootfs.source.debian.debconf";
+        let mut answers = Vec::new();
+        for text in written {
+            let joined = text.value.replace("\\\n", "");
+            let lines = joined.lines().map(str::trim_start);
+            for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+                if let Err(reason) = names::debconf_answer(line) {
+                    self.d.reject(text.at, PATH, reason);
+                }
+                answers.push(line.to_owned());
+            }
+        }
+        if let (true, Some(line)) = (answers.len() > ANSWERS_MAX, answers.first()) {
+            let reason = format!(
+                "has more than {ANSWERS_MAX} answers, coop's limit: {}",
+                shorten(line)
+            );
+            self.d.reject(Position::default(), PATH, reason);
+        }
+        answers
     }
 
     fn repository(

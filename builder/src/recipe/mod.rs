@@ -31,11 +31,11 @@ use fs_err as fs;
 
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
-    Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, FileContent,
-    FileEntry, HostFile, Kernel, KernelLocation, KernelOrigin, KernelPackage, KernelSource,
-    Keyring, Mirror, Owner, Password, Recipe, Repository, RepositoryMirror, RootSize, Rootfs,
-    RunAction, RunMount, RunStep, Services, Source, StepNetwork, Tarball, TarballLocation,
-    TestStep, User, UserId, Variant, canonical,
+    Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Exclude,
+    FileContent, FileEntry, HostFile, Kernel, KernelLocation, KernelOrigin, KernelPackage,
+    KernelSource, Keyring, Mirror, Owner, Password, PathRule, Recipe, Repository, RepositoryMirror,
+    RootSize, Rootfs, RunAction, RunMount, RunStep, Services, Source, StepNetwork, Tarball,
+    TarballLocation, TestStep, User, UserId, Variant, canonical,
 };
 pub use overrides::Overrides;
 pub use resolve::check_memory;

@@ -107,6 +107,41 @@ pub struct Debian {
     /// Further suites, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<Repository>,
+    /// Packages by their files, each of which is installed: in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub debs: Vec<TarballLocation>,
+    /// What is left out.
+    #[serde(skip_serializing_if = "Exclude::is_empty")]
+    pub exclude: Exclude,
+    /// Answers for debconf, one a line: `package question type value`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub debconf: Vec<String>,
+}
+
+/// What is left out of a Debian.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Exclude {
+    /// Packages that are never chosen.
+    pub packages: Vec<String>,
+    /// Paths that are not unpacked; of the rules that match a path, the last counts.
+    pub paths: Vec<PathRule>,
+}
+
+impl Exclude {
+    /// Whether nothing is left out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty() && self.paths.is_empty()
+    }
+}
+
+/// dpkg's `path-exclude` or `path-include`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathRule {
+    /// Whether it brings back what a rule before it leaves out.
+    pub include: bool,
+    /// A shell pattern over the whole path, whose `*` matches slashes too.
+    pub pattern: String,
 }
 
 /// A suite beside the one that the system is made of.

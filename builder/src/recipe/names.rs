@@ -63,6 +63,64 @@ pub(super) fn package(text: &str) -> Result<(), String> {
     )
 }
 
+/// A Debian package's name alone (Debian policy 5.6.1).
+pub(super) fn package_name(text: &str) -> Result<(), String> {
+    let good = package(text).is_ok() && !text.contains([':', '/']);
+    verdict(good, text, "a package's name, as nginx")
+}
+
+/// A pattern of paths as dpkg's `--path-exclude` takes it (glob(7), the whole path).
+pub(super) fn path_pattern(text: &str) -> Result<(), String> {
+    if !text.contains(['/', '*']) {
+        let text = shorten(text);
+        return Err(format!(
+            "'{text}' is not a pattern, which begins with /; the words that paths knows are documentation and locales"
+        ));
+    }
+    let good = text.len() <= 1024
+        && text.starts_with(['/', '*'])
+        && !text.contains(char::is_whitespace)
+        && !text.contains(char::is_control)
+        && !["[:", "[.", "[="].iter().any(|class| text.contains(class));
+    verdict(
+        good,
+        text,
+        "a pattern of absolute paths with *, ? and [a-z], without blanks",
+    )
+}
+
+/// One line for debconf-set-selections(1).
+pub(super) fn debconf_answer(text: &str) -> Result<(), String> {
+    const KINDS: &[&str] = &[
+        "string",
+        "boolean",
+        "select",
+        "multiselect",
+        "note",
+        "text",
+        "error",
+        "password",
+        "title",
+        "seen",
+    ];
+    let mut words = text.split_ascii_whitespace();
+    let (package, question, kind) = (words.next(), words.next(), words.next());
+    if package.is_none() || question.is_none() || kind.is_none() {
+        let text = shorten(text);
+        return Err(format!("'{text}' is not 'package question type value'"));
+    }
+    let kind = kind.unwrap_or_default();
+    if !KINDS.contains(&kind) {
+        let (kind, known) = (shorten(kind), KINDS.join(", "));
+        return Err(format!("unknown type '{kind}'; known are {known}"));
+    }
+    verdict(
+        text.len() <= 16 << 10 && !text.contains(|c: char| c.is_control() && c != '\t'),
+        text,
+        "an answer of at most 16 KiB without control characters",
+    )
+}
+
 /// A suite or a component of a Debian archive: they become parts of addresses.
 pub(super) fn suite(text: &str) -> Result<(), String> {
     let part = |part: &str| {

@@ -216,6 +216,43 @@ fn the_whole_schema_is_read() {
 }
 
 #[test]
+fn what_a_debian_leaves_out_and_gets_beside_its_archives() {
+    let head = "name: a\nrootfs:\n  source:\n    debian:\n      suite: trixie\n";
+    let text = format!(
+        "{head}      debs: [{{path: app}}]\n      exclude:\n        packages: [tzdata]\n        \
+         paths: [locales, '/srv/*']\n        keep: [/usr/share/locale/de/*]\n      debconf:\n        \
+         - |\n          # where\n          tzdata tzdata/Areas \\\n            select Europe\n        \
+         - {{package: x, question: x/y, type: boolean, value: true}}\n"
+    );
+    let Source::Debian(debian) = good(&text).rootfs.source else {
+        panic!("no debian");
+    };
+    assert!(
+        matches!(&debian.debs[..], [TarballLocation::Path { file, sha256: None }] if file.written == "app")
+    );
+    assert_eq!(debian.exclude.packages, ["tzdata"]);
+    let rules = debian.exclude.paths.iter();
+    let rules: Vec<(bool, &str)> = rules.map(|r| (r.include, r.pattern.as_str())).collect();
+    let expected = [
+        (false, "/usr/share/locale/*"),
+        (true, "/usr/share/locale/locale.alias"),
+        (false, "/usr/share/man/*/man*/*"),
+        (false, "/srv/*"),
+        (true, "/usr/share/locale/de/*"),
+    ];
+    assert_eq!(rules, expected);
+    let answers = ["tzdata tzdata/Areas   select Europe", "x x/y boolean true"];
+    assert_eq!(debian.debconf, answers);
+    // One text is as good as a list, and what is not there is not in the canonical form.
+    let text = format!("{head}      debconf: a a/b note\n");
+    let Source::Debian(debian) = good(&text).rootfs.source else {
+        panic!("no debian");
+    };
+    assert_eq!(debian.debconf, ["a a/b note"]);
+    assert!(!canonical(&good(head)).contains("exclude"));
+}
+
+#[test]
 fn the_canonical_form_does_not_know_the_folder() {
     let text = FULL.replace("\"4755\"", "\"04755\"");
     let (first, _) = parse_in_folder(&text, &[]).unwrap();

@@ -1,19 +1,24 @@
 //! A root file system from Debian packages.
 
+use std::path::Path;
+
 use coop_image::tree::Timestamp;
 use coop_runtime::event::Observer;
 use fs_err as fs;
 
-use super::{Archive, SourceTree};
+use super::{Archive, NamedFileError, SourceTree, named};
 use crate::debian::deb::{DebError, fetch_debs};
+use crate::debian::extra::ExtraDeb;
 use crate::debian::keys::{Keyring as Keys, KeysError};
 use crate::debian::mirror::{Mirror as ChosenMirror, MirrorError};
+use crate::debian::paths::{PathFilter, Rule};
 use crate::debian::resolve;
 use crate::debian::suite::{DebianError, SelectedPackage, Selection, SuiteRequest, Suites};
 use crate::debian::system::{AptSource, SystemOptions, build_system};
 use crate::debian::unpack::UnpackError;
-use crate::fetch::Fetcher;
-use crate::recipe::{Debian, Keyring, Mirror, RepositoryMirror, Variant};
+use crate::fetch::{Download, Fetcher};
+use crate::lock::Pins;
+use crate::recipe::{Debian, Exclude, Keyring, Mirror, RepositoryMirror, TarballLocation, Variant};
 
 /// Why packages did not become a tree.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,9 @@ pub enum DebianSourceError {
     /// Download or a damaged package.
     #[error(transparent)]
     Deb(#[from] DebError),
+    /// A package of the recipe's own cannot be had, or is another one.
+    #[error(transparent)]
+    File(#[from] NamedFileError),
     /// Packages that do not go together.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -117,10 +125,11 @@ fn open<'a>(
         });
     }
     let priorities: Vec<Option<u16>> = requests.iter().map(|one| one.priority).collect();
-    let suites = archive.open(fetcher, requests, observer)?;
+    let mut suites = archive.open(fetcher, requests, observer)?;
     for ((source, priority), facts) in apt.iter_mut().zip(priorities).zip(&suites.facts) {
         source.pin = priority.map(|priority| (facts.codename.clone(), priority));
     }
+    suites.add_debs(extra_debs(recipe, fetcher, archive.pins, observer)?)?;
     let packages = suites.select(&Selection {
         variant: match recipe.variant {
             Variant::Essential => resolve::Variant::Essential,
@@ -128,12 +137,55 @@ fn open<'a>(
         },
         packages: recipe.packages.clone(),
         recommends: recipe.recommends,
+        exclude: recipe.exclude.packages.clone(),
     })?;
     Ok(Opened {
         apt,
         suites,
         packages,
     })
+}
+
+/// Brings the recipe's own packages into the store.
+fn extra_debs(
+    recipe: &Debian,
+    fetcher: &Fetcher,
+    pins: &Pins,
+    observer: &dyn Observer,
+) -> Result<Vec<ExtraDeb>, DebianSourceError> {
+    let open = |location: &TarballLocation| {
+        let (written, download) = match location {
+            TarballLocation::Url { url, sha256 } => {
+                let download = named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
+                (url, download)
+            }
+            TarballLocation::Path { file, sha256 } => {
+                let (_, digest) = named::host_file(file, sha256.as_deref(), pins)?;
+                let download = Download {
+                    url: file_url(&std::path::absolute(&file.path)?),
+                    digest,
+                    size_bytes: None,
+                };
+                (&file.written, download)
+            }
+        };
+        Ok(ExtraDeb::open(fetcher, written, &download, observer)?)
+    };
+    recipe.debs.iter().map(open).collect()
+}
+
+/// The `file:` URL of an absolute path.
+fn file_url(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut url = "file://".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {
+            url.push(char::from(*byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
 }
 
 /// The names of all packages that the recipe's root file system has, without fetching them.
@@ -199,6 +251,8 @@ pub fn debian(
             architecture: archive.architecture.to_owned(),
             time: epoch,
             apt,
+            paths: path_filter(&recipe.exclude),
+            debconf: recipe.debconf.clone(),
         },
     )?;
     resolved.extend(packages.iter().map(SelectedPackage::pin));
@@ -208,4 +262,14 @@ pub fn debian(
         configure: Some(system.script),
         resolved,
     })
+}
+
+fn path_filter(exclude: &Exclude) -> PathFilter {
+    let rules = exclude.paths.iter().map(|rule| Rule {
+        include: rule.include,
+        pattern: rule.pattern.clone(),
+    });
+    PathFilter {
+        rules: rules.collect(),
+    }
 }

@@ -30,7 +30,7 @@ use crate::kernel::config::Merged;
 use crate::kernel::files::graft;
 use crate::kernel::source::SourceTree;
 use crate::kernel::{self, modules};
-use crate::recipe::{Debian, KernelPackage, Keyring, Mirror, Variant};
+use crate::recipe::{Debian, Exclude, KernelPackage, Keyring, Mirror, Variant};
 use crate::source;
 use crate::store::DerivedKey;
 
@@ -78,6 +78,9 @@ impl Toolchain {
             keyring: Keyring::Debian,
             recommends: false,
             repositories: Vec::new(),
+            debs: Vec::new(),
+            exclude: Exclude::default(),
+            debconf: Vec::new(),
         };
         let MakeRequest {
             fetcher, archive, ..

@@ -268,7 +268,7 @@ enum Place {
         programs: Programs,
         compiler: Compiler,
     },
-    Guest(Toolchain),
+    Guest(Box<Toolchain>),
 }
 
 impl Place {
@@ -380,7 +380,7 @@ impl<'a> Job<'a> {
             request.defconfig,
         );
         let place = match wanted_source.place {
-            BuildPlace::Guest => Place::Guest(Toolchain::resolve(request)?),
+            BuildPlace::Guest => Place::Guest(Box::new(Toolchain::resolve(request)?)),
             BuildPlace::Host => match host_place(request, base, &source)? {
                 HostCompiler::There { programs, compiler } => Place::Host { programs, compiler },
                 HostCompiler::Gone(kernel) => return Ok(Found::Kernel(kernel)),
