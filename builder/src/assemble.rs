@@ -84,7 +84,8 @@ pub struct Parts<'a> {
     pub epoch: Timestamp,
 }
 
-/// Writes images and manifest into `folder`, which has the kernel's files.
+/// Writes images into `folder`, which has the kernel's files, and gives the manifest that is still
+/// without evidence: [`write_manifest`] writes it.
 ///
 /// # Errors
 /// See [`AssembleError`].
@@ -115,9 +116,17 @@ pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleEr
             rows: parts.recipe.devices.cocon.rows,
         },
         test: parts.recipe.test.iter().map(test_step).collect(),
+        evidence: Vec::new(),
     };
-    fs::write(folder.join(MANIFEST_NAME), manifest.to_json())?;
     Ok(manifest)
+}
+
+/// Writes the manifest, which is the last file of an appliance.
+///
+/// # Errors
+/// The file system says no.
+pub fn write_manifest(manifest: &Manifest, folder: &Path) -> io::Result<()> {
+    fs::write(folder.join(MANIFEST_NAME), manifest.to_json())
 }
 
 fn conet(device: &recipe::Conet) -> Conet {

@@ -82,29 +82,26 @@ pub fn digest(recipe: &Recipe, choice: KernelChoice) -> io::Result<Digest> {
         }
     }
     for file in host_files(recipe) {
-        record.put("file", file.written.as_bytes());
-        record.put("sha256", digest_of_file(file)?.as_bytes());
+        record.put("file", digest_of_file(file)?.as_bytes());
     }
     for mount in recipe.rootfs.run.iter().flat_map(|step| &step.mounts) {
-        record.put("mount", mount.source.written.as_bytes());
         let digest = digest_of_source(&mount.source.path).map_err(io::Error::other)?;
-        record.put("sha256", digest.as_bytes());
+        record.put("mount", digest.as_bytes());
     }
     Ok(record.finish())
 }
 
-/// The same with the lock that a build uses: what an output is up to date for. No byte of an image
-/// follows from it, so that a lock gives what the archives gave when it was written.
+/// Such a digest and the lock that a build uses, to name the place where an output is kept. No byte
+/// of an appliance follows from it, so that a lock gives what the archives gave when it was written.
 ///
 /// # Errors
-/// See [`digest`].
-pub fn with_lock(recipe: &Recipe, choice: KernelChoice, lock: Option<&Lock>) -> io::Result<Digest> {
-    let digest = digest(recipe, choice)?;
+/// Never: a lock has a JSON form.
+pub fn with_lock(inputs: &Digest, lock: Option<&Lock>) -> io::Result<Digest> {
     let Some(lock) = lock else {
-        return Ok(digest);
+        return Ok(*inputs);
     };
     let mut record = Record::new("coop locked build");
-    record.put("inputs", digest.as_bytes());
+    record.put("inputs", inputs.as_bytes());
     record.put("lock", &serde_json::to_vec(lock)?);
     Ok(record.finish())
 }
@@ -117,7 +114,9 @@ pub fn digest_of_file(file: &HostFile) -> io::Result<Digest> {
     coop_appliance::sha256_of_file(&file.path).map(Digest::from)
 }
 
-fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
+/// Every file of the host that a recipe names, in the recipe's order, but for what steps see of it.
+#[must_use]
+pub fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
     let mut files = Vec::new();
     match &recipe.rootfs.source {
         Source::Debian(debian) => {

@@ -8,6 +8,7 @@ pub mod build;
 pub mod cobd;
 pub mod debian;
 pub mod digest;
+pub mod evidence;
 pub mod fetch;
 pub mod guest;
 pub mod inputs;

@@ -15,10 +15,12 @@ use coop_runtime::event::{self, Observer};
 
 use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
+use crate::evidence::{self, Evidence, EvidenceError};
 use crate::fetch::Fetcher;
 use crate::guest::{GuestContext, GuestError, MountError};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
+use crate::lock::Lock;
 use crate::publish::Staging;
 use crate::recipe::{KernelOrigin, Recipe, Source};
 use crate::rootfs::RootfsError;
@@ -98,6 +100,9 @@ pub enum BuildError {
     /// Images and manifest.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
+    /// What the appliance tells about itself.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
     /// Services are asked for, but nothing manages them.
     #[error("rootfs.services needs systemd, which is not in the root file system")]
     NoSystemd,
@@ -109,8 +114,8 @@ pub enum BuildError {
 /// See [`BuildError`]; the output folder is then as it was before.
 pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
     let lock = request.archive.pins.used();
-    let inputs = inputs::with_lock(request.recipe, request.kernel, lock)?;
-    if let Some(appliance) = up_to_date(request.output, &inputs) {
+    let inputs = inputs::digest(request.recipe, request.kernel)?;
+    if let Some(appliance) = up_to_date(request.output, &inputs, lock) {
         return Ok(Built {
             appliance,
             fresh: false,
@@ -128,11 +133,19 @@ pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
     })
 }
 
-/// The appliance at a path, if it was made from these inputs.
+/// The appliance at a path, if it was made from these inputs and from what the lock pins, where
+/// there is one.
 #[must_use]
-pub fn up_to_date(output: &Path, inputs: &Digest) -> Option<Appliance> {
+pub fn up_to_date(output: &Path, inputs: &Digest, lock: Option<&Lock>) -> Option<Appliance> {
     let appliance = Appliance::open(output).ok()?;
-    (appliance.manifest.inputs == inputs.to_string()).then_some(appliance)
+    if appliance.manifest.inputs != inputs.to_string() {
+        return None;
+    }
+    if let Some(lock) = lock {
+        let made_of = evidence::lock_of(&appliance).ok()??;
+        return lock.holds(&made_of).then_some(appliance);
+    }
+    Some(appliance)
 }
 
 fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Manifest, BuildError> {
@@ -186,7 +199,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let locked = request.archive.pins.used().is_some();
     let root = finish_root(recipe, source, modules_of, locked, &context)?;
     advise(&root, &kernel.files, observer);
-    task(observer, "write images", || {
+    let mut manifest = task(observer, "write images", || {
         Ok(assemble::assemble(
             &Parts {
                 recipe,
@@ -199,7 +212,22 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
             },
             folder,
         )?)
-    })
+    })?;
+    manifest.evidence = evidence::write(
+        &Evidence {
+            recipe,
+            kernel: request.kernel,
+            archive: &request.archive,
+            allow_dropped: request.allow_dropped,
+            manifest: &manifest,
+            root: &root,
+            resolved,
+            epoch,
+        },
+        folder,
+    )?;
+    assemble::write_manifest(&manifest, folder)?;
+    Ok(manifest)
 }
 
 fn resolved_digest(inputs: &Digest, kernel: &[String], source: &[String]) -> Digest {

@@ -27,6 +27,7 @@ use self::boot::Guest;
 use self::places::Places;
 
 pub use mounts::{MountError, digest_of_source};
+pub(crate) use mounts::{Shown, show};
 pub use step::{Mount, Network, ROOT_FOLDER, ROOT_USER, Step};
 
 /// Free space for what the guest installs, in bytes. It costs nothing until it is used.

@@ -53,15 +53,16 @@ pub enum MountError {
 }
 
 /// A file or folder as a step sees it.
-pub(super) struct Shown {
+#[derive(Debug)]
+pub(crate) struct Shown {
     /// The image's content.
-    pub(super) tree: Tree,
+    pub(crate) tree: Tree,
     /// It is the folder's, and not of one file called [`FILE_NAME`].
-    pub(super) is_folder: bool,
+    pub(crate) is_folder: bool,
 }
 
 /// Reads a file or folder of the host.
-pub(super) fn show(path: &Path) -> Result<Shown, MountError> {
+pub(crate) fn show(path: &Path) -> Result<Shown, MountError> {
     let file = fs::File::open(path)?;
     let metadata = file.metadata()?;
     let file = file.into_parts().0;

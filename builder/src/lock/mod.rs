@@ -17,6 +17,8 @@ pub use difference::{Change, differences};
 pub use file::{LockError, path_of, read, write};
 pub use pins::{NotLocked, Pins};
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -39,6 +41,26 @@ pub struct Lock {
     /// Every file that the recipe names, beside its own, by its name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<LockedFile>,
+}
+
+impl Lock {
+    /// Whether a build that was made of what `seen` has would be made of the same with this lock,
+    /// which may have more. Names of files are not compared: the evidence has others.
+    #[must_use]
+    pub fn holds(&self, seen: &Self) -> bool {
+        let Self {
+            format,
+            coop: _,
+            suites,
+            answers,
+            files,
+        } = seen;
+        let known: BTreeSet<_> = self.files.iter().map(|file| file.sha256).collect();
+        *format == self.format
+            && suites.iter().all(|one| self.suites.contains(one))
+            && answers.iter().all(|one| self.answers.contains(one))
+            && files.iter().all(|one| known.contains(&one.sha256))
+    }
 }
 
 impl Default for Lock {

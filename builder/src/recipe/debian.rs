@@ -22,7 +22,7 @@ const RULES_MAX: usize = 200;
 const ANSWERS_MAX: usize = 10_000;
 /// Words for what people leave out most, as rules in dpkg's order; true keeps what the rule
 /// matches. The folders of manuals stay: update-alternatives links into them.
-const PRESETS: &[(&str, &[(bool, &str)])] = &[
+pub(super) const PRESETS: &[(&str, &[(bool, &str)])] = &[
     (
         "documentation",
         &[

@@ -14,7 +14,9 @@ mod model;
 mod names;
 mod node;
 mod overrides;
+mod password;
 mod resolve;
+mod restate;
 mod run;
 mod units;
 mod variables;
@@ -39,6 +41,7 @@ pub use model::{
 };
 pub use overrides::Overrides;
 pub use resolve::check_memory;
+pub use restate::{Names, Restated, restate};
 pub use units::{ByteCount, Percent, forwards_overlap, parse_duration, parse_forward};
 
 use decode::Decoder;

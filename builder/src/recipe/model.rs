@@ -51,10 +51,11 @@ impl Architecture {
 /// A file of the host that the recipe names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostFile {
-    /// The name in the recipe.
+    /// The name in the recipe. What is called otherwise and has the same content is the same
+    /// input: no name is part of the canonical form, and none of the places where files lie.
+    #[serde(skip)]
     pub written: String,
-    /// Where it is: `written`, from the recipe's folder. Not part of the canonical form, so that
-    /// the same recipe in another folder is the same input.
+    /// Where it is: `written`, from the recipe's folder.
     #[serde(skip)]
     pub path: PathBuf,
 }
@@ -303,10 +304,9 @@ pub enum UserId {
 pub enum Password {
     /// Not by a password.
     Locked,
-    /// By the password behind this hash, in crypt(5)'s form.
+    /// By the password behind this hash, in crypt(5)'s form: what a recipe says in plain text is
+    /// hashed as it is read, so that nothing further on can tell it.
     Hash(String),
-    /// By this password.
-    Plain(String),
 }
 
 /// Which systemd units to switch on and off.

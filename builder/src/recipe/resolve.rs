@@ -15,6 +15,7 @@ use super::model::{
     TestStep, User, UserId,
 };
 use super::names;
+use super::password;
 use super::units::{ByteCount, Percent, forwards_overlap, shorten};
 use super::written::{self, Size, Written};
 
@@ -37,14 +38,14 @@ const PORTS_MAX: u32 = 4096;
 
 /// Fills in what is absent: the one place that knows the defaults. What the recipe's writer gave
 /// stays.
-struct Defaults;
+pub(super) struct Defaults;
 
 impl Defaults {
     const MEMORY: ByteCount = ByteCount(256 << 20);
     const CPUS: u32 = 1;
     const FILE_MODE: u16 = 0o644;
     const FREE: Percent = Percent(20);
-    const FREE_MIN: ByteCount = ByteCount(256 << 20);
+    pub(super) const FREE_MIN: ByteCount = ByteCount(256 << 20);
     const COLUMNS: u16 = 80;
     const ROWS: u16 = 25;
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -348,7 +349,7 @@ impl Resolver<'_, '_> {
             let name = self.checked(user.name, &key("name"), names::user);
             self.once(&mut seen, name.clone(), at, &path);
             users.push(User {
-                password: self.password(user.password, &key("password")),
+                password: self.password(user.password, &name, &key("password")),
                 ssh_keys: self
                     .all_checked(user.ssh_keys, &key("ssh_keys"), names::ssh_key)
                     .iter()
@@ -378,14 +379,21 @@ impl Resolver<'_, '_> {
         self.checked(At { value, at }, path, names::guest_path)
     }
 
-    fn password(&mut self, written: Option<At<Password>>, path: &str) -> Password {
+    fn password(
+        &mut self,
+        written: Option<At<written::Password>>,
+        user: &str,
+        path: &str,
+    ) -> Password {
         let Some(password) = written else {
             return Password::Locked;
         };
-        let checked = match &password.value {
-            Password::Locked => Ok(()),
-            Password::Hash(hash) => names::password_hash(hash),
-            Password::Plain(plain) => {
+        let checked = match password.value {
+            written::Password::Locked => Ok(Password::Locked),
+            written::Password::Hash(hash) => {
+                names::password_hash(&hash).map(|()| Password::Hash(hash))
+            }
+            written::Password::Plain(plain) => {
                 let message = format!(
                     "{path}: a plain password can be read by everyone who has the recipe; a hash made by 'openssl passwd -6' cannot"
                 );
@@ -395,14 +403,16 @@ impl Resolver<'_, '_> {
                     message,
                 });
                 let good = !plain.is_empty() && !plain.contains(char::is_control);
-                good.then_some(())
-                    .ok_or_else(|| "empty, or with control characters".to_owned())
+                match good {
+                    true => password::hash(user, &plain).map(Password::Hash),
+                    false => Err("empty, or with control characters".to_owned()),
+                }
             }
         };
-        if let Err(reason) = checked {
+        checked.unwrap_or_else(|reason| {
             self.d.reject(password.at, path, reason);
-        }
-        password.value
+            Password::Locked
+        })
     }
 
     fn devices(&mut self, written: written::Devices) -> Devices {

@@ -507,3 +507,76 @@ fn places_are_not_in_the_canonical_form() {
     assert_ne!(first.kernel, second.kernel);
     assert_eq!(canonical(&first), canonical(&second));
 }
+
+/// Writes a recipe out and reads it back, with its files where the names lead.
+fn restated(text: &str, sets: &[(&str, &str)]) -> (String, String) {
+    let (recipe, _) = parse_in_folder(text, sets).unwrap_or_else(|error| panic!("{error}"));
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    let file = |file: &HostFile| {
+        let name = format!("inputs/{}", file.written.trim_start_matches(['.', '/']));
+        let name = format!("{}.in", name.trim_end_matches('/'));
+        put(&name, "x");
+        name
+    };
+    let names = Names {
+        file: &file,
+        mount: &file,
+        fragment: "inputs/config",
+    };
+    let said = restate(&recipe, &names);
+    put(
+        "inputs/config",
+        said.fragment.as_deref().unwrap_or_default(),
+    );
+    let path = folder.path().join("r.json");
+    let again = parse(&said.recipe, &path, &BTreeMap::new());
+    let (again, _) = again.unwrap_or_else(|errors| panic!("{errors:?}\n{}", said.recipe));
+    (canonical(&recipe), canonical(&again))
+}
+
+/// Whatever a new key means must also be said by [`restate`].
+#[test]
+fn a_recipe_that_is_said_again_means_the_same() {
+    let odd = "name: a\ndescription: \"$${x} $$${y} é \\u2028 '\\\"\\n\"\nrootfs:\n  source:\n    \
+               debian: {suite: sid, variant: essential, mirror: 'http://m/debian/', recommends: true, \
+               keyring: app, repositories: [{suite: sid-security, priority: 7}, \
+               {suite: x, mirror: 'https://x', components: [a, b], keyring: app}]}\n\
+               kernel:\n  source: {debian: {package: linux-source, suite: x}, target: x86_64, in: guest, \
+               patches: [patches/series]}\n  config: [defconfig, ./site.config, base, {A: 'b c', B: 0x1}]\n  \
+               modules: false\n  cmdline: [quiet]\n\
+               devices: {conet: [], cobd: [{root: {free: 7%}}, {s: {filesystem: swap, size: 1MiB}}, \
+               {d: {filesystem: ext4, size: 4100KiB, mount: /d}}, {f: {file: app, readonly: true}}]}\n";
+    let sized = "name: a\nrootfs: {source: {tarball: {path: app, strip_components: 2}}}\n\
+                 kernel: {package: {name: linux-image-amd64}}\n\
+                 devices: {cobd: [{root: {size: 8MiB}}], memory: 70000KiB, cpus: 2}\n";
+    let extras = "name: a\nrootfs:\n  source:\n    debian:\n      suite: sid\n      debs: [{path: app}]\n      \
+                  exclude: {packages: [tzdata], paths: [/usr/share/doc/*, documentation, '/srv/*', locales], \
+                  keep: [/usr/share/locale/de/*]}\n      debconf:\n        - |\n          # a\n          \
+                  tzdata tzdata/Areas \\\n            select $${x} Europe\n";
+    let steps = "name: a\nrootfs:\n  source: {tarball: {path: app}}\n  run:\n    - a $${b}\n    \
+                 - {run: x, environment: {A: 'b c', B: '$${c}'}, user: 'u:7', workdir: /w, \
+                 network: packages, mounts: [{source: patches, target: /p}], secrets: [s]}\n    \
+                 - {script: app, network: false}\n    - {script: app, network: true}\n";
+    let bare = "name: a\nrootfs: {source: {tarball: {url: 'http://x/y', sha256: \"${d}\"}}}\n\
+                variables: {d: null}\nkernel: {modules: false, config: [{FOO: y}]}\n";
+    let digest = "a".repeat(64);
+    let sets: &[(&str, &str)] = &[("d", &digest)];
+    let full = FULL.replace("\"4755\"", "\"04755\"");
+    for (text, sets) in [
+        (&*full, &[][..]),
+        (MINIMAL, &[]),
+        (odd, &[]),
+        (sized, &[]),
+        (steps, &[]),
+        (extras, &[]),
+        (bare, sets),
+    ] {
+        let (first, again) = restated(text, sets);
+        assert_eq!(first, again);
+    }
+}

@@ -7,7 +7,7 @@ use coop_appliance::Forward;
 use super::debian::{self, WrittenDebian};
 use super::decode::{At, Decoder, Fields, Keys};
 use super::kernel::{self, WrittenKernel};
-use super::model::{Owner, Password, StepNetwork};
+use super::model::{Owner, StepNetwork};
 use super::names;
 use super::node::{Node, Value};
 use super::units::{ByteCount, Percent, parse_duration, parse_forward, shorten};
@@ -63,6 +63,12 @@ pub(super) struct User {
     pub(super) shell: Option<At<String>>,
     pub(super) home: Option<At<String>>,
     pub(super) groups: Vec<At<String>>,
+}
+
+pub(super) enum Password {
+    Locked,
+    Hash(String),
+    Plain(String),
 }
 
 pub(super) struct RunStep {

@@ -49,14 +49,6 @@ pub enum RootfsError {
     /// A row of `/etc/passwd` is damaged.
     #[error("the row of user '{0}' in /etc/passwd is not valid")]
     InvalidRow(String),
-    /// A password cannot be hashed.
-    #[error("password of user '{user}' cannot be hashed: {reason}")]
-    Password {
-        /// The user's name.
-        user: String,
-        /// The hasher's words.
-        reason: String,
-    },
 }
 
 /// Applies host name, users and files, in this order; they need no guest.

@@ -5,11 +5,9 @@
 use coop_image::tree::{
     Entries, Inode, InodeId, Kind, Metadata, Name, Timestamp, Tree, TreeError, display,
 };
-use sha_crypt::{PasswordHasher, ShaCrypt};
 
 use super::RootfsError;
 use super::database::{SECONDS_PER_DAY, Table};
-use crate::digest::Digest;
 use crate::recipe::{Password, User, UserId};
 
 const PASSWD: &str = "/etc/passwd";
@@ -18,8 +16,6 @@ const GROUP: &str = "/etc/group";
 const GSHADOW: &str = "/etc/gshadow";
 /// The first number for people (`UID_MIN` of Debian's login.defs).
 const FIRST_FREE_ID: u32 = 1000;
-/// The length of a password's salt, in bytes before encoding; crypt(5) uses 16 characters.
-const SALT_SIZE: usize = 12;
 /// shadow(5): a password that nothing matches.
 const LOCKED: &str = "!";
 
@@ -82,7 +78,7 @@ impl Tables {
         if self.passwd.row(&user.name).is_none() {
             self.add(user)?;
         }
-        self.set_password(user, epoch)?;
+        self.set_password(user, epoch);
         for group in &user.groups {
             self.join(group, &user.name)?;
         }
@@ -131,11 +127,10 @@ impl Tables {
         self.passwd.free_number(ID, id) != id
     }
 
-    fn set_password(&mut self, user: &User, epoch: Timestamp) -> Result<(), RootfsError> {
+    fn set_password(&mut self, user: &User, epoch: Timestamp) {
         let hash = match &user.password {
             Password::Locked => LOCKED.to_owned(),
             Password::Hash(hash) => hash.clone(),
-            Password::Plain(plain) => hash(&user.name, plain)?,
         };
         if let Some(row) = self.shadow.row_mut(&user.name) {
             if let Some(field) = row.get_mut(1) {
@@ -146,7 +141,6 @@ impl Tables {
             self.shadow
                 .push(&[&user.name, &hash, &day, "0", "99999", "7", "", "", ""]);
         }
-        Ok(())
     }
 
     fn join(&mut self, group: &str, user: &str) -> Result<(), RootfsError> {
@@ -181,21 +175,6 @@ fn add_member(row: &mut [String], user: &str) {
         }
         members.push_str(user);
     }
-}
-
-/// The salt comes from name and password, so that the same recipe gives the same image. Whoever
-/// can read the image's shadow can read the recipe's password in no more time than before: a salt
-/// must only differ between users, not be secret.
-fn hash(user: &str, plain: &str) -> Result<String, RootfsError> {
-    let digest = Digest::of(format!("coop password\0{user}\0{plain}").as_bytes());
-    let salt = &digest.as_bytes()[..SALT_SIZE];
-    ShaCrypt::default()
-        .hash_password_with_salt(plain.as_bytes(), salt)
-        .map(|hash| hash.as_str().to_owned())
-        .map_err(|error| RootfsError::Password {
-            user: user.to_owned(),
-            reason: error.to_string(),
-        })
 }
 
 /// Finds a home or makes it, filled from `/etc/skel`; an existing folder keeps its metadata.
@@ -338,7 +317,7 @@ mod tests {
     fn an_existing_user_keeps_number_home_and_shell() {
         let mut tree = tree();
         let root = User {
-            password: Password::Plain("secret".to_owned()),
+            password: Password::Hash("$6$salt$hash".to_owned()),
             ..user("root")
         };
         apply(
@@ -349,7 +328,7 @@ mod tests {
         .unwrap();
         assert_eq!(text(&tree, PASSWD), "root:x:0:0:root:/root:/bin/bash\n");
         let shadow = text(&tree, SHADOW);
-        assert!(shadow.starts_with("root:$6$"), "{shadow}");
+        assert!(shadow.starts_with("root:$6$salt$hash:"), "{shadow}");
         let mut again = tree.clone();
         apply(&mut again, &[root], Timestamp::from_seconds(0)).unwrap();
         assert_eq!(text(&again, SHADOW), shadow);

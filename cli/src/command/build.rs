@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use coop_appliance::{ApplianceError, Target};
 use coop_builder::build::{self, BuildError, BuildRequest, Built};
+use coop_builder::inputs;
 use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe, Source};
 use coop_runtime::event::Event;
 use serde_json::json;
@@ -84,12 +85,13 @@ pub(super) fn for_run(
     }
     let pins = lock::pins(file, options)?;
     let choice = means::kernel_choice(options, environment)?;
-    let inputs = coop_builder::inputs::with_lock(&recipe, choice, pins.used());
-    let inputs = inputs.map_err(|error| Failure::work(&error))?;
+    let inputs = inputs::digest(&recipe, choice).map_err(|error| Failure::work(&error))?;
     let folder = Path::new(OUTPUT_FOLDER).join(&recipe.name);
-    if build::up_to_date(&folder, &inputs).is_some() {
+    if build::up_to_date(&folder, &inputs, pins.used()).is_some() {
         return Ok(folder);
     }
+    let inputs = inputs::with_lock(&inputs, pins.used());
+    let inputs = inputs.map_err(|error| Failure::work(&error))?;
     let means = Means::prepare(options, pins, environment, output)?;
     let root = means.fetcher.store().root();
     let folder = root.join("appliance").join(inputs.to_string());

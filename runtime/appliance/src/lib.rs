@@ -1,8 +1,8 @@
 //! The appliance: the folder that a build yields and a run opens.
 //!
 //! This crate is the contract between builder and runtime and knows nothing of either. The folder
-//! holds `appliance.json` (the [`Manifest`]), the kernel with its `config`, and the cobds; every
-//! file that the manifest names lies inside the folder and has its digest there.
+//! holds `appliance.json` (the [`Manifest`]), the kernel with its `config`, the cobds, and the
+//! evidence; every file that the manifest names lies inside the folder and has its digest there.
 
 mod digest;
 mod manifest;
@@ -10,7 +10,7 @@ mod processors;
 
 pub use digest::sha256_of_file;
 pub use manifest::{
-    Appliance, ApplianceError, Cobd, Cocon, Conet, FORMAT, Filesystem, Forward, Kernel,
-    MANIFEST_NAME, Machine, Manifest, Member, Protocol, Target, TestStep,
+    Appliance, ApplianceError, Cobd, Cocon, Conet, EVIDENCE_FOLDER, FORMAT, Filesystem, Forward,
+    Kernel, MANIFEST_NAME, Machine, Manifest, Member, Protocol, Target, TestStep,
 };
 pub use processors::processors_of_config;

@@ -11,6 +11,8 @@ use crate::digest::sha256_of_file;
 
 /// The manifest's file name.
 pub const MANIFEST_NAME: &str = "appliance.json";
+/// The folder of what an appliance tells about itself.
+pub const EVIDENCE_FOLDER: &str = "evidence";
 /// The only format version that this program reads and writes.
 pub const FORMAT: u32 = 1;
 /// The largest manifest that is read, in bytes.
@@ -28,7 +30,8 @@ pub struct Manifest {
     pub description: String,
     /// Debian's name of the architecture, as `amd64`.
     pub architecture: String,
-    /// SHA-256 over everything that the build depended on, in hexadecimal.
+    /// SHA-256 over the recipe and the files that it names, in hexadecimal; what its names came to
+    /// stand for is in the evidence.
     pub inputs: String,
     /// The guest's kernel.
     pub kernel: Kernel,
@@ -42,6 +45,9 @@ pub struct Manifest {
     pub cocon: Cocon,
     /// What `coop test` runs in the guest.
     pub test: Vec<TestStep>,
+    /// Where the appliance comes from and what is in it: files of [`EVIDENCE_FOLDER`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Member>,
 }
 
 /// A file of the appliance.
@@ -369,6 +375,7 @@ impl Manifest {
             .chain(&self.kernel.modules)
             .chain(&self.kernel.libraries)
             .chain(self.cobd.iter().map(|cobd| &cobd.image))
+            .chain(&self.evidence)
     }
 
     /// The text of `appliance.json`: indented, keys in the order of declaration, a final newline.
@@ -472,6 +479,7 @@ mod tests {
                 rows: 25,
             },
             test: Vec::new(),
+            evidence: vec![member("notes")],
         };
         fs::write(folder.path().join(MANIFEST_NAME), manifest.to_json()).unwrap();
         let appliance = Appliance::open(folder.path()).unwrap();

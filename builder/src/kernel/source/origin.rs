@@ -207,8 +207,12 @@ impl ResolvedSource {
                 format!("kernel tarball sha256:{}", self.digest())
             }
         };
-        let patches = self.patches.iter();
-        let patches = patches.map(|p| format!("kernel patch {} sha256:{}", p.name, p.digest));
+        let patch = |name: &str, digest| {
+            // Where it lies is the builder's own matter.
+            let name = name.rsplit('/').next().unwrap_or_default();
+            format!("kernel patch {name} sha256:{digest}")
+        };
+        let patches = self.patches.iter().map(|p| patch(&p.name, p.digest));
         std::iter::once(first).chain(patches).collect()
     }
 

@@ -400,7 +400,7 @@ fn a_tarball_is_prepared_and_patched() {
     assert_eq!(pins.len(), 3);
     assert!(pins[0].starts_with("kernel tarball sha256:"), "{pins:?}");
     assert!(
-        pins[1].starts_with("kernel patch ./1.patch sha256:"),
+        pins[1].starts_with("kernel patch 1.patch sha256:"),
         "{pins:?}"
     );
     let tree = case.prepare(&source).unwrap();
