@@ -11,6 +11,8 @@ pub(crate) struct Environment {
     pub(crate) cache: Option<PathBuf>,
     /// COOP_DEBIAN_MIRROR.
     pub(crate) debian_mirror: Option<String>,
+    /// COOP_DEBIAN_SNAPSHOT.
+    pub(crate) debian_snapshots: Option<String>,
     /// COOP_KERNEL: the kernel of recipes that name none.
     pub(crate) kernel: Option<OsString>,
     /// SOURCE_DATE_EPOCH: the latest time that an output may have, in seconds.
@@ -50,6 +52,7 @@ impl Environment {
         Self {
             cache,
             debian_mirror: get("COOP_DEBIAN_MIRROR").and_then(|text| text.into_string().ok()),
+            debian_snapshots: get("COOP_DEBIAN_SNAPSHOT").and_then(|text| text.into_string().ok()),
             kernel: get("COOP_KERNEL"),
             source_date: get("SOURCE_DATE_EPOCH"),
             no_color: get("NO_COLOR").is_some(),

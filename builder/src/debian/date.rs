@@ -1,4 +1,5 @@
-//! Dates of Release files: `Sat, 12 Sep 2026 07:55:41 UTC` (RFC 5322 with a zone name).
+//! Dates of Release files: `Sat, 12 Sep 2026 07:55:41 UTC` (RFC 5322 with a zone name), and of
+//! snapshots: `20260912T075541Z`.
 
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -28,6 +29,22 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second)
 }
 
+/// Seconds since 1970-01-01 00:00 UTC of a snapshot's timestamp (ISO 8601's basic format, in UTC);
+/// `None` if it is not one.
+#[must_use]
+pub fn parse_stamp(text: &str) -> Option<i64> {
+    let at = |range: std::ops::Range<usize>| text.get(range);
+    if text.len() != 16 || at(8..9) != Some("T") || at(15..16) != Some("Z") {
+        return None;
+    }
+    let part = |range, least, most| number(at(range)?, least, most);
+    let (year, month) = (part(0..4, 1970, 9999)?, part(4..6, 1, 12)?);
+    let day = part(6..8, 1, 31)?;
+    let (hour, minute) = (part(9..11, 0, 23)?, part(11..13, 0, 59)?);
+    let days = days_from_civil(year, month, day);
+    Some(days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + part(13..15, 0, 60)?)
+}
+
 fn number(text: &str, least: i64, most: i64) -> Option<i64> {
     if text.len() > 4 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -51,6 +68,26 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_are_counted() {
+        assert_eq!(parse_stamp("19700101T000000Z"), Some(0));
+        assert_eq!(parse_stamp("20260912T075541Z"), Some(1_789_199_741));
+        for bad in [
+            "",
+            "20260912",
+            "20260912T075541",
+            "20260912T075541z",
+            "20261312T075541Z",
+            "20260932T075541Z",
+            "20260912T245541Z",
+            "2026091 T075541Z",
+            "+0260912T075541Z",
+            "20260912T07554éZ",
+        ] {
+            assert_eq!(parse_stamp(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn dates_are_counted() {

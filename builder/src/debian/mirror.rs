@@ -6,6 +6,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
+use crate::debian::date;
 use crate::debian::deb822::Stanzas;
 
 /// Words of codenames and suites that Debian's archive has.
@@ -25,6 +26,9 @@ const DEBIAN_SUITES: &[&str] = &[
 ];
 /// What may follow them.
 const SUITE_SUFFIXES: &[&str] = &["", "-updates", "-backports", "-proposed-updates"];
+/// What mirrors and snapshot archives call Debian's main archive, and the one for security.
+const DEBIAN_ARCHIVE: &str = "debian";
+const SECURITY_ARCHIVE: &str = "debian-security";
 /// The most bytes of one file of apt's configuration.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
@@ -48,6 +52,19 @@ pub struct Mirror {
     pub origin: MirrorOrigin,
     /// Whether an index past its Valid-Until is refused; the host's apt configuration may say no.
     pub check_valid_until: bool,
+    /// The instant whose archive it is, where it is a snapshot.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// An archive as it was at some instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The snapshot archive's base URL without a final slash: `archive/` is below it.
+    pub base: String,
+    /// The instant as the archive writes it: `20260801T000000Z`.
+    pub stamp: String,
+    /// The same in seconds since 1970.
+    pub seconds: i64,
 }
 
 /// Why there is no mirror.
@@ -68,6 +85,15 @@ pub enum MirrorError {
          that repository"
     )]
     NoSecurity(String),
+    /// Nobody names a snapshot archive: the user's matter.
+    #[error(
+        "no snapshot archive is known: name one as rootfs.source.debian.snapshot.url in the recipe or \
+         in COOP_DEBIAN_SNAPSHOT"
+    )]
+    NoSnapshots,
+    /// The instant is none.
+    #[error("'{0}' is not an instant like 20260801T000000Z")]
+    InvalidStamp(String),
     /// The host's apt configuration cannot be read.
     #[error("the host's apt sources cannot be read: {0}")]
     Io(#[from] io::Error),
@@ -109,6 +135,7 @@ pub fn choose(
             url,
             origin,
             check_valid_until: !apt.ignores_valid_until,
+            snapshot: None,
         })
     };
     match (recipe, environment.filter(|text| !text.is_empty())) {
@@ -118,12 +145,58 @@ pub fn choose(
     }
 }
 
+/// Debian's main archive as it was at an instant: in the recipe's snapshot archive, or in the
+/// environment's.
+///
+/// # Errors
+/// [`MirrorError::NoSnapshots`], [`MirrorError::Invalid`] or [`MirrorError::InvalidStamp`].
+pub fn snapshot(
+    stamp: &str,
+    recipe: Option<&str>,
+    environment: Option<&str>,
+) -> Result<Mirror, MirrorError> {
+    let environment = environment.filter(|text| !text.is_empty());
+    let (base, origin) = match (recipe, environment) {
+        (Some(base), _) => (base, MirrorOrigin::Recipe),
+        (None, Some(base)) => (base, MirrorOrigin::Environment),
+        (None, None) => return Err(MirrorError::NoSnapshots),
+    };
+    let base = base.trim_end_matches('/').to_owned();
+    if !is_usable_url(&base) {
+        return Err(MirrorError::Invalid(base));
+    }
+    let seconds =
+        date::parse_stamp(stamp).ok_or_else(|| MirrorError::InvalidStamp(stamp.to_owned()))?;
+    let snapshot = Snapshot {
+        base,
+        stamp: stamp.to_owned(),
+        seconds,
+    };
+    Ok(snapshot.mirror(DEBIAN_ARCHIVE, origin))
+}
+
+impl Snapshot {
+    fn mirror(self, archive: &str, origin: MirrorOrigin) -> Mirror {
+        let Self { base, stamp, .. } = &self;
+        Mirror {
+            url: format!("{base}/archive/{archive}/{stamp}"),
+            origin,
+            // As of the snapshot's instant.
+            check_valid_until: true,
+            snapshot: Some(self),
+        }
+    }
+}
+
 /// The security archive beside a mirror of Debian's main archive: the one that the host's apt
 /// sources name, where the mirror is from there too, else the mirror's sibling.
 ///
 /// # Errors
 /// [`MirrorError::NoSecurity`].
 pub fn security(main: &Mirror, apt: &AptSources) -> Result<Mirror, MirrorError> {
+    if let Some(snapshot) = &main.snapshot {
+        return Ok(snapshot.clone().mirror(SECURITY_ARCHIVE, main.origin));
+    }
     if main.origin == MirrorOrigin::AptSources
         && let Some(mirror) = apt.security_mirror()
     {
@@ -133,7 +206,7 @@ pub fn security(main: &Mirror, apt: &AptSources) -> Result<Mirror, MirrorError> 
         return Err(MirrorError::NoSecurity(main.url.clone()));
     };
     Ok(Mirror {
-        url: format!("{parent}/debian-security"),
+        url: format!("{parent}/{SECURITY_ARCHIVE}"),
         ..main.clone()
     })
 }
@@ -249,6 +322,7 @@ impl AptSources {
             check_valid_until: source
                 .check_valid_until
                 .unwrap_or(!self.ignores_valid_until),
+            snapshot: None,
         }
     }
 }
@@ -374,6 +448,30 @@ mod tests {
         ));
         let none = choose(None, None, &AptSources::default()).unwrap_err();
         assert!(none.to_string().contains("COOP_DEBIAN_MIRROR"));
+    }
+
+    #[test]
+    fn a_snapshot_has_its_security_archive() {
+        let stamp = "20260801T000000Z";
+        let main = snapshot(stamp, None, Some("http://e.invalid/")).unwrap();
+        assert_eq!(main.url, format!("http://e.invalid/archive/debian/{stamp}"));
+        assert_eq!(main.snapshot.as_ref().unwrap().seconds, 1_785_542_400);
+        let security = security(&main, &AptSources::default()).unwrap();
+        assert_eq!(
+            security.url,
+            format!("http://e.invalid/archive/debian-security/{stamp}")
+        );
+        let own = snapshot(stamp, Some("http://r.invalid"), Some("http://e.invalid"));
+        assert!(own.unwrap().url.starts_with("http://r.invalid/archive/"));
+        for (stamp, base, part) in [
+            (stamp, None, "COOP_DEBIAN_SNAPSHOT"),
+            (stamp, Some(""), "COOP_DEBIAN_SNAPSHOT"),
+            (stamp, Some("ftp://x"), "ftp://x"),
+            ("20260801", Some("http://e.invalid"), "20260801T000000Z"),
+        ] {
+            let error = snapshot(stamp, None, base).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

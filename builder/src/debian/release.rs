@@ -14,8 +14,9 @@ use crate::store::StoreError;
 pub const RELEASE_BYTES_MAX: u64 = 16 << 20;
 /// The most files that a Release file may list.
 const FILES_MAX: usize = 200_000;
-/// How far a Release file's date may lie in the future: clocks differ.
-const FUTURE_SECONDS_MAX: i64 = 24 * 3600;
+/// How far this machine's clock and that of an archive may be apart, in seconds: so far in the future
+/// may a Release file's date lie, and so far in the past its Valid-Until.
+pub const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
 /// Kind of the note that remembers a suite's newest Release file.
 const NOTE_KIND: &str = "release-1";
 
@@ -193,6 +194,9 @@ pub struct ReleaseRequest<'a> {
     pub check_valid_until: bool,
     /// The InRelease file that a lock names; then its age does not matter.
     pub pinned: Option<Digest>,
+    /// The instant that a snapshot archive is asked for, in seconds since 1970: the Release file must
+    /// not be younger, and is judged as of then.
+    pub snapshot_seconds: Option<i64>,
 }
 
 /// A Release file that was verified.
@@ -266,6 +270,25 @@ pub enum ReleaseError {
         /// How far.
         ahead_hours: i64,
     },
+    /// It is not what the snapshot archive was asked for.
+    #[error(
+        "'{url}' is {younger_hours} hours younger than the snapshot that was asked for: the server does \
+         not heed the timestamp"
+    )]
+    Younger {
+        /// The InRelease file.
+        url: String,
+        /// By how much, rounded up.
+        younger_hours: i64,
+    },
+    /// There is no snapshot of the future: the recipe's matter, or the clock's.
+    #[error("the snapshot for '{url}' is {ahead_hours} hours in the future; there is none yet")]
+    FutureSnapshot {
+        /// The InRelease file.
+        url: String,
+        /// How far, rounded up.
+        ahead_hours: i64,
+    },
     /// It is older than the one seen before.
     #[error(
         "'{url}' is {older_hours} hours older than the one seen before: the mirror went back in time"
@@ -308,6 +331,12 @@ pub fn open_release(
     }
     let folder_url = join_url(request.mirror, &format!("dists/{}", request.suite));
     let url = join_url(&folder_url, "InRelease");
+    if let Some(at) = request.snapshot_seconds
+        && at > request.now_seconds
+    {
+        let ahead_hours = hours_up(at - request.now_seconds);
+        return Err(ReleaseError::FutureSnapshot { url, ahead_hours });
+    }
     let note_key = format!("{} {}", request.mirror, request.suite);
     let remembered = recall(fetcher, &note_key)?;
     let bytes = obtain(fetcher, request, &url, remembered)?;
@@ -394,11 +423,13 @@ fn verify(request: &ReleaseRequest<'_>, url: &str, bytes: &[u8]) -> Result<Relea
         url: url.to_owned(),
         source,
     };
-    // What a lock names by its digest is judged as of its own date: it may be older than a key's
-    // last day.
-    let at_seconds = match request.pinned {
-        Some(_) => claimed_date(bytes).unwrap_or(request.now_seconds),
-        None => request.now_seconds,
+    // What a lock names by its digest is judged as of its own date, and a snapshot as of its instant:
+    // it may be older than a key's last day. What claims to be of later is judged as of then, and
+    // refused for its date, which says more than that its signature is none yet.
+    let claimed = claimed_date(bytes).unwrap_or(request.now_seconds);
+    let at_seconds = match (request.pinned, request.snapshot_seconds) {
+        (Some(_), _) => claimed,
+        (None, at) => at.unwrap_or(request.now_seconds).max(claimed),
     };
     let signed = request
         .keyring
@@ -443,32 +474,52 @@ fn check_age(
     if request.pinned.is_some() {
         return Ok(false);
     }
+    if let Some(at) = request.snapshot_seconds {
+        // Whose date is later than the instant was not there at the instant.
+        if release.date_seconds > at {
+            return Err(ReleaseError::Younger {
+                url: url(),
+                younger_hours: hours_up(release.date_seconds - at),
+            });
+        }
+        return expired(request, url(), release, at);
+    }
     let ahead = release.date_seconds - request.now_seconds;
-    if ahead > FUTURE_SECONDS_MAX {
-        let ahead_hours = ahead / 3600;
+    if ahead > CLOCK_TOLERANCE_SECONDS {
         return Err(ReleaseError::Future {
             url: url(),
-            ahead_hours,
+            ahead_hours: ahead / 3600,
         });
     }
     if let Some((date, _)) = remembered
         && release.date_seconds < date
     {
-        let older_hours = (date - release.date_seconds + 3599) / 3600;
         return Err(ReleaseError::RolledBack {
             url: url(),
-            older_hours,
+            older_hours: hours_up(date - release.date_seconds),
         });
     }
+    expired(request, url(), release, request.now_seconds)
+}
+
+/// Whether it is past its Valid-Until at some instant.
+fn expired(
+    request: &ReleaseRequest<'_>,
+    url: String,
+    release: &Release,
+    at_seconds: i64,
+) -> Result<bool, ReleaseError> {
     let late = release
         .valid_until_seconds
-        .map_or(0, |until| request.now_seconds - until);
-    if late > 0 && request.check_valid_until {
+        .map_or(0, |until| at_seconds - until);
+    let is_expired = late > CLOCK_TOLERANCE_SECONDS;
+    if is_expired && request.check_valid_until {
         let age_hours = late / 3600;
-        return Err(ReleaseError::Expired {
-            url: url(),
-            age_hours,
-        });
+        return Err(ReleaseError::Expired { url, age_hours });
     }
-    Ok(late > 0)
+    Ok(is_expired)
+}
+
+fn hours_up(seconds: i64) -> i64 {
+    seconds.saturating_add(3599) / 3600
 }

@@ -273,6 +273,7 @@ impl<'a> Suites<'a> {
                 now_seconds: request.now_seconds,
                 check_valid_until: request.mirror.check_valid_until,
                 pinned: request.pinned,
+                snapshot_seconds: request.mirror.snapshot.as_ref().map(|one| one.seconds),
             },
         )?;
         if release.expired {

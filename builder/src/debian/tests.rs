@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::debian::keys::Keyring;
 use crate::debian::packages::{ListRequest, PackageList, PackagesError, Universe, fetch_list};
 use crate::debian::release::{
-    Release, ReleaseError, ReleaseRequest, VerifiedRelease, open_release,
+    CLOCK_TOLERANCE_SECONDS, Release, ReleaseError, ReleaseRequest, VerifiedRelease, open_release,
 };
 use crate::debian::testing::{Archive, HOUR, NOW, NOW_TEXT, clear_sign, keyring, new_key};
 use crate::digest::Digest;
@@ -76,6 +76,7 @@ impl Case {
             now_seconds: NOW + HOUR,
             check_valid_until: true,
             pinned: None,
+            snapshot_seconds: None,
         };
         change(&mut request);
         open_release(&self.fetcher, &request)
@@ -222,14 +223,25 @@ fn age_is_checked() {
     let case = Case::new();
     let valid_until = "Valid-Until: Sat, 12 Sep 2026 08:00:00 UTC\n";
     case.archive.publish("", NOW_TEXT, valid_until);
-    assert!(matches!(case.open(), Err(ReleaseError::Expired { .. })));
+    let until = NOW + 4 * 60 + 19;
+    let at = |now_seconds| case.open_with(|request| request.now_seconds = now_seconds);
+    assert!(!at(until + CLOCK_TOLERANCE_SECONDS).unwrap().expired);
+    let error = at(until + CLOCK_TOLERANCE_SECONDS + 1).unwrap_err();
     assert!(
-        case.open_with(|request| request.check_valid_until = false)
-            .unwrap()
-            .expired
+        matches!(error, ReleaseError::Expired { age_hours: 1, .. }),
+        "{error}"
     );
-    let early = case.open_with(|request| request.now_seconds = NOW - 30 * HOUR);
-    assert!(early.is_err(), "dated in the future");
+    let late = case.open_with(|request| {
+        request.now_seconds = until + CLOCK_TOLERANCE_SECONDS + 1;
+        request.check_valid_until = false;
+    });
+    assert!(late.unwrap().expired);
+    assert!(at(NOW - CLOCK_TOLERANCE_SECONDS).is_ok());
+    let error = at(NOW - CLOCK_TOLERANCE_SECONDS - 1).unwrap_err();
+    assert!(
+        matches!(error, ReleaseError::Future { ahead_hours: 1, .. }),
+        "{error}"
+    );
     let digest = Digest::of(&fs::read(case.archive.path("dists/trixie/InRelease")).unwrap());
     let pinned = |digest| {
         case.open_with(|request| {
@@ -241,6 +253,38 @@ fn age_is_checked() {
     assert!(matches!(
         pinned(Digest::of(b"other")),
         Err(ReleaseError::Moved { .. })
+    ));
+}
+
+#[test]
+fn a_snapshot_is_not_younger_than_its_instant() {
+    let case = Case::new();
+    let valid_until = "Valid-Until: Sat, 12 Sep 2026 08:00:00 UTC\n";
+    case.archive.publish("", NOW_TEXT, valid_until);
+    let year = 365 * 24 * HOUR;
+    let at = |seconds| {
+        case.open_with(|request| {
+            request.now_seconds = NOW + year;
+            request.snapshot_seconds = Some(seconds);
+        })
+    };
+    assert!(at(NOW + HOUR / 2).is_ok());
+    assert!(at(NOW).is_ok());
+    let error = at(NOW - 1).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ReleaseError::Younger { .. } | ReleaseError::Untrusted { .. }
+        ),
+        "{error}"
+    );
+    assert!(matches!(
+        at(NOW + 3 * HOUR),
+        Err(ReleaseError::Expired { .. })
+    ));
+    assert!(matches!(
+        at(NOW + year + 1),
+        Err(ReleaseError::FutureSnapshot { ahead_hours: 1, .. })
     ));
 }
 

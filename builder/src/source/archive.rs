@@ -13,6 +13,8 @@ use crate::recipe::RepositoryMirror;
 pub struct Archive<'a> {
     /// The environment's mirror.
     pub environment: Option<&'a str>,
+    /// The environment's snapshot archive.
+    pub snapshots: Option<&'a str>,
     /// The host's apt sources.
     pub apt: &'a AptSources,
     /// Debian's name of the architecture.
@@ -30,6 +32,15 @@ impl<'a> Archive<'a> {
     /// Nobody names one, or its name is no URL.
     pub fn mirror(&self, recipe: Option<&str>) -> Result<Mirror, MirrorError> {
         mirror::choose(recipe, self.environment, self.apt)
+    }
+
+    /// The main archive as it was at an instant, from the recipe's snapshot archive or the
+    /// environment's.
+    ///
+    /// # Errors
+    /// Nobody names one, or its name is no URL.
+    pub fn snapshot(&self, stamp: &str, recipe: Option<&str>) -> Result<Mirror, MirrorError> {
+        mirror::snapshot(stamp, recipe, self.snapshots)
     }
 
     /// Where a further suite is, seen from the main one's mirror.
@@ -52,10 +63,11 @@ impl<'a> Archive<'a> {
     #[must_use]
     pub fn request(&self, mirror: Mirror) -> SuiteRequest {
         SuiteRequest {
-            archive: match mirror.origin {
+            archive: match (&mirror.snapshot, mirror.origin) {
                 // Whose it is says nothing about what is in it.
-                MirrorOrigin::AptSources | MirrorOrigin::Environment => String::new(),
-                MirrorOrigin::Recipe => mirror.url.clone(),
+                (Some(snapshot), _) => format!("at {}", snapshot.stamp),
+                (None, MirrorOrigin::AptSources | MirrorOrigin::Environment) => String::new(),
+                (None, MirrorOrigin::Recipe) => mirror.url.clone(),
             },
             mirror,
             suite: String::new(),

@@ -81,6 +81,7 @@ pub(super) struct Means {
     pub(super) kernel: KernelChoice,
     apt: AptSources,
     mirror: Option<String>,
+    snapshots: Option<String>,
     now_seconds: i64,
     /// A lock, and what was asked so far.
     pub(super) pins: Pins,
@@ -113,6 +114,7 @@ impl Means {
             kernel: kernel_choice(options, environment)?,
             apt,
             mirror: environment.debian_mirror.clone(),
+            snapshots: environment.debian_snapshots.clone(),
             now_seconds: now_seconds(),
             pins,
             interruption,
@@ -123,6 +125,7 @@ impl Means {
     pub(super) fn archive(&self, recipe: &Recipe) -> Archive<'_> {
         Archive {
             environment: self.mirror.as_deref(),
+            snapshots: self.snapshots.as_deref(),
             apt: &self.apt,
             architecture: recipe.architecture.debian_name(),
             now_seconds: self.now_seconds,

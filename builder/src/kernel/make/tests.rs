@@ -171,6 +171,7 @@ impl Bench {
     fn request_with<T>(&self, pins: &Pins, work: impl FnOnce(&MakeRequest<'_>) -> T) -> T {
         let archive = Archive {
             environment: None,
+            snapshots: None,
             apt: &self.apt,
             architecture: "amd64",
             now_seconds: 0,

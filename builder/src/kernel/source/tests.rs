@@ -189,6 +189,7 @@ impl Case {
     fn resolve(&self, source: &KernelSource) -> Result<ResolvedSource, SourceError> {
         let archive = Archive {
             environment: None,
+            snapshots: None,
             apt: &AptSources::default(),
             architecture: "amd64",
             now_seconds: TIME,
