@@ -11,6 +11,7 @@ use super::node::{Node, Value};
 use super::resolve::Resolver;
 use super::units::shorten;
 use super::written::{self, Tarball, keys, list_of, texts};
+use crate::debian::date::parse_stamp;
 
 /// The most suites beside the main one.
 const REPOSITORIES_MAX: usize = 32;
@@ -52,6 +53,7 @@ pub(super) struct WrittenDebian {
     pub(super) components: Option<Vec<At<String>>>,
     pub(super) variant: Option<At<Variant>>,
     pub(super) mirror: Option<At<String>>,
+    pub(super) snapshot: Option<WrittenSnapshot>,
     pub(super) keyring: Option<At<String>>,
     pub(super) recommends: Option<bool>,
     pub(super) repositories: Vec<WrittenRepository>,
@@ -65,6 +67,11 @@ pub(super) struct WrittenExclude {
     pub(super) packages: Vec<At<String>>,
     pub(super) paths: Vec<At<String>>,
     pub(super) keep: Vec<At<String>>,
+}
+
+pub(super) struct WrittenSnapshot {
+    pub(super) instant: At<String>,
+    pub(super) url: Option<At<String>>,
 }
 
 pub(super) struct WrittenRepository {
@@ -82,6 +89,7 @@ const DEBIAN: Keys = keys(
         "components",
         "variant",
         "mirror",
+        "snapshot",
         "keyring",
         "recommends",
         "repositories",
@@ -89,8 +97,9 @@ const DEBIAN: Keys = keys(
         "exclude",
         "debconf",
     ],
-    &["snapshot"],
+    &[],
 );
+const SNAPSHOT: Keys = keys(&["at", "url"], &[]);
 const REPOSITORY: Keys = keys(
     &["suite", "components", "mirror", "keyring", "priority"],
     &["snapshot"],
@@ -110,6 +119,7 @@ pub(super) fn read(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<W
             d.parsed(node, path, variant)
         }),
         mirror: d.field(&fields, "mirror", Decoder::text),
+        snapshot: d.field(&fields, "snapshot", snapshot),
         keyring: d.field(&fields, "keyring", Decoder::text),
         recommends: d.field(&fields, "recommends", Decoder::boolean),
         repositories: list_of(d, &fields, "repositories", repository),
@@ -121,6 +131,28 @@ pub(super) fn read(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<W
         debconf: d.field(&fields, "debconf", debconf).unwrap_or_default(),
         suite: suite?,
     })
+}
+
+/// An instant, or a map with it and the archive's address.
+fn snapshot(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<WrittenSnapshot> {
+    if !matches!(node.value, Value::Map(_)) {
+        let instant = d.parsed(node, path, instant)?;
+        return Some(WrittenSnapshot { instant, url: None });
+    }
+    let fields = d.map(node, path, &SNAPSHOT)?;
+    let at = d.required(&fields, "at", |d, node, path| d.parsed(node, path, instant));
+    let url = d.field(&fields, "url", Decoder::text);
+    Some(WrittenSnapshot { instant: at?, url })
+}
+
+fn instant(text: &str) -> Result<String, String> {
+    match parse_stamp(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!(
+            "'{}' is not an instant like 20260801T000000Z, in UTC",
+            shorten(text)
+        )),
+    }
 }
 
 fn repository(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<WrittenRepository> {
@@ -212,13 +244,7 @@ impl Resolver<'_, '_> {
             Some(list) => self.all_checked(list, &path("components"), names::suite),
             None => vec![COMPONENT.to_owned()],
         };
-        let mirror = match written.mirror {
-            Some(mirror) => {
-                let url = self.checked(mirror, &path("mirror"), names::mirror);
-                Mirror::Url(url.trim_end_matches('/').to_owned())
-            }
-            None => Mirror::Host,
-        };
+        let mirror = self.mirror(written.mirror, written.snapshot);
         let keyring = match written.keyring {
             Some(file) => Keyring::File(self.host_file(file, &path("keyring"))),
             None => Keyring::Debian,
@@ -322,6 +348,29 @@ impl Resolver<'_, '_> {
             self.d.reject(Position::default(), PATH, reason);
         }
         answers
+    }
+
+    fn mirror(&mut self, mirror: Option<At<String>>, snapshot: Option<WrittenSnapshot>) -> Mirror {
+        const PATH: &str = "rootfs.source.debian";
+        match (mirror, snapshot) {
+            (None, None) => Mirror::Host,
+            (Some(mirror), None) => {
+                let url = self.checked(mirror, &format!("{PATH}.mirror"), names::mirror);
+                Mirror::Url(url.trim_end_matches('/').to_owned())
+            }
+            (mirror, Some(snapshot)) => {
+                if let Some(mirror) = mirror {
+                    let reason = "is not used with a snapshot, which has an archive of its own";
+                    self.d.reject(mirror.at, &format!("{PATH}.mirror"), reason);
+                }
+                let path = format!("{PATH}.snapshot.url");
+                let url = snapshot.url;
+                Mirror::Snapshot {
+                    instant: snapshot.instant.value,
+                    url: url.map(|url| self.checked(url, &path, names::mirror)),
+                }
+            }
+        }
     }
 
     fn repository(

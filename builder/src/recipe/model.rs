@@ -82,7 +82,7 @@ pub struct Rootfs {
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// Debian packages.
-    Debian(Debian),
+    Debian(Box<Debian>),
     /// An archive of a whole file system.
     Tarball(Tarball),
 }
@@ -192,6 +192,13 @@ pub enum Mirror {
     Host,
     /// This address, `http://…` or `https://…`, without a final slash.
     Url(String),
+    /// Debian's archive as it was at an instant, from a snapshot archive.
+    Snapshot {
+        /// The instant as the archive writes it: `20260801T000000Z`.
+        instant: String,
+        /// The snapshot archive's address; where there is none, the environment's.
+        url: Option<String>,
+    },
 }
 
 /// What vouches for a suite.

@@ -227,7 +227,7 @@ impl Resolver<'_, '_> {
 
     fn rootfs(&mut self, written: written::Rootfs, name: &str) -> Option<Rootfs> {
         let source = match written.source {
-            written::Source::Debian(debian) => Some(Source::Debian(self.debian(debian))),
+            written::Source::Debian(debian) => Some(Source::Debian(Box::new(self.debian(*debian)))),
             written::Source::Tarball(tarball) => self.tarball(tarball).map(Source::Tarball),
         };
         let hostname = match written.hostname {

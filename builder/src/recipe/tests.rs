@@ -253,6 +253,30 @@ fn what_a_debian_leaves_out_and_gets_beside_its_archives() {
 }
 
 #[test]
+fn a_snapshot_is_an_instant_or_has_an_address_too() {
+    let mirror = |text: &str| {
+        let text = format!(
+            "name: a\nrootfs: {{source: {{debian: {{suite: trixie, snapshot: {text}}}}}}}\n"
+        );
+        match good(&text).rootfs.source {
+            Source::Debian(debian) => debian.mirror,
+            Source::Tarball(_) => panic!("no debian"),
+        }
+    };
+    let snapshot = |url: Option<&str>| Mirror::Snapshot {
+        instant: "20260801T000000Z".to_owned(),
+        url: url.map(str::to_owned),
+    };
+    assert_eq!(mirror("20260801T000000Z"), snapshot(None));
+    assert_eq!(mirror("{at: 20260801T000000Z}"), snapshot(None));
+    assert_eq!(
+        mirror("{at: 20260801T000000Z, url: http://s.invalid}"),
+        snapshot(Some("http://s.invalid"))
+    );
+    assert_eq!(mirror("null"), Mirror::Host);
+}
+
+#[test]
 fn the_canonical_form_does_not_know_the_folder() {
     let text = FULL.replace("\"4755\"", "\"04755\"");
     let (first, _) = parse_in_folder(&text, &[]).unwrap();

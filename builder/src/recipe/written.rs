@@ -34,7 +34,7 @@ pub(super) struct Rootfs {
 }
 
 pub(super) enum Source {
-    Debian(WrittenDebian),
+    Debian(Box<WrittenDebian>),
     Tarball(Tarball),
 }
 
@@ -254,7 +254,7 @@ fn source(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Source> {
     let (kind, node) = d.variant(node, path, &SOURCE)?;
     let path = format!("{path}.{kind}");
     if kind == "debian" {
-        debian::read(d, node, &path).map(Source::Debian)
+        debian::read(d, node, &path).map(|read| Source::Debian(Box::new(read)))
     } else {
         tarball(d, node, &path).map(Source::Tarball)
     }

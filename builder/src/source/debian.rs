@@ -67,10 +67,11 @@ struct Wanted<'a> {
 
 /// The main suite, and then the others.
 fn wanted<'a>(recipe: &'a Debian, archive: &Archive<'_>) -> Result<Vec<Wanted<'a>>, MirrorError> {
-    let main = archive.mirror(match &recipe.mirror {
-        Mirror::Host => None,
-        Mirror::Url(url) => Some(url),
-    })?;
+    let main = match &recipe.mirror {
+        Mirror::Host => archive.mirror(None),
+        Mirror::Url(url) => archive.mirror(Some(url)),
+        Mirror::Snapshot { instant, url } => archive.snapshot(instant, url.as_deref()),
+    }?;
     let mut wanted = vec![Wanted {
         mirror: main.clone(),
         archive: None,
@@ -105,7 +106,11 @@ fn open<'a>(
             Keyring::File(file) => Some(fs::read(&file.path)?),
         };
         let request = archive.request(one.mirror.clone());
-        let archive = one.archive.map_or(request.archive, str::to_owned);
+        let archive = match (one.archive, &one.mirror.snapshot) {
+            (Some(name), Some(_)) => format!("{name} {}", request.archive),
+            (Some(name), None) => name.to_owned(),
+            (None, _) => request.archive,
+        };
         requests.push(SuiteRequest {
             archive,
             suite: one.suite.to_owned(),
@@ -120,7 +125,7 @@ fn open<'a>(
             components: one.components.to_vec(),
             keyring,
             // What the building host's apt allows says nothing about the guest's.
-            check_valid_until: true,
+            check_valid_until: one.mirror.snapshot.is_none(),
             pin: None,
         });
     }
