@@ -137,8 +137,17 @@ fn debian(debian: &Debian, names: &Names<'_>) -> Value {
         (
             "mirror",
             match mirror {
-                Mirror::Host => None,
+                Mirror::Host | Mirror::Snapshot { .. } => None,
                 Mirror::Url(url) => Some(text(url)),
+            },
+        ),
+        (
+            "snapshot",
+            match mirror {
+                Mirror::Snapshot { instant, url } => {
+                    Some(json!({ "at": text(instant), "url": url.as_deref().map(text) }))
+                }
+                Mirror::Host | Mirror::Url(_) => None,
             },
         ),
         ("keyring", keyring(keys, names)),

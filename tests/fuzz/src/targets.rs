@@ -397,6 +397,7 @@ pub fn debian_index(data: &[u8]) {
         mirror: "http://nowhere.invalid".to_owned(),
         url: String::new(),
         text,
+        only: None,
     }];
     let Ok(universe) = Universe::new(&lists) else {
         return;
@@ -414,6 +415,7 @@ pub fn debian_index(data: &[u8]) {
             variant: Variant::Minimal,
             packages: &wanted,
             recommends: true,
+            exclude: &[],
         };
         if let Ok(chosen) = resolve(&universe, &request) {
             let mut names = chosen.iter().map(|id| universe.package(*id).name);
