@@ -44,16 +44,51 @@ preinst() {
 	/var/lib/dpkg/tmp.ci/preinst install
 	rm -rf /var/lib/dpkg/tmp.ci
 }
+
+# The essential packages are configured before systemd comes, and their scripts do otherwise where
+# they find it.
+hide_systemctl() {
+	for file in /bin/systemctl /usr/bin/systemctl; do
+		if [ -e $file ]; then mv $file $file.coop; fi
+	done
+}
+
+show_systemctl() {
+	for file in /bin/systemctl /usr/bin/systemctl; do
+		if [ -e $file.coop ]; then mv $file.coop $file; fi
+	done
+}
+
+# apt downloads as a user of its own, and gives it these folders when it runs.
+give_apt_its_folders() {
+	for folder in /var/lib/apt/lists/partial /var/cache/apt/archives/partial; do
+		if [ -d $folder ] && grep -q ^_apt: /etc/passwd; then
+			chown _apt $folder
+			chmod 700 $folder
+		fi
+	done
+}
 "#;
 
 /// Whether a package has to be unpacked by the guest's dpkg: its `preinst` moves another package's
 /// files out of the way of its own.
 pub(super) fn must_be_deferred(deb: &Deb) -> bool {
     let script = deb.control_text("preinst").unwrap_or_default();
-    script.contains("dpkg-divert")
+    diverts(deb)
         && script
             .split_ascii_whitespace()
             .any(|word| word == "--rename")
+}
+
+/// Whether a package's `preinst` may put another package's files out of its way.
+pub(super) fn diverts(deb: &Deb) -> bool {
+    let script = deb.control_text("preinst").unwrap_or_default();
+    script.contains("dpkg-divert")
+}
+
+/// The positions of the essential packages and of all that they depend on.
+pub(super) fn base(debs: &[Deb]) -> BTreeSet<usize> {
+    Plan::new(debs).closure(|deb| deb.field("Essential") == Some("yes"))
 }
 
 /// Writes the script for packages in their order; `deferred` are those that are only in
@@ -93,9 +128,16 @@ pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)], answers: &[Strin
         line(&preinst_line(&debs[index]));
     }
     let others = || (0..debs.len()).filter(|index| !base.contains(index));
-    if !deferred.is_empty() || others().any(|index| plan.has_preinst(index)) {
+    let hides = others().any(|index| debs[index].package.name == "systemd");
+    if hides {
+        line("hide_systemctl");
+    }
+    if hides || !deferred.is_empty() || others().any(|index| plan.has_preinst(index)) {
         line(&configure_line(debs, &base));
         configured.extend(&base);
+    }
+    if hides {
+        line("show_systemctl");
     }
     for index in others().filter(|index| plan.has_preinst(*index)) {
         let name = &debs[index].package.name;
@@ -118,6 +160,7 @@ pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)], answers: &[Strin
     line(&format!("rm -rf {DEFERRED_FOLDER}"));
     line("dpkg --configure -a");
     line("dpkg --audit");
+    line("give_apt_its_folders");
     line(&format!("rm -f {POLICY_PATH}"));
     text
 }

@@ -96,15 +96,23 @@ pub enum ResolveError {
     },
 }
 
-/// Chooses the packages, in an order in which dependencies come before those who need them, as far
-/// as there are no circles.
+/// What a request came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// The packages, dependencies before those who need them, as far as there are no circles.
+    pub packages: Vec<PackageId>,
+    /// Those of them that were asked for, or are there anyway, sorted; the others are there for them.
+    pub requested: Vec<PackageId>,
+}
+
+/// Chooses the packages.
 ///
 /// # Errors
 /// [`ResolveError`].
 pub fn resolve(
     universe: &Universe<'_>,
     request: &ResolveRequest<'_>,
-) -> Result<Vec<PackageId>, ResolveError> {
+) -> Result<Resolution, ResolveError> {
     let mut solver = Solver::new(universe, request.architecture);
     for (name, suite) in request.targets {
         solver.aim(name, suite)?;
@@ -127,7 +135,14 @@ pub fn resolve(
     if request.recommends {
         solver.add_recommended()?;
     }
-    solver.in_order()
+    let requested = solver.states.iter().filter_map(|(id, state)| {
+        matches!(state, State::Selected(Reason::Requested)).then_some(*id)
+    });
+    let requested: BTreeSet<PackageId> = requested.collect();
+    Ok(Resolution {
+        packages: solver.in_order()?,
+        requested: requested.into_iter().collect(),
+    })
 }
 
 fn base_names<'a>(universe: &Universe<'a>, request: &ResolveRequest<'_>) -> BTreeSet<&'a str> {

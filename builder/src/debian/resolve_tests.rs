@@ -56,6 +56,7 @@ fn solve_without(
         recommends,
     };
     let ids = resolve(&universe, &request).map_err(|error| error.to_string())?;
+    let ids = ids.packages;
     let names: Vec<&str> = ids
         .into_iter()
         .map(|id| universe.package(id).name)
@@ -97,6 +98,7 @@ fn versions(
         recommends: false,
     };
     let ids = resolve(&universe, &request).map_err(|error| error.to_string())?;
+    let ids = ids.packages;
     let shown = ids.into_iter().map(|id| {
         let package = universe.package(id);
         format!("{} {}", package.name, package.version.as_str())

@@ -178,6 +178,15 @@ impl SelectedPackage {
     }
 }
 
+/// What a selection came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// The packages, those that others depend on first.
+    pub packages: Vec<SelectedPackage>,
+    /// The names of those that were asked for, or are there anyway; the others are there for them.
+    pub requested: Vec<String>,
+}
+
 /// What is known of a suite that was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuiteFacts {
@@ -391,24 +400,25 @@ impl<'a> Suites<'a> {
         })
     }
 
-    /// Chooses the packages that a selection needs, those that others depend on first.
+    /// Chooses the packages that a selection needs.
     ///
     /// # Errors
     /// [`DebianError::Request`], [`DebianError::Resolve`], [`DebianError::Packages`] or
     /// [`DebianError::NotLocked`].
-    pub fn select(&self, selection: &Selection) -> Result<Vec<SelectedPackage>, DebianError> {
-        let live = |universe: &Universe<'_>| {
-            let chosen = self.choose(universe, selection)?;
-            Ok((chosen, Vec::new()))
-        };
-        Ok(self.ask(&selection.question(), live)?.0)
+    pub fn select(&self, selection: &Selection) -> Result<Selected, DebianError> {
+        let live = |universe: &Universe<'_>| self.choose(universe, selection);
+        let (packages, requested) = self.ask(&selection.question(), live)?;
+        Ok(Selected {
+            packages,
+            requested,
+        })
     }
 
     fn choose(
         &self,
         universe: &Universe<'_>,
         selection: &Selection,
-    ) -> Result<Vec<SelectedPackage>, DebianError> {
+    ) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError> {
         let wanted: Vec<(&str, Option<&str>)> = selection
             .packages
             .iter()
@@ -441,8 +451,13 @@ impl<'a> Suites<'a> {
                 exclude: &exclude,
             },
         )?;
-        let selected = chosen.into_iter().map(|id| selected(universe, id));
-        Ok(selected.collect::<Result<_, _>>()?)
+        let requested = chosen.requested.into_iter();
+        let mut requested: Vec<String> = requested
+            .map(|id| universe.package(id).name.to_owned())
+            .collect();
+        requested.sort();
+        let selected = chosen.packages.into_iter().map(|id| selected(universe, id));
+        Ok((selected.collect::<Result<_, _>>()?, requested))
     }
 
     /// Finds one package by its name, without what it depends on.

@@ -1,5 +1,6 @@
 //! A system from packages: the tree with everything unpacked, and the script that configures it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coop_image::tree::{Inode, Kind, Metadata, Times, Timestamp, Tree, TreeError};
@@ -12,6 +13,9 @@ use crate::debian::unpack::{UnpackError, Unpacked, unpack_all};
 
 /// What reads the answers for debconf, in the guest.
 const SET_SELECTIONS: &[u8] = b"/usr/bin/debconf-set-selections";
+
+/// Where apt keeps what it knows beyond dpkg.
+const APT_STATE: &[u8] = b"/var/lib/apt";
 
 /// Where apt finds its archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,9 @@ pub struct SystemOptions {
     pub paths: PathFilter,
     /// Answers for debconf, one a line, as debconf-set-selections(1) reads them.
     pub debconf: Vec<String>,
+    /// The packages that are there for their own sake: apt takes the others away when nothing needs
+    /// them any more.
+    pub requested: BTreeSet<String>,
 }
 
 /// A system that was unpacked and not yet configured.
@@ -62,9 +69,19 @@ pub struct System {
 pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<System, UnpackError> {
     // The folders of base-files have the modes that count.
     debs.sort_by_key(|deb| deb.package.name != "base-files");
-    let (deferred, native): (Vec<Deb>, Vec<Deb>) =
+    let (mut deferred, mut native): (Vec<Deb>, Vec<Deb>) =
         debs.into_iter().partition(configure::must_be_deferred);
-    let Unpacked { mut tree, lists } = unpack_all(&native, &options.paths)?;
+    let Unpacked { mut tree, lists } = loop {
+        let error = match unpack_all(&native, &options.paths) {
+            Ok(unpacked) => break unpacked,
+            Err(error) => error,
+        };
+        // A package that moves the other one's file away does so before it is unpacked.
+        match diverting(&native, &error) {
+            Some(index) => deferred.push(native.remove(index)),
+            None => return Err(error),
+        }
+    };
     if !options.debconf.is_empty() && tree.resolve(SET_SELECTIONS).is_err() {
         return Err(UnpackError::NoDebconf);
     }
@@ -79,6 +96,11 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
         let config = options.paths.config().into_bytes();
         maker.file(folder, "coop", 0o644, config)?;
     }
+    if maker.tree.resolve(APT_STATE).is_ok() {
+        let text = apt_states(&native, &deferred, options).into_bytes();
+        let folder = maker.folder("/var/lib/apt")?;
+        maker.file(folder, "extended_states", 0o644, text)?;
+    }
     let names = deferred.iter().enumerate();
     let names: Vec<(String, &Deb)> = names
         .map(|(number, deb)| (format!("{number:04}-{}.deb", deb.package.name), deb))
@@ -88,6 +110,37 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
     }
     let script = configure::script(&native, &names, &options.debconf);
     Ok(System { tree, script })
+}
+
+/// The package that diverts the file over which two packages conflict, if one of them may do so.
+fn diverting(debs: &[Deb], error: &UnpackError) -> Option<usize> {
+    let UnpackError::Conflict { package, other, .. } = error else {
+        return None;
+    };
+    let mut indexes = 0..debs.len();
+    indexes.find(|index| {
+        let deb = &debs[*index];
+        let name = &deb.package.name;
+        (name == package || name == other) && configure::diverts(deb)
+    })
+}
+
+/// Which packages apt may take away by itself. Those that the essential ones depend on are not
+/// marked, as they are not where a system is made by apt: they are there before it.
+fn apt_states(native: &[Deb], deferred: &[Deb], options: &SystemOptions) -> String {
+    let base = configure::base(native);
+    let native = native.iter().enumerate();
+    let native = native.filter(|(index, _)| !base.contains(index));
+    let others = native.map(|(_, deb)| deb).chain(deferred);
+    let mut automatic: Vec<&str> = others
+        .map(|deb| deb.package.name.as_str())
+        .filter(|name| !options.requested.contains(*name))
+        .collect();
+    automatic.sort_unstable();
+    let architecture = &options.architecture;
+    let stanza =
+        |name| format!("Package: {name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n");
+    automatic.into_iter().map(stanza).collect()
 }
 
 /// Puts the .deb itself into the tree.

@@ -1,5 +1,6 @@
 //! Packages that the tests make, opened, unpacked, and compared with what dpkg does.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use coop_image::tree::{Kind, Timestamp, Tree};
@@ -34,6 +35,7 @@ fn options() -> SystemOptions {
         apt: Vec::new(),
         paths: PathFilter::default(),
         debconf: Vec::new(),
+        requested: BTreeSet::new(),
     }
 }
 
@@ -383,6 +385,7 @@ fn scripts_run_in_the_order_of_need() {
             "rm -rf /var/cache/coop-deferred",
             "dpkg --configure -a",
             "dpkg --audit",
+            "give_apt_its_folders",
             "rm -f /usr/sbin/policy-rc.d",
         ]
     );
@@ -489,6 +492,66 @@ fn answers_for_debconf_come_before_the_questions() {
     without.pop();
     let error = build_system(without, &options).unwrap_err();
     assert!(matches!(error, UnpackError::NoDebconf), "{error}");
+}
+
+#[test]
+fn who_diverts_a_file_of_another_comes_later() {
+    let (_folder, store) = store();
+    let divert: &[(&str, &str)] = &[("preinst", "#!/bin/sh\ndpkg-divert --add --no-rename /x\n")];
+    let file: &[(&str, &str)] = &[("usr/bin/x", "x")];
+    let package = |name, control, files| Recipe {
+        name,
+        control,
+        files,
+        ..EMPTY
+    };
+    let build = |recipes: [Recipe<'_>; 2]| {
+        let debs = recipes.iter().map(|recipe| recipe.deb(&store)).collect();
+        build_system(debs, &options())
+    };
+    for order in [
+        [package("aa", divert, file), package("bb", &[], file)],
+        [package("bb", &[], file), package("aa", divert, file)],
+    ] {
+        let system = build(order).unwrap();
+        assert_eq!(
+            names(&system.tree, "/var/cache/coop-deferred"),
+            ["0000-aa.deb"]
+        );
+        assert!(system.tree.resolve(b"/var/lib/dpkg/info/aa.list").is_err());
+    }
+    let error = build([package("aa", &[], file), package("bb", &[], file)]).unwrap_err();
+    assert!(matches!(error, UnpackError::Conflict { .. }), "{error}");
+}
+
+#[test]
+fn apt_knows_what_nobody_asked_for() {
+    let (_folder, store) = store();
+    let package = |name, fields, files| Recipe {
+        name,
+        fields,
+        files,
+        ..EMPTY
+    };
+    let debs = [
+        package("base", "Essential: yes\nDepends: libbase\n", &[]),
+        package("libbase", "", &[]),
+        package("libtool", "Architecture: all\n", &[]),
+        package("apt", "Depends: libapt\n", &[("var/lib/apt/", "")]),
+        package("libapt", "", &[]),
+        package("tool", "Depends: libtool\n", &[]),
+    ];
+    let options = SystemOptions {
+        requested: ["base", "apt", "tool"].map(str::to_owned).into(),
+        ..options()
+    };
+    let debs = debs.iter().map(|recipe| recipe.deb(&store)).collect();
+    let tree = build_system(debs, &options).unwrap().tree;
+    assert_eq!(
+        text(&tree, "/var/lib/apt/extended_states"),
+        "Package: libapt\nArchitecture: amd64\nAuto-Installed: 1\n\n\
+         Package: libtool\nArchitecture: amd64\nAuto-Installed: 1\n\n"
+    );
 }
 
 #[test]

@@ -13,7 +13,9 @@ use crate::debian::keys::{Keyring as Keys, KeysError};
 use crate::debian::mirror::{Mirror as ChosenMirror, MirrorError};
 use crate::debian::paths::{PathFilter, Rule};
 use crate::debian::resolve;
-use crate::debian::suite::{DebianError, SelectedPackage, Selection, SuiteRequest, Suites};
+use crate::debian::suite::{
+    DebianError, Selected, SelectedPackage, Selection, SuiteRequest, Suites,
+};
 use crate::debian::system::{AptSource, SystemOptions, build_system};
 use crate::debian::unpack::UnpackError;
 use crate::fetch::{Download, Fetcher};
@@ -52,6 +54,8 @@ struct Opened<'a> {
     apt: Vec<AptSource>,
     suites: Suites<'a>,
     packages: Vec<SelectedPackage>,
+    /// The names of those that are there for their own sake.
+    requested: Vec<String>,
 }
 
 /// One suite of the recipe, the main one or a further one.
@@ -135,7 +139,10 @@ fn open<'a>(
         source.pin = priority.map(|priority| (facts.codename.clone(), priority));
     }
     suites.add_debs(extra_debs(recipe, fetcher, archive.pins, observer)?)?;
-    let packages = suites.select(&Selection {
+    let Selected {
+        packages,
+        requested,
+    } = suites.select(&Selection {
         variant: match recipe.variant {
             Variant::Essential => resolve::Variant::Essential,
             Variant::Minimal => resolve::Variant::Minimal,
@@ -148,6 +155,7 @@ fn open<'a>(
         apt,
         suites,
         packages,
+        requested,
     })
 }
 
@@ -236,6 +244,7 @@ pub fn debian(
         apt,
         suites,
         packages,
+        requested,
     } = open(recipe, fetcher, archive, observer)?;
     let debs = fetch_debs(fetcher, &packages, observer)?;
     let dates = suites.facts.iter().map(|facts| facts.date_seconds);
@@ -258,6 +267,7 @@ pub fn debian(
             apt,
             paths: path_filter(&recipe.exclude),
             debconf: recipe.debconf.clone(),
+            requested: requested.into_iter().collect(),
         },
     )?;
     resolved.extend(packages.iter().map(SelectedPackage::pin));
