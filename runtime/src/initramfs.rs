@@ -5,6 +5,7 @@ use std::path::Path;
 
 use coop_appliance::Filesystem;
 use coop_driver::device::cobd;
+use coop_driver::device::conet::GATEWAY;
 use coop_guest::boot::{self, BootConfig, CONFIG_PATH, Channel, MODULES_FOLDER, Purpose};
 use coop_guest::message::PORT_NAME;
 use coop_image::cpio::{self, CpioError, Entry};
@@ -18,7 +19,6 @@ pub(crate) const MODULES_BYTES_MAX: u64 = 64 << 20;
 /// The guest's side of the user network.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const PREFIX: u8 = 24;
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 /// The name under which a disk is found in the guest.

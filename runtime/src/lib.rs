@@ -23,12 +23,12 @@ pub mod session;
 mod spec;
 
 pub use coop_driver::device::cocon::Resizer;
-pub use coop_driver::device::conet::{BoundPort, parse_resolv_conf};
+pub use coop_driver::device::conet::{Accept, BoundPort, GATEWAY, Service, parse_resolv_conf};
 pub use coop_driver::engine::Pin;
 pub use coop_driver::sandbox::{LandlockState, landlock_state};
 pub use coop_driver::tool;
 pub use coop_driver::transport::DeviceReport;
-pub use coop_guest::message::{Exit, Size, User};
+pub use coop_guest::message::{Exit, Size, TransientFile, User};
 pub use initramfs::{InitramfsError, LoneMachine, lone_initramfs};
 pub use machine::{CheckError, DISKS_MAX, Machine};
 pub use report::{Cause, Phase, Report};

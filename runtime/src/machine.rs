@@ -179,6 +179,8 @@ fn bind_network(
         forwards: network.forwards.iter().map(forward).collect(),
         allow_host: network.allow_host,
         resolvers: network.resolvers.clone(),
+        services: network.services.clone(),
+        restricted: network.restricted,
         ..UserOptions::new(mac)
     };
     match UserNetwork::bind(options) {

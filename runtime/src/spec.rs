@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coop_appliance::{Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, Target};
+use coop_driver::device::conet::Service;
 use coop_driver::engine::Pin;
 
 /// How long a guest may take until commands can be run, unless told otherwise.
@@ -66,6 +67,10 @@ pub struct NetworkSpec {
     pub allow_host: bool,
     /// The host's name servers, best first; they may lie on its loopback.
     pub resolvers: Vec<SocketAddr>,
+    /// Ports of the gateway ([`crate::GATEWAY`]) that whoever starts the machine serves.
+    pub services: Vec<Service>,
+    /// Whether the guest reaches nothing but the services.
+    pub restricted: bool,
 }
 
 /// A console that somebody uses.
@@ -171,6 +176,7 @@ impl MachineSpec {
                 forwards: forward.clone(),
                 allow_host: *allow_host,
                 resolvers: host.resolvers.clone(),
+                ..NetworkSpec::default()
             },
         });
         Ok(Self {

@@ -3,6 +3,8 @@
 //! A body is a kind byte and the kind's fields in order: numbers little-endian, byte strings behind
 //! a 32-bit count, options behind a 0 or 1. Data is what is left of the body.
 
+use std::fmt;
+
 use crate::frame::{self, DATA_MAX};
 use crate::wire::{Put, Reader, WireError};
 
@@ -72,6 +74,28 @@ pub struct Exec {
     pub user: Option<User>,
     /// What it reads.
     pub input: Input,
+    /// Files that are there while it runs.
+    pub files: Vec<TransientFile>,
+}
+
+/// A file that is written for a command, belongs to its user, and is removed when it has ended.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TransientFile {
+    /// Where: a path below `/run`, which is a file system in memory.
+    pub path: Vec<u8>,
+    /// Permission bits.
+    pub mode: u16,
+    /// What it holds.
+    pub content: Vec<u8>,
+}
+
+impl fmt::Debug for TransientFile {
+    /// Says nothing of the content, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = String::from_utf8_lossy(&self.path);
+        let size = self.content.len();
+        write!(f, "TransientFile({path:?}, {:o}, {size} bytes)", self.mode)
+    }
 }
 
 /// How a command ended.
@@ -348,6 +372,13 @@ impl Exec {
                 2 => Input::Terminal(size(reader)?),
                 value => return unknown("input", value),
             },
+            files: reader.list(|r| {
+                Ok(TransientFile {
+                    path: r.bytes()?.to_vec(),
+                    mode: r.u16()?,
+                    content: r.bytes()?.to_vec(),
+                })
+            })?,
         })
     }
 
@@ -382,6 +413,12 @@ impl Exec {
                 body.u8(2);
                 put_size(body, size);
             }
+        }
+        body.u32(count(self.files.len()));
+        for file in &self.files {
+            body.bytes(&file.path);
+            body.u16(file.mode);
+            body.bytes(&file.content);
         }
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use coop_guest::frame::REQUEST_MAX;
-use coop_guest::message::{Exec as WireExec, ExecId, Exit, Input, Output, Request, Size, User};
+use coop_guest::message::{
+    Exec as WireExec, ExecId, Exit, Input, Output, Request, Size, TransientFile, User,
+};
 
 use super::state::Exec;
 use super::{Session, SessionEnd, pump};
@@ -26,6 +28,8 @@ pub struct ExecRequest {
     pub user: Option<User>,
     /// A terminal of this size for all three streams, if one is wanted.
     pub terminal: Option<Size>,
+    /// Files below `/run` that are there while it runs, and belong to its user.
+    pub files: Vec<TransientFile>,
 }
 
 /// A command's streams on the host.
@@ -44,8 +48,10 @@ pub enum ExecError {
     /// The session is over.
     #[error(transparent)]
     Session(#[from] SessionEnd),
-    /// Arguments and environment are too long for one request.
-    #[error("the command has {bytes} bytes of arguments and environment, more than {REQUEST_MAX}")]
+    /// Arguments, environment and files are too long for one request.
+    #[error(
+        "the command has {bytes} bytes of arguments, environment and files, more than {REQUEST_MAX}"
+    )]
     TooLong {
         /// Their size.
         bytes: usize,
@@ -124,6 +130,7 @@ impl Execution {
                 (None, true) => Input::Pipe,
                 (None, false) => Input::Null,
             },
+            files: request.files.clone(),
         };
         let request = Request::Exec { id: self.id, exec };
         let mut frame = Vec::new();

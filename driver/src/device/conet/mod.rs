@@ -19,12 +19,14 @@ mod dhcp;
 mod dns;
 mod frame;
 mod front;
+mod host_socket;
 mod options;
 mod out;
 mod policy;
 mod reactor;
 mod resolv;
 mod route;
+mod service;
 mod stack;
 mod tcp;
 mod udp;
@@ -43,6 +45,7 @@ pub use options::{
     Transport, UDP_FLOWS_MAX, UserOptions, stable_mac,
 };
 pub use resolv::parse_resolv_conf;
+pub use service::{Accept, SERVICES_MAX, Service};
 pub use user::{UserCounters, UserNetwork};
 
 /// What lies behind a network device. It sees frames, never descriptors, and it never blocks.

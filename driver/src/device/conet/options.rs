@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::service::{SERVICES_MAX, Service};
+
 /// The network that the guest lives in.
 pub const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 0);
 /// How many leading bits of an address name the network.
@@ -95,6 +97,10 @@ pub struct UserOptions {
     /// The host's name servers in order of preference; they may lie on its loopback. Without any,
     /// every query of the guest is answered with a failure.
     pub resolvers: Vec<SocketAddr>,
+    /// Ports of [`GATEWAY`] that coop itself serves; they come before the host's loopback.
+    pub services: Vec<Service>,
+    /// Whether the guest reaches nothing but the services: no other address, and no names.
+    pub restricted: bool,
 }
 
 impl UserOptions {
@@ -107,6 +113,8 @@ impl UserOptions {
             forwards: Vec::new(),
             allow_host: false,
             resolvers: Vec::new(),
+            services: Vec::new(),
+            restricted: false,
         }
     }
 }
@@ -161,6 +169,9 @@ pub enum NetError {
         /// How many were asked for.
         count: usize,
     },
+    /// More services, or two on one port, or one on port 0.
+    #[error("the network's services need ports of their own, and are {SERVICES_MAX} at most")]
+    BadServices,
     /// The MTU is out of range.
     #[error("an MTU of {mtu} bytes is not within {MTU_MIN} and {MTU_MAX}")]
     BadMtu {

@@ -5,17 +5,21 @@
 //! addresses (where clouds answer with credentials), the unspecified, multicast, broadcast and
 //! reserved ones are closed always.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
-use super::options::{GATEWAY, NAME_SERVER, NETMASK, NETWORK};
+use super::options::{GATEWAY, NAME_SERVER, NETMASK, NETWORK, UserOptions};
 use super::resolv::DNS_PORT;
 use super::route::{RouteKind, Routes};
+use super::service::{Accept, Service};
 
 /// What becomes of traffic for an address.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It goes to this address of the host's world.
     Open(SocketAddr),
+    /// It goes to this service of coop.
+    Service(Accept),
     /// It goes to the host's name servers.
     NameServer,
     /// It is refused and the guest is told.
@@ -24,18 +28,56 @@ pub(super) enum Verdict {
     Silent,
 }
 
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(address) => write!(f, "open {address}"),
+            Self::Service(_) => f.write_str("service"),
+            Self::NameServer => f.write_str("name server"),
+            Self::Refused => f.write_str("refused"),
+            Self::Silent => f.write_str("silent"),
+        }
+    }
+}
+
+impl PartialEq for Verdict {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Open(left), Self::Open(right)) => left == right,
+            (Self::Service(left), Self::Service(right)) => Arc::ptr_eq(left, right),
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
 /// The rules of one user network.
 #[derive(Debug)]
 pub(super) struct Policy {
     allow_host: bool,
+    restricted: bool,
+    services: Vec<Service>,
     routes: Routes,
 }
 
 impl Policy {
-    pub(super) fn new(allow_host: bool) -> Self {
+    pub(super) fn new(options: &UserOptions) -> Self {
         Self {
-            allow_host,
+            allow_host: options.allow_host,
+            restricted: options.restricted,
+            services: options.services.clone(),
             routes: Routes::new(),
+        }
+    }
+
+    /// Judges a TCP connection to `remote`: the only traffic that services have.
+    pub(super) fn judge_tcp(&mut self, remote: SocketAddrV4) -> Verdict {
+        let mut services = self.services.iter();
+        let service = services.find(|service| service.port == remote.port());
+        match service {
+            Some(service) if *remote.ip() == GATEWAY => {
+                Verdict::Service(Arc::clone(&service.accept))
+            }
+            _ => self.judge(remote),
         }
     }
 
@@ -54,13 +96,13 @@ impl Policy {
             };
         }
         if address == GATEWAY {
-            return if self.allow_host {
+            return if self.allow_host && !self.restricted {
                 Verdict::Open(SocketAddrV4::new(Ipv4Addr::LOCALHOST, remote.port()).into())
             } else {
                 Verdict::Refused
             };
         }
-        if is_inside(address) || is_closed(address) {
+        if self.restricted || is_inside(address) || is_closed(address) {
             return Verdict::Refused;
         }
         match self.routes.kind(address) {
@@ -87,7 +129,39 @@ mod tests {
     use super::*;
 
     fn judge(allow_host: bool, address: &str, port: u16) -> Verdict {
-        Policy::new(allow_host).judge(SocketAddrV4::new(address.parse().unwrap(), port))
+        let options = UserOptions {
+            allow_host,
+            ..UserOptions::new([0x52; 6])
+        };
+        Policy::new(&options).judge(SocketAddrV4::new(address.parse().unwrap(), port))
+    }
+
+    #[test]
+    fn a_restricted_guest_reaches_services_only() {
+        let options = UserOptions {
+            allow_host: true,
+            restricted: true,
+            services: vec![Service {
+                port: 80,
+                accept: Arc::new(drop),
+            }],
+            ..UserOptions::new([0x52; 6])
+        };
+        let mut policy = Policy::new(&options);
+        let at = |text: &str| text.parse::<SocketAddrV4>().unwrap();
+        for address in [
+            "198.51.100.7:80",
+            "10.0.2.2:81",
+            "10.0.2.2:80",
+            "10.0.2.3:80",
+        ] {
+            assert_eq!(policy.judge(at(address)), Verdict::Refused, "{address}");
+        }
+        for address in ["198.51.100.7:80", "10.0.2.2:81"] {
+            assert_eq!(policy.judge_tcp(at(address)), Verdict::Refused, "{address}");
+        }
+        let served = policy.judge_tcp(at("10.0.2.2:80"));
+        assert!(matches!(served, Verdict::Service(_)));
     }
 
     #[test]

@@ -5,17 +5,18 @@
 //! sees a refusal as a refusal.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 
+use super::host_socket::HostSocket;
 use super::options::{GATEWAY, GUEST, TCP_BUFFER_BYTES, TCP_FLOWS_MAX};
 use super::policy::Verdict;
 use super::reactor::{Micros, Ready, Token};
+use super::service::Accept;
 use super::stack::Stack;
 
 /// How long the guest may stay silent while a connection opens or closes.
@@ -60,7 +61,7 @@ struct TcpFlow {
     key: TcpKey,
     stage: Stage,
     sockets: SocketSet<'static>,
-    host: TcpStream,
+    host: HostSocket,
     readable: bool,
     writable: bool,
     /// The host has sent its last byte.
@@ -120,17 +121,39 @@ impl TcpTable {
         if !opens {
             return refuse(stack, frame);
         }
-        let targets = match stack.policy.judge(key.remote) {
+        let targets = match stack.policy.judge_tcp(key.remote) {
             _ if self.flows.len() >= TCP_FLOWS_MAX => VecDeque::new(),
             Verdict::Open(address) => VecDeque::from([address]),
             Verdict::NameServer => resolvers.iter().copied().collect(),
             Verdict::Refused => VecDeque::new(),
+            Verdict::Service(accept) if self.serve(stack, frame, key, &accept) => return,
+            Verdict::Service(_) => VecDeque::new(),
             Verdict::Silent => return,
         };
         if !self.connect(stack, frame, key, targets) {
             stack.refused += 1;
             refuse(stack, frame);
         }
+    }
+
+    /// Joins the guest to a service of coop. False: the host has no descriptors left.
+    fn serve(&mut self, stack: &mut Stack, syn: &[u8], key: TcpKey, accept: &Accept) -> bool {
+        let Ok((ours, theirs)) = HostSocket::service() else {
+            return false;
+        };
+        let stage = Stage::Connecting {
+            syn: Vec::new(),
+            next: VecDeque::new(),
+        };
+        let Some(number) = self.insert(stack, TcpFlow::new(key, stage, ours)) else {
+            return false;
+        };
+        accept(theirs);
+        if let Some(flow) = self.flows.get_mut(&number) {
+            flow.open(stack, syn);
+        }
+        self.queue(number);
+        true
     }
 
     /// Begins to connect to the first of `targets` that can be tried. False: none can.
@@ -144,6 +167,7 @@ impl TcpTable {
         let Some(host) = connect_first(&mut next) else {
             return false;
         };
+        let host = HostSocket::Tcp(host);
         let stage = Stage::Connecting {
             syn: syn.to_vec(),
             next,
@@ -155,9 +179,11 @@ impl TcpTable {
     pub(super) fn accepted(&mut self, stack: &mut Stack, host: TcpStream, guest_port: u16) {
         let guest = SocketAddrV4::new(GUEST, guest_port);
         let key = (self.flows.len() < TCP_FLOWS_MAX).then(|| self.free_key(guest));
-        let (Some(Some(key)), Ok(())) = (key, host.set_nonblocking(true)) else {
+        let unblocked = host.set_nonblocking(true);
+        let host = HostSocket::Tcp(host);
+        let (Some(Some(key)), Ok(())) = (key, unblocked) else {
             stack.refused += 1;
-            reset_on_close(&host);
+            host.reset_on_close();
             return;
         };
         let mut socket = new_socket();
@@ -168,10 +194,10 @@ impl TcpTable {
         );
         if connected.is_err() {
             stack.refused += 1;
-            reset_on_close(&host);
+            host.reset_on_close();
             return;
         }
-        prepare(&host);
+        host.prepare();
         let mut sockets = SocketSet::new(Vec::new());
         let handle = sockets.add(socket);
         let mut flow = TcpFlow::new(key, Stage::Open { handle }, host);
@@ -236,7 +262,7 @@ impl TcpTable {
             return;
         };
         match flow.host.take_error() {
-            Ok(None) if flow.host.peer_addr().is_ok() => {
+            Ok(None) if flow.host.is_connected() => {
                 let syn = std::mem::take(syn);
                 flow.open(stack, &syn);
                 self.queue(number);
@@ -245,7 +271,7 @@ impl TcpTable {
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => match connect_first(next) {
                 Some(host) if stack.reactor.watch(&host, Token::Tcp(number)).is_ok() => {
-                    flow.host = host;
+                    flow.host = HostSocket::Tcp(host);
                 }
                 _ => {
                     let syn = std::mem::take(syn);
@@ -307,7 +333,7 @@ impl TcpTable {
                 .reschedule(Token::Tcp(number), flow.timer, None);
             let orderly = flow.host_finished && flow.guest_finished;
             if !orderly && matches!(flow.stage, Stage::Open { .. }) {
-                reset_on_close(&flow.host);
+                flow.host.reset_on_close();
             }
         }
     }
@@ -323,7 +349,7 @@ impl TcpTable {
 }
 
 impl TcpFlow {
-    fn new(key: TcpKey, stage: Stage, host: TcpStream) -> Self {
+    fn new(key: TcpKey, stage: Stage, host: HostSocket) -> Self {
         Self {
             key,
             stage,
@@ -345,7 +371,7 @@ impl TcpFlow {
         let remote = (*self.key.remote.ip(), self.key.remote.port());
         // Cannot fail: the port is not zero and the socket is new.
         let _ = socket.listen(remote);
-        prepare(&self.host);
+        self.host.prepare();
         let handle = self.sockets.add(socket);
         self.stage = Stage::Open { handle };
         self.readable = true;
@@ -387,7 +413,7 @@ impl TcpFlow {
         let socket: &mut Socket<'_> = self.sockets.get_mut(handle);
         let mut moved = false;
         while self.readable && !self.host_finished && !self.failed && socket.can_send() {
-            let mut host = &self.host;
+            let host = &self.host;
             let read = socket.send(|buffer| match host.read(buffer) {
                 Ok(count) => (count, Ok(count)),
                 Err(error) => (0, Err(error)),
@@ -412,7 +438,7 @@ impl TcpFlow {
         let socket: &mut Socket<'_> = self.sockets.get_mut(handle);
         let mut moved = false;
         while self.writable && !self.failed && socket.can_recv() {
-            let mut host = &self.host;
+            let host = &self.host;
             let written = socket.recv(|buffer| match host.write(buffer) {
                 Ok(count) => (count, Ok(count)),
                 Err(error) => (0, Err(error)),
@@ -427,8 +453,7 @@ impl TcpFlow {
         }
         if !self.guest_finished && socket.peek(0) == Err(RecvError::Finished) {
             self.guest_finished = true;
-            // A peer that has gone already needs no notice.
-            let _ = self.host.shutdown(Shutdown::Write);
+            self.host.finish();
             moved = true;
         }
         moved
@@ -504,16 +529,4 @@ fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket.into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Sets what a host's socket needs; each is a help, none is needed.
-fn prepare(host: &TcpStream) {
-    let _ = host.set_nodelay(true);
-    // Finds out about peers that have vanished, without waking the guest.
-    let _ = sockopt::set_socket_keepalive(host, true);
-}
-
-/// Makes the coming close of a socket a reset.
-fn reset_on_close(host: &TcpStream) {
-    let _ = sockopt::set_socket_linger(host, Some(Duration::ZERO));
 }

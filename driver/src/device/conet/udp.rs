@@ -210,7 +210,7 @@ impl UdpTable {
                     question: None,
                 }
             }
-            Verdict::Refused => return Err(Refusal::Told),
+            Verdict::Refused | Verdict::Service(_) => return Err(Refusal::Told),
             Verdict::Silent => return Err(Refusal::Silent),
         };
         self.insert(stack, key, way).ok_or(Refusal::Told)

@@ -1,6 +1,6 @@
 //! The user network: everything behind the link, in the order in which a frame meets it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
@@ -15,6 +15,7 @@ use super::options::{
 };
 use super::policy::{Policy, is_inside};
 use super::reactor::{Reactor, Ready, Token};
+use super::service::{SERVICES_MAX, Service};
 use super::stack::Stack;
 use super::tcp::{TcpKey, TcpTable};
 use super::udp::UdpTable;
@@ -77,6 +78,15 @@ pub struct UserNetwork {
     counters: UserCounters,
 }
 
+fn check_services(services: &[Service]) -> Result<(), NetError> {
+    let ports: BTreeSet<u16> = services.iter().map(|service| service.port).collect();
+    let apart = ports.len() == services.len() && !ports.contains(&0);
+    if apart && services.len() <= SERVICES_MAX {
+        return Ok(());
+    }
+    Err(NetError::BadServices)
+}
+
 impl std::fmt::Debug for UserNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UserNetwork")
@@ -102,6 +112,7 @@ impl UserNetwork {
         if !mac.is_unicast() || options.mac == GATEWAY_MAC {
             return Err(NetError::BadMac { mac: options.mac });
         }
+        check_services(&options.services)?;
         let reactor = Reactor::new().map_err(|source| NetError::Host {
             what: "make an event queue",
             source,
@@ -112,11 +123,15 @@ impl UserNetwork {
             mtu: usize::from(options.mtu),
         };
         let mut network = Self {
-            stack: Stack::new(sender, reactor, Policy::new(options.allow_host)),
+            stack: Stack::new(sender, reactor, Policy::new(&options)),
             tcp: TcpTable::default(),
             udp: UdpTable::new(),
             forwards: BTreeMap::new(),
-            resolvers: options.resolvers,
+            // Names are a way out, too.
+            resolvers: match options.restricted {
+                true => Vec::new(),
+                false => options.resolvers,
+            },
             mac,
             mtu: options.mtu,
             large_sends: false,

@@ -18,6 +18,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::failure::{Doing, Failure};
+use crate::files::Files;
 use crate::session;
 
 /// How long a terminal may still have something to say after its session's leader has ended: what
@@ -41,6 +42,8 @@ pub(crate) struct Child {
     input_ends: bool,
     pub(crate) sources: Vec<Source>,
     ended: Option<(Exit, Instant)>,
+    /// Go with the command.
+    _files: Files,
 }
 
 /// One output of a command.
@@ -68,6 +71,7 @@ impl Child {
             .cloned()
             .map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
         let variables: Vec<(OsString, OsString)> = environment.iter().cloned().chain(own).collect();
+        let files = Files::write(&exec.files, exec.user.as_ref())?;
         let spawn = |mut command: Command| {
             let streams = Streams::open(exec.input)?;
             let child = command
@@ -98,6 +102,7 @@ impl Child {
             input_ends: false,
             sources,
             ended: None,
+            _files: files,
         })
     }
 

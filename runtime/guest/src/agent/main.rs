@@ -12,6 +12,7 @@ mod child;
 mod control;
 mod devices;
 mod failure;
+mod files;
 mod log;
 mod mounts;
 mod network;

@@ -25,6 +25,11 @@ fn requests() -> Vec<Request<'static>> {
                     groups: vec![1, 2],
                 }),
                 input: Input::Terminal(size),
+                files: vec![TransientFile {
+                    path: b"/run/a".to_vec(),
+                    mode: 0o400,
+                    content: b"secret\0".to_vec(),
+                }],
             },
         },
         Request::Exec {
@@ -35,6 +40,7 @@ fn requests() -> Vec<Request<'static>> {
                 folder: None,
                 user: None,
                 input: Input::Pipe,
+                files: vec![],
             },
         },
         Request::Stdin { id, data: b"data" },
@@ -198,4 +204,15 @@ fn a_long_sentence_is_cut_at_a_character() {
 fn codes_are_a_shells() {
     assert_eq!(Exit::Code(7).shell_code(), 7);
     assert_eq!(Exit::Signal(9).shell_code(), 137);
+}
+
+#[test]
+fn a_files_content_is_not_shown() {
+    let file = TransientFile {
+        path: b"/run/a".to_vec(),
+        mode: 0o400,
+        content: b"secret".to_vec(),
+    };
+    let shown = format!("{file:?}");
+    assert_eq!(shown, "TransientFile(\"/run/a\", 400, 6 bytes)");
 }

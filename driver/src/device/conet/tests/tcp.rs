@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 
 use super::super::{
-    GATEWAY, MTU_MAX, NAME_SERVER, NetBackend, Offloads, TCP_BUFFER_BYTES, Transport, UserOptions,
+    Accept, GATEWAY, MTU_MAX, NAME_SERVER, NetBackend, Offloads, Service, TCP_BUFFER_BYTES,
+    Transport, UserOptions,
 };
 use super::{Bench, PATIENCE, allowed, forward, options, pattern};
 
@@ -468,4 +471,32 @@ fn an_idle_connection_wakes_nobody() {
     release.send(()).unwrap();
     assert!(bench.rest(PATIENCE), "the host's end does");
     thread.join().unwrap();
+}
+
+#[test]
+fn a_service_is_reached_without_a_port_of_the_host() {
+    let accept: Accept = Arc::new(|mut stream: UnixStream| {
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1000];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                stream.write_all(&bytes[..count]).unwrap();
+            }
+        });
+    });
+    let mut bench = Bench::new(UserOptions {
+        restricted: true,
+        services: vec![Service { port: 3142, accept }],
+        ..options()
+    });
+    let handle = bench.dial(GATEWAY, 3142);
+    let payload: Vec<u8> = (0..300_000).map(pattern).collect();
+    assert_eq!(exchange(&mut bench, handle, &payload), payload);
+    forget(&mut bench, handle);
+    for (address, port) in [(GATEWAY, 80), (Ipv4Addr::new(198, 51, 100, 7), 80)] {
+        let restricted = UserOptions {
+            restricted: true,
+            ..allowed()
+        };
+        assert!(is_refused(restricted, address, port));
+    }
 }
