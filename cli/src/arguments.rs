@@ -123,9 +123,35 @@ pub(crate) struct RecipeOptions {
     /// The kernel of a recipe that names none [default: auto]
     #[arg(long, value_enum, value_name = "WHICH")]
     pub(crate) kernel: Option<DefaultKernel>,
+    /// Give a secret of the recipe's steps its value: what a file holds, or, as NAME=env:VARIABLE, a
+    /// variable of the environment
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = parse_secret)]
+    pub(crate) secrets: Vec<(String, SecretSource)>,
     /// How to show progress, on stderr
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: Progress,
+}
+
+/// Where a secret's value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretSource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+fn parse_secret(text: &str) -> Result<(String, SecretSource), String> {
+    match text.split_once('=') {
+        Some((name, source)) if !name.is_empty() && !source.is_empty() => {
+            let source = match source.strip_prefix("env:") {
+                Some(variable) => SecretSource::Variable(variable.to_owned()),
+                None => SecretSource::File(source.into()),
+            };
+            Ok((name.to_owned(), source))
+        }
+        _ => Err("write NAME=FILE or NAME=env:VARIABLE".to_owned()),
+    }
 }
 
 impl RecipeOptions {
@@ -137,6 +163,7 @@ impl RecipeOptions {
             locked: false,
             allow_dropped: true,
             kernel,
+            secrets: Vec::new(),
             progress: Progress::None,
         }
     }

@@ -37,6 +37,16 @@ impl Environment {
         Self::from(|name| env::var_os(name))
     }
 
+    /// A variable that the command line names as a secret: read when it is asked for, so that it is
+    /// kept nowhere else.
+    #[expect(
+        clippy::unused_self,
+        reason = "whoever has no environment has no secrets"
+    )]
+    pub(crate) fn secret(&self, name: &str) -> Option<Vec<u8>> {
+        env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec)
+    }
+
     fn from(get: impl Fn(&str) -> Option<OsString>) -> Self {
         let get = |name| get(name).filter(|value| !value.is_empty());
         // The XDG specification has relative paths ignored.

@@ -13,6 +13,7 @@ mod kernel_guests;
 mod lock;
 mod machines;
 mod run;
+mod steps;
 mod support;
 mod terminal;
 mod tidy;

@@ -17,7 +17,7 @@ use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
 use crate::evidence::{self, Evidence, EvidenceError};
 use crate::fetch::Fetcher;
-use crate::guest::{GuestContext, GuestError, MountError};
+use crate::guest::{GuestContext, GuestError, MountError, StepMeans};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
 use crate::lock::Lock;
@@ -51,6 +51,8 @@ pub struct BuildRequest<'a> {
     pub programs: &'a [PathBuf],
     /// Whether what the kernel's configuration does not hold is a warning instead of an error.
     pub allow_dropped: bool,
+    /// What the recipe's steps have beside their guests.
+    pub means: StepMeans,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
 }
@@ -121,6 +123,8 @@ pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
             fresh: false,
         });
     }
+    let secrets = request.means.secrets.check(request.recipe);
+    secrets.map_err(GuestError::from)?;
     let staging = Staging::new(request.output, MANIFEST_NAME)?;
     let manifest = make(request, inputs, staging.path())?;
     staging.publish()?;
@@ -192,6 +196,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         observer: Arc::clone(&request.observer),
         seed: seed(&resolved, "scratch"),
         epoch: source.epoch,
+        means: request.means.clone(),
     };
     let epoch = source.epoch;
     let with_modules = recipe.kernel.modules && !stands_in;

@@ -1,22 +1,22 @@
 //! The guest of a step: booted for it, and gone after it.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coop_appliance::Filesystem;
 use coop_runtime::{
     BOOT_TIMEOUT, Cause, DiskSpec, DiskWrites, ExecRequest, ExecStreams, Exit, Machine,
-    MachineSpec, NetworkSpec, Pin, Report, Running, SessionEnd, User, Watch, Workload,
+    MachineSpec, NetworkSpec, Pin, Report, Running, SessionEnd, TransientFile, User, Watch,
+    Workload,
 };
 use tempfile::NamedTempFile;
 
-use super::lines::Lines;
+use super::lines::{Lines, Listeners};
 use super::mounts::FILE_NAME;
 use super::step::{Network, Step};
-use super::{GuestContext, GuestError, SCRIPT};
+use super::{GuestContext, GuestError, SCRIPT, StepMeans};
 use crate::rootfs::Login;
 
 /// Guest memory while building, in bytes: enough for dpkg, apt and most maintainer scripts.
@@ -33,6 +33,8 @@ pub(super) struct Guest<'a> {
     pub(super) root: &'a Path,
     /// Images, where they are mounted, and whether as folders.
     pub(super) mounts: &'a [(NamedTempFile, String, bool)],
+    /// What is there only while the step runs.
+    pub(super) files: &'a [TransientFile],
 }
 
 impl Guest<'_> {
@@ -111,14 +113,22 @@ impl Guest<'_> {
     }
 
     fn run_step(&self, running: &Running, context: &GuestContext<'_>) -> Result<(), GuestError> {
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let lines = || Box::new(Lines::new(Arc::clone(&tail), Arc::clone(&context.observer)));
+        let StepMeans { secrets, log } = &context.means;
+        let name = &self.step.name;
+        if let Some(log) = log {
+            log.begin(name);
+        }
+        let listeners = Listeners::new(
+            Arc::clone(&context.observer),
+            log.clone(),
+            secrets.mask(self.step),
+        );
+        let lines = || Box::new(Lines::new(Arc::clone(&listeners)));
         let streams = ExecStreams {
             stdin: None,
             stdout: lines(),
             stderr: lines(),
         };
-        let name = &self.step.name;
         let exec_error = |source| GuestError::Exec {
             step: name.clone(),
             source,
@@ -130,11 +140,12 @@ impl Guest<'_> {
             Exit::Code(code) => format!("exited with {code}"),
             Exit::Signal(number) => format!("was killed by signal {number}"),
         };
-        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = log.as_ref().and_then(|log| log.written());
         Err(GuestError::Failed {
             step: name.clone(),
             how,
-            tail: tail.iter().cloned().collect(),
+            tail: listeners.tail(),
+            log: log.map(Path::to_owned),
         })
     }
 
@@ -166,6 +177,7 @@ impl Guest<'_> {
                 groups: groups.clone(),
             }),
             terminal: None,
+            files: self.files.to_vec(),
         }
     }
 }

@@ -7,8 +7,10 @@
 
 mod boot;
 mod lines;
+mod log;
 mod mounts;
 mod places;
+mod secrets;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -26,8 +28,10 @@ use crate::store::{Store, StoreError};
 use self::boot::Guest;
 use self::places::Places;
 
+pub use log::StepLog;
 pub use mounts::{MountError, digest_of_source};
 pub(crate) use mounts::{Shown, show};
+pub use secrets::{SECRET_BYTES_MAX, SecretError, Secrets};
 pub use step::{Mount, Network, ROOT_FOLDER, ROOT_USER, Step};
 
 /// Free space for what the guest installs, in bytes. It costs nothing until it is used.
@@ -79,14 +83,9 @@ pub enum GuestError {
         /// Its working directory.
         folder: String,
     },
-    /// Nobody gave the value of a secret.
-    #[error("{step}: nobody says what the secret '{name}' is")]
-    NoSecret {
-        /// The step.
-        step: String,
-        /// The secret's name.
-        name: String,
-    },
+    /// The secrets at hand are not those that steps ask for.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The host cannot run a guest.
     #[error(transparent)]
     Check(#[from] CheckError),
@@ -105,7 +104,7 @@ pub enum GuestError {
         source: ExecError,
     },
     /// A script failed.
-    #[error("{step} {how} in the guest{}", tail_text(.tail))]
+    #[error("{step} {how} in the guest{}", tail_text(.tail, .log.as_deref()))]
     Failed {
         /// What ran.
         step: String,
@@ -113,6 +112,8 @@ pub enum GuestError {
         how: String,
         /// The last lines that it wrote.
         tail: Vec<String>,
+        /// Where all of them are.
+        log: Option<PathBuf>,
     },
     /// Whoever watches called the work off.
     #[error("the build was called off")]
@@ -126,12 +127,24 @@ fn kind(is_folder: bool) -> &'static str {
     if is_folder { "folder" } else { "file" }
 }
 
-fn tail_text(tail: &[String]) -> String {
+fn tail_text(tail: &[String], log: Option<&Path>) -> String {
     if tail.is_empty() {
         return String::new();
     }
     let lines = tail.iter().map(|line| format!("\n  {line}"));
-    format!("; its last lines:{}", lines.collect::<String>())
+    let whole = log.map_or_else(String::new, |path| {
+        format!("\nall that the steps wrote is in {}", path.display())
+    });
+    format!("; its last lines:{}{whole}", lines.collect::<String>())
+}
+
+/// What steps have beside their guest.
+#[derive(Clone, Debug, Default)]
+pub struct StepMeans {
+    /// The values of secrets.
+    pub secrets: Arc<Secrets>,
+    /// Where what they write is kept.
+    pub log: Option<Arc<StepLog>>,
 }
 
 /// What guests that build are made of.
@@ -149,6 +162,8 @@ pub struct GuestContext<'a> {
     pub seed: [u8; 16],
     /// The time in the scratch image's superblock.
     pub epoch: Timestamp,
+    /// What steps have beside the guest.
+    pub means: StepMeans,
 }
 
 /// Runs steps in order, each in a guest of its own, and gives the tree that they leave.
@@ -164,13 +179,8 @@ pub fn run(mut tree: Tree, steps: &[Step], context: &GuestContext<'_>) -> Result
 }
 
 fn run_one(mut tree: Tree, step: &Step, context: &GuestContext<'_>) -> Result<Tree, GuestError> {
-    if let Some(name) = step.secrets.first() {
-        return Err(GuestError::NoSecret {
-            step: step.name.clone(),
-            name: name.clone(),
-        });
-    }
     let login = login(&tree, &step.user)?;
+    let secrets = context.means.secrets.files(step)?;
     let content = tree.add_bytes(step.script.clone())?;
     let metadata = Metadata {
         // Whoever the step's user is.
@@ -195,6 +205,7 @@ fn run_one(mut tree: Tree, step: &Step, context: &GuestContext<'_>) -> Result<Tr
         login: &login,
         root: image.path(),
         mounts: &disks,
+        files: &secrets,
     };
     guest.boot_and_run(context)?;
     let mut tree = ext4::read(Arc::new(image.into_file()))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use coop_appliance::{ApplianceError, Target};
 use coop_builder::build::{self, BuildError, BuildRequest, Built};
+use coop_builder::guest::{GuestError, SecretError, StepLog, StepMeans};
 use coop_builder::inputs;
 use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe, Source};
 use coop_runtime::event::Event;
@@ -14,6 +15,7 @@ use super::Ended;
 use super::kernel;
 use super::lock;
 use super::means::{self, Means};
+use super::steps;
 use crate::arguments::{BuildOptions, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -32,7 +34,7 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         .unwrap_or_else(|| Path::new(OUTPUT_FOLDER).join(&recipe.name));
     let pins = lock::pins(&options.recipe, &options.recipe_options)?;
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
-    let built = build(
+    let (built, log) = build(
         &recipe,
         &folder,
         &means,
@@ -49,6 +51,7 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         render_json::value(&json!({
             "appliance": folder,
             "fresh": built.fresh,
+            "log": log,
             "manifest": built.appliance.manifest,
         }));
     } else {
@@ -99,19 +102,23 @@ pub(super) fn for_run(
     Ok(folder)
 }
 
+/// Gives the appliance, and where the log of the recipe's steps is, if any ran.
 fn build(
     recipe: &Recipe,
     folder: &Path,
     means: &Means,
     options: &RecipeOptions,
     environment: &Environment,
-) -> Result<Built, Failure> {
+) -> Result<(Built, Option<PathBuf>), Failure> {
     let folder = std::path::absolute(folder).map_err(|error| Failure::work(&error))?;
-    build::build(&request(recipe, &folder, means, options, environment)).map_err(|error| {
+    let request = request(recipe, &folder, means, options, environment);
+    let built = build::build(&request).map_err(|error| {
         means
             .stopped("the build was stopped by a signal; the output folder is as it was")
             .unwrap_or_else(|| explain(&error))
-    })
+    })?;
+    let log = request.means.log.as_ref().and_then(|log| log.written());
+    Ok((built, log.map(Path::to_owned)))
 }
 
 /// What a build is asked for.
@@ -131,6 +138,14 @@ pub(super) fn request<'a>(
         host: host::host(environment),
         programs: &environment.programs,
         allow_dropped: options.allow_dropped,
+        means: StepMeans {
+            secrets: Arc::clone(&means.secrets),
+            log: Some(Arc::new(StepLog::new(steps::log_path(
+                means.fetcher.store().root(),
+                &recipe.name,
+                output,
+            )))),
+        },
         observer: Arc::clone(&means.observer),
     }
 }
@@ -139,6 +154,10 @@ pub(super) fn request<'a>(
 pub(super) fn explain(error: &BuildError) -> Failure {
     let failure = Failure::work(error);
     match error {
+        BuildError::Guest(GuestError::Secret(SecretError::Missing(name))) => failure.with_hint(
+            format!("--secret {name}=FILE or --secret {name}=env:VARIABLE says it"),
+        ),
+        BuildError::Guest(GuestError::Secret(_)) => failure,
         BuildError::Guest(_) => failure.with_hint(
             "the guest's output above may tell more; nothing was written to the output folder",
         ),

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use coop_builder::debian::mirror::AptSources;
 use coop_builder::fetch::{Fetcher, Options};
+use coop_builder::guest::Secrets;
 use coop_builder::kernel::KernelChoice;
 use coop_builder::lock::Pins;
 use coop_builder::recipe::{self, Recipe};
@@ -14,6 +15,7 @@ use coop_builder::source::Archive;
 use coop_builder::store::Store;
 use coop_runtime::event::Observer;
 
+use super::steps;
 use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -77,6 +79,8 @@ pub(super) struct Means {
     pub(super) fetcher: Fetcher,
     /// Who watches.
     pub(super) observer: Arc<dyn Observer>,
+    /// The secrets of the recipe's steps.
+    pub(super) secrets: Arc<Secrets>,
     /// Which kernel recipes without one get.
     pub(super) kernel: KernelChoice,
     apt: AptSources,
@@ -97,6 +101,7 @@ impl Means {
         output: &Output,
     ) -> Result<Self, Failure> {
         let failed = |error: &dyn std::error::Error| Failure::work(error);
+        let secrets = steps::secrets(&options.secrets, environment)?;
         let store = open_store(environment)?;
         let fetch = Options {
             offline: options.offline,
@@ -111,6 +116,7 @@ impl Means {
                 inner: progress::observer(options.progress, output),
                 heard: interruption.flag(),
             }),
+            secrets: Arc::new(secrets),
             kernel: kernel_choice(options, environment)?,
             apt,
             mirror: environment.debian_mirror.clone(),

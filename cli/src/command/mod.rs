@@ -11,6 +11,7 @@ pub(crate) mod lock;
 mod means;
 mod qemu;
 pub(crate) mod run;
+mod steps;
 
 /// How a verb ends: an exit code, or what went wrong.
 pub(crate) type Ended = Result<u8, crate::failure::Failure>;

@@ -418,11 +418,11 @@ pub fn debian_index(data: &[u8]) {
             exclude: &[],
         };
         if let Ok(chosen) = resolve(&universe, &request) {
-            let mut names = chosen.iter().map(|id| universe.package(*id).name);
+            let mut names = chosen.packages.iter().map(|id| universe.package(*id).name);
             let provided = universe
                 .providing(package.name)
                 .iter()
-                .any(|(id, _)| chosen.contains(id));
+                .any(|(id, _)| chosen.packages.contains(id));
             assert!(provided || names.any(|name| name == package.name));
         }
     }

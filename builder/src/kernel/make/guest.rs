@@ -24,7 +24,7 @@ use super::runner::variables;
 use super::{Configured, MakeError, MakeRequest};
 use crate::assemble::{self, AssembleError};
 use crate::digest::Digest;
-use crate::guest::{self, GuestContext, GuestError, Step};
+use crate::guest::{self, GuestContext, GuestError, Step, StepMeans};
 use crate::inputs::{Record, seed};
 use crate::kernel::config::Merged;
 use crate::kernel::files::graft;
@@ -185,6 +185,7 @@ impl GuestKernel {
             observer: Arc::clone(observer),
             seed: seed(key, "kernel scratch"),
             epoch,
+            means: StepMeans::default(),
         }
     }
 }

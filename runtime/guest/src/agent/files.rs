@@ -54,7 +54,7 @@ impl Files {
         // What an earlier command left there, link or not, is not written through.
         let _ = fs::remove_file(path);
         let mut options = OpenOptions::new();
-        let opened = options.write(true).create_new(true).mode(0).open(path);
+        let opened = options.write(true).create_new(true).mode(0o400).open(path);
         let mut opened = opened.doing(what)?;
         self.0.push(path.to_owned());
         opened.write_all(&file.content).doing(what)?;
