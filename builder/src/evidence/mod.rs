@@ -13,9 +13,15 @@
 //! is no clock in it but the source's own, no name of the building host, none of its folders, and
 //! no password but as the hash that the image has too.
 
+mod components;
+pub mod copyright;
+mod cyclonedx;
 mod inputs;
+mod licence;
 mod provenance;
 mod purl;
+mod software;
+mod spdx;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -32,6 +38,7 @@ use crate::lock::{self, Lock, LockError};
 use crate::recipe::{Names, Recipe, restate};
 use crate::source::Archive;
 
+use components::Bill;
 use inputs::{Inputs, Use};
 pub use provenance::{InputFile, Parameters};
 
@@ -39,6 +46,8 @@ const RECIPE: &str = "recipe.json";
 const LOCK: &str = "lock.json";
 const INPUTS: &str = "inputs.tar";
 const PROVENANCE: &str = "provenance.json";
+const SPDX: &str = "spdx.json";
+const CYCLONEDX: &str = "cyclonedx.json";
 /// The recipe's kernel configuration, among its inputs.
 const FRAGMENT: &str = "inputs/kernel.config";
 
@@ -108,6 +117,13 @@ pub fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member>, Evid
     }
     let statement = provenance::statement(evidence, &said.recipe, &lock, &inputs.files());
     writer.json(PROVENANCE, &statement)?;
+    let software = software::survey(evidence.root, &lock)?;
+    let bill = Bill::new(evidence, &software, &lock);
+    // With every file it is large: no indentation.
+    let mut spdx = serde_json::to_vec(&spdx::document(&bill)).map_err(io::Error::from)?;
+    spdx.push(b'\n');
+    writer.file(SPDX, &spdx)?;
+    writer.json(CYCLONEDX, &cyclonedx::document(&bill))?;
     Ok(writer.members)
 }
 

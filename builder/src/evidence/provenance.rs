@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Evidence;
+use super::components::pinned;
 use super::purl;
 use crate::digest::Digest;
 use crate::kernel::KernelChoice;
@@ -178,9 +179,7 @@ fn dependencies(evidence: &Evidence<'_>, lock: &Lock, files: &[InputFile]) -> Ve
     }
     // Compilers, and what else made the kernel.
     for line in &evidence.manifest.kernel.sources {
-        let parsed = line.rsplit_once(" sha256:");
-        let parsed = parsed.and_then(|(name, digest)| Some((name, digest.parse::<Digest>().ok()?)));
-        if let Some((name, digest)) = parsed
+        if let Some((name, digest)) = pinned(line)
             && seen.insert(digest)
         {
             all.push(json!({ "name": name, "digest": { "sha256": digest } }));

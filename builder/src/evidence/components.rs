@@ -1,0 +1,141 @@
+//! What both bills of materials say of an appliance beside its packages: the kernel, and the
+//! archive that a root file system without packages comes from.
+
+use coop_appliance::Manifest;
+use coop_image::tree::display;
+
+use super::Evidence;
+use super::software::{Package, Software};
+use crate::digest::Digest;
+use crate::inputs::seed;
+use crate::lock::Lock;
+use crate::recipe::Source;
+
+/// Seconds of a day.
+const DAY_SECONDS: i64 = 86_400;
+
+/// What bills of materials are made of.
+pub(super) struct Bill<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) software: &'a Software,
+    /// The archive of the root file system: name and digest.
+    pub(super) archive: Option<(String, Digest)>,
+    /// The identifier of a document, for a purpose.
+    pub(super) resolved: Digest,
+    /// The source's present, as `2026-11-22T09:00:00Z`.
+    pub(super) created: String,
+    /// What the kernel was made from: name and digest.
+    pub(super) kernel_sources: Vec<(String, Digest)>,
+}
+
+impl<'a> Bill<'a> {
+    pub(super) fn new(evidence: &Evidence<'a>, software: &'a Software, lock: &Lock) -> Self {
+        let is_archive = matches!(evidence.recipe.rootfs.source, Source::Tarball(_));
+        let archive = lock.files.first().filter(|_| is_archive).map(|file| {
+            let last = file.name.rsplit('/').next().unwrap_or_default();
+            (last.to_owned(), file.sha256)
+        });
+        let sources = evidence.manifest.kernel.sources.iter();
+        Self {
+            manifest: evidence.manifest,
+            software,
+            archive,
+            resolved: evidence.resolved,
+            created: rfc3339(evidence.epoch.seconds),
+            kernel_sources: sources.filter_map(|line| pinned(line)).collect(),
+        }
+    }
+
+    /// A UUID for a purpose, as text.
+    pub(super) fn uuid(&self, purpose: &str) -> String {
+        let mut text = String::with_capacity(36);
+        for (index, byte) in seed(&self.resolved, purpose).iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push_str(&format!("{byte:02x}"));
+        }
+        text
+    }
+
+    pub(super) fn purl(&self, package: &Package) -> String {
+        super::purl::of_vendor(
+            &self.software.vendor,
+            &package.name,
+            &package.version,
+            &package.architecture,
+            Some(&self.software.release),
+        )
+    }
+}
+
+/// A line that ends with a digest.
+pub(super) fn pinned(line: &str) -> Option<(String, Digest)> {
+    let (name, digest) = line.rsplit_once(" sha256:")?;
+    Some((display(name.as_bytes()), digest.parse().ok()?))
+}
+
+/// Seconds since 1970 as date and time in UTC; what is before 1970 or after 9999 is cut off there.
+pub(super) fn rfc3339(seconds: i64) -> String {
+    const LAST: i64 = 253_402_300_799;
+    let seconds = seconds.clamp(0, LAST);
+    let (days, second) = (seconds / DAY_SECONDS, seconds % DAY_SECONDS);
+    let (year, month, day) = date(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// The date so many days after 1970-01-01, which is in the proleptic Gregorian calendar.
+fn date(days: i64) -> (i64, i64, i64) {
+    let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let (mut year, mut left) = (1970, days);
+    loop {
+        let length = if is_leap(year) { 366 } else { 365 };
+        if left < length {
+            break;
+        }
+        left -= length;
+        year += 1;
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 1;
+    for length in lengths {
+        if left < length {
+            break;
+        }
+        left -= length;
+        month += 1;
+    }
+    (year, month, left + 1)
+}
+
+/// An address that may stand in a document.
+pub(super) fn homepage(package: &Package) -> Option<&str> {
+    let url = package.homepage.as_str();
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}[]".contains(&byte);
+    (is_web && url.bytes().all(allowed)).then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (-5, "1970-01-01T00:00:00Z"),
+            (i64::MAX, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds), text);
+        }
+    }
+}
