@@ -16,7 +16,7 @@ use crate::recipe::{
 };
 
 /// Changes whenever the same recipe gives other bytes than the coop before made of it.
-const BUILD_FORMAT: &str = "1";
+const BUILD_FORMAT: &str = "2";
 
 /// Hashes tagged values one after the other.
 #[derive(Clone, Debug, Default)]

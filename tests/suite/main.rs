@@ -6,6 +6,7 @@ mod build;
 mod cli;
 mod confinement;
 mod corpus;
+mod debian;
 mod failures;
 mod images;
 mod kernel;

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use crate::debian::deb::Deb;
 use crate::debian::relations;
+use crate::debian::resolve::priority_rank;
 
 /// Where the .deb files lie that the guest's own dpkg has to unpack.
 pub(super) const DEFERRED_FOLDER: &str = "/var/cache/coop-deferred";
@@ -22,7 +23,7 @@ const END_OF_ANSWERS: &str = "coop-end-of-answers";
 const HEAD: &str = r#"#!/bin/sh
 set -e
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/root LC_ALL=C TERM=dumb
+export HOME=/root LC_ALL=C.UTF-8 LANG=C.UTF-8 LANGUAGE=C.UTF-8 TERM=dumb
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DEBCONF_NOWARNINGS=yes
 umask 022
 cd /
@@ -88,7 +89,7 @@ pub(super) fn diverts(deb: &Deb) -> bool {
 
 /// The positions of the essential packages and of all that they depend on.
 pub(super) fn base(debs: &[Deb]) -> BTreeSet<usize> {
-    Plan::new(debs).closure(|deb| deb.field("Essential") == Some("yes"))
+    Plan::new(debs).base()
 }
 
 /// Writes the script for packages in their order; `deferred` are those that are only in
@@ -108,7 +109,7 @@ pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)], answers: &[Strin
     line(&format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY_PATH}"));
     line(&format!("chmod 755 {POLICY_PATH}"));
     let plan = Plan::new(debs);
-    let base = plan.closure(|deb| deb.field("Essential") == Some("yes"));
+    let base = plan.base();
     let mut configured: BTreeSet<usize> = BTreeSet::new();
     let (accounts, rest): (Vec<usize>, Vec<usize>) = plan
         .base_first(&base)
@@ -230,19 +231,42 @@ impl<'d> Plan<'d> {
     }
 
     fn closure_of(&self, start: Vec<usize>) -> BTreeSet<usize> {
-        let mut pending = start;
-        let mut closure = BTreeSet::new();
-        while let Some(index) = pending.pop() {
-            if closure.insert(index) {
-                pending.extend(self.needs(index, &["Pre-Depends", "Depends"]));
-            }
-        }
-        closure
+        closure(start, |index| {
+            self.needs(index, &["Pre-Depends", "Depends"])
+        })
     }
 
-    fn closure(&self, is_start: impl Fn(&Deb) -> bool) -> BTreeSet<usize> {
-        let starts = (0..self.debs.len()).filter(|index| is_start(&self.debs[*index]));
-        self.closure_of(starts.collect())
+    /// The essential packages and what they need. Of several packages that provide the same, the
+    /// most important one is there for them; the others came because somebody asked for them.
+    fn base(&self) -> BTreeSet<usize> {
+        let essential = |index: &usize| self.debs[*index].field("Essential") == Some("yes");
+        let start = (0..self.debs.len()).filter(essential).collect();
+        closure(start, |index| {
+            let mut needed = Vec::new();
+            for field in ["Pre-Depends", "Depends"] {
+                let text = self.debs[index].field(field).unwrap_or_default();
+                for alternatives in relations::parse(text).unwrap_or_default() {
+                    let mut found = alternatives
+                        .iter()
+                        .filter_map(|a| Some((a.name, self.providers.get(a.name)?)));
+                    let found = found.next().and_then(|(name, providers)| {
+                        let rank = |index: &&usize| self.rank(name, **index);
+                        providers.iter().min_by_key(rank)
+                    });
+                    needed.extend(found);
+                }
+            }
+            needed
+        })
+    }
+
+    /// Which provider of a name comes first: as the resolver has it.
+    fn rank(&self, name: &str, index: usize) -> (bool, bool, usize, &str) {
+        let deb = &self.debs[index];
+        let priority = priority_rank(deb.field("Priority").unwrap_or_default());
+        let is_essential = deb.field("Essential") == Some("yes");
+        let own = &deb.package.name;
+        (own != name, !is_essential, priority, own)
     }
 
     /// The scripts of base-passwd and base-files come first: they make the accounts and folders
@@ -263,6 +287,18 @@ impl<'d> Plan<'d> {
         let script = self.debs[index].control_text("preinst");
         script.is_some_and(|script| !is_idle(&script))
     }
+}
+
+/// All that is reached from a start.
+fn closure(start: Vec<usize>, needs: impl Fn(usize) -> Vec<usize>) -> BTreeSet<usize> {
+    let mut pending = start;
+    let mut closure = BTreeSet::new();
+    while let Some(index) = pending.pop() {
+        if closure.insert(index) {
+            pending.extend(needs(index));
+        }
+    }
+    closure
 }
 
 /// A script of nothing but `dpkg-maintscript-helper` lines acts on upgrades only.

@@ -768,7 +768,8 @@ fn matches_version(relation: &Relation<'_>, version: Option<Version<'_>>) -> boo
     }
 }
 
-fn priority_rank(priority: &str) -> usize {
+/// How important a priority is: 0 is the most.
+pub(super) fn priority_rank(priority: &str) -> usize {
     let ranks = ["required", "important", "standard", "optional"];
     ranks
         .iter()
