@@ -17,6 +17,7 @@ use crate::debian::suite::SelectedPackage;
 use crate::debian::version::Version;
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
+use crate::lock::LockedPackage;
 use crate::store::{DerivedKey, Store, StoreError};
 
 /// The largest Packages file, decompressed, in bytes (Debian's main has 60 MB).
@@ -118,6 +119,20 @@ pub struct PackageList {
     pub key: String,
     /// The package that is all of the list, where it is in no archive.
     pub only: Option<SelectedPackage>,
+}
+
+impl PackageList {
+    /// Leaves out what is not wanted, and what cannot be read.
+    pub(super) fn keep(&mut self, mut is_wanted: impl FnMut(&Package<'_>) -> bool) {
+        let mut kept = String::new();
+        for stanza in Stanzas::new(&self.text).map_while(Result::ok) {
+            if read_package(&stanza, 0).is_ok_and(|package| is_wanted(&package)) {
+                kept.push_str(stanza.text.trim_end_matches('\n'));
+                kept.push_str("\n\n");
+            }
+        }
+        self.text = kept;
+    }
 }
 
 /// Where the lists of a suite come from.
@@ -354,6 +369,17 @@ impl<'a> Package<'a> {
             Some("allowed") => MultiArch::Allowed,
             _ => MultiArch::No,
         }
+    }
+
+    /// Whether it is the one that a lock names.
+    #[must_use]
+    pub fn is(&self, locked: &LockedPackage) -> bool {
+        self.name == locked.name
+            && self.version.as_str() == locked.version
+            && self.architecture == locked.architecture
+            && self
+                .file()
+                .is_ok_and(|(_, _, digest)| digest == locked.sha256)
     }
 
     /// The .deb: its path relative to the mirror, its size and its digest; or the field that is

@@ -46,6 +46,8 @@ pub struct ResolveRequest<'a> {
     pub recommends: bool,
     /// Packages that are not taken, whatever others say.
     pub exclude: &'a [&'a str],
+    /// The only candidates of their names: what a lock keeps.
+    pub held: &'a [PackageId],
 }
 
 /// Why a request cannot be met.
@@ -79,6 +81,8 @@ pub enum ResolveError {
     Unsatisfiable {
         /// The steps from the request to the contradiction.
         chain: Vec<String>,
+        /// The packages in it, those nearest to the contradiction first.
+        names: Vec<String>,
     },
     /// Too many alternatives were tried.
     #[error("the dependencies are too hard to resolve: {}", chain.join(", "))]
@@ -116,6 +120,9 @@ pub fn resolve(
     let mut solver = Solver::new(universe, request.architecture);
     for (name, suite) in request.targets {
         solver.aim(name, suite)?;
+    }
+    for id in request.held {
+        solver.hold(*id, request.targets);
     }
     for name in request.exclude {
         solver.leave_out(name, request.variant)?;
@@ -188,7 +195,16 @@ struct Decision {
     next_candidate: usize,
 }
 
-struct Contradiction(Vec<String>);
+struct Contradiction {
+    chain: Vec<String>,
+    names: Vec<String>,
+}
+
+impl From<Contradiction> for ResolveError {
+    fn from(Contradiction { chain, names }: Contradiction) -> Self {
+        Self::Unsatisfiable { chain, names }
+    }
+}
 
 /// Ends the search for good, or lets it go on elsewhere.
 enum Failure {
@@ -273,6 +289,15 @@ impl<'u, 'a> Solver<'u, 'a> {
         Ok(())
     }
 
+    /// Takes this version, unless it is to come from another suite.
+    fn hold(&mut self, id: PackageId, targets: &[(&str, &str)]) {
+        let (name, list) = (self.name(id), self.universe.list(id));
+        let mut aims = targets.iter().filter(|(aimed, _)| *aimed == name);
+        if aims.all(|(_, suite)| list.suites.iter().any(|name| name == suite)) {
+            self.candidates.insert(name, id);
+        }
+    }
+
     /// Never takes a package.
     fn leave_out(&mut self, name: &str, variant: Variant) -> Result<(), ResolveError> {
         let Some(id) = self.candidates.remove(name) else {
@@ -295,9 +320,7 @@ impl<'u, 'a> Solver<'u, 'a> {
         match self.select(id, Reason::Requested) {
             Ok(()) => Ok(()),
             Err(Failure::Error(error)) => Err(error),
-            Err(Failure::Contradiction(Contradiction(chain))) => {
-                Err(ResolveError::Unsatisfiable { chain })
-            }
+            Err(Failure::Contradiction(contradiction)) => Err(contradiction.into()),
         }
     }
 
@@ -309,7 +332,8 @@ impl<'u, 'a> Solver<'u, 'a> {
                 "{relation} is asked for, but {}",
                 self.why_none(relation)
             )];
-            return ResolveError::Unsatisfiable { chain };
+            let names = vec![name.to_owned()];
+            return ResolveError::Unsatisfiable { chain, names };
         }
         self.unknown(name)
     }
@@ -385,7 +409,12 @@ impl<'u, 'a> Solver<'u, 'a> {
                     format!("but {} conflicts with {}", self.show(*other), self.name(id));
                 chain.push(conflict);
                 chain.extend(self.why(*other));
-                return Err(Failure::Contradiction(Contradiction(chain)));
+                let mut names = vec![self.name(id).to_owned()];
+                names.extend(self.owners(*other));
+                if let Reason::NeededBy(owner, _) = &reason {
+                    names.extend(self.owners(*owner));
+                }
+                return Err(Failure::Contradiction(Contradiction { chain, names }));
             }
             None => {}
         }
@@ -415,7 +444,9 @@ impl<'u, 'a> Solver<'u, 'a> {
                     let mut chain = self.why(by);
                     chain.push(format!("but {} conflicts with {relation}", self.show(by)));
                     chain.extend(self.why(id));
-                    return Err(Failure::Contradiction(Contradiction(chain)));
+                    let mut names = self.owners(id);
+                    names.extend(self.owners(by));
+                    return Err(Failure::Contradiction(Contradiction { chain, names }));
                 }
                 None => {
                     self.states.insert(id, State::ExcludedBy(by));
@@ -428,22 +459,24 @@ impl<'u, 'a> Solver<'u, 'a> {
 
     /// Selects everything that is needed, going back where choices turn out wrong.
     fn solve(&mut self) -> Result<(), ResolveError> {
-        let mut first: Option<Vec<String>> = None;
+        let mut first: Option<Contradiction> = None;
         let floor = self.decisions.len();
         loop {
-            let chain = match self.step() {
+            let contradiction = match self.step() {
                 Ok(true) => return Ok(()),
                 Ok(false) => continue,
                 Err(Failure::Error(error)) => return Err(error),
-                Err(Failure::Contradiction(Contradiction(chain))) => chain,
+                Err(Failure::Contradiction(contradiction)) => contradiction,
             };
-            let chain = first.get_or_insert(chain).clone();
+            let contradiction = first.take().unwrap_or(contradiction);
             if self.attempts >= ATTEMPTS_MAX {
+                let chain = contradiction.chain;
                 return Err(ResolveError::TooHard { chain });
             }
             if !self.step_back(floor) {
-                return Err(ResolveError::Unsatisfiable { chain });
+                return Err(contradiction.into());
             }
+            first = Some(contradiction);
         }
     }
 
@@ -603,9 +636,7 @@ impl<'u, 'a> Solver<'u, 'a> {
         let result = match self.select(candidate, reason) {
             Ok(()) => self.solve(),
             Err(Failure::Error(error)) => Err(error),
-            Err(Failure::Contradiction(Contradiction(chain))) => {
-                Err(ResolveError::Unsatisfiable { chain })
-            }
+            Err(Failure::Contradiction(contradiction)) => Err(contradiction.into()),
         };
         // Choices that were made for it are final: going back behind it would undo it.
         self.decisions.truncate(decisions);
@@ -698,6 +729,18 @@ impl<'u, 'a> Solver<'u, 'a> {
         }
     }
 
+    /// A package, who needs it, who needs that one, and so on.
+    fn owners(&self, mut id: PackageId) -> Vec<String> {
+        let mut names = vec![self.name(id).to_owned()];
+        while let Some(State::Selected(Reason::NeededBy(owner, _))) = self.states.get(&id)
+            && names.len() < CHAIN_MAX
+        {
+            names.push(self.name(*owner).to_owned());
+            id = *owner;
+        }
+        names
+    }
+
     fn chain_of_reason(&self, id: PackageId, reason: &Reason<'a>) -> Vec<String> {
         let mut chain = Vec::new();
         let (mut id, mut reason) = (id, reason);
@@ -734,7 +777,17 @@ impl<'u, 'a> Solver<'u, 'a> {
             .map(|relation| self.why_none(relation))
             .collect();
         chain.push(format!("but {}", why.join(" and ")));
-        Contradiction(chain)
+        let mut names = Vec::new();
+        for relation in alternatives {
+            names.push(relation.name.to_owned());
+            for id in self.satisfying(relation) {
+                if let Some(State::ExcludedBy(by)) = self.states.get(&id) {
+                    names.extend(self.owners(*by));
+                }
+            }
+        }
+        names.extend(self.owners(owner));
+        Contradiction { chain, names }
     }
 
     fn why_none(&self, relation: &Relation<'_>) -> String {

@@ -50,6 +50,7 @@ fn solve_without(
     let request = ResolveRequest {
         targets: &[],
         exclude,
+        held: &[],
         architecture: "amd64",
         variant,
         packages: &wanted,
@@ -92,6 +93,7 @@ fn versions(
     let request = ResolveRequest {
         targets,
         exclude: &[],
+        held: &[],
         architecture: "amd64",
         variant: Variant::Nothing,
         packages: &wanted.collect::<Vec<_>>(),

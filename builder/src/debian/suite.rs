@@ -1,5 +1,9 @@
 //! Suites of archives: from their names to the packages that a request needs.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
+
 use coop_runtime::event::{Event, Observer};
 
 use crate::debian::extra::{self, ExtraDeb};
@@ -14,7 +18,7 @@ use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
 use crate::debian::version::Version;
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
-use crate::lock::{Answer, LockedPackage, LockedSuite, Pins};
+use crate::lock::{Answer, LockedPackage, LockedSuite, NotLocked, Pins};
 
 /// The component that a request without components means.
 const DEFAULT_COMPONENT: &str = "main";
@@ -56,8 +60,8 @@ pub enum DebianError {
         architecture: String,
     },
     /// The recipe asks for what its lock does not answer: the recipe's matter.
-    #[error("the lock does not have {0}; coop lock asks the archives anew")]
-    NotLocked(String),
+    #[error(transparent)]
+    NotLocked(#[from] NotLocked),
 }
 
 /// Which suite of which archive.
@@ -199,14 +203,30 @@ pub struct SuiteFacts {
 }
 
 /// Suites that can be asked for packages: verified indices whose lists are at hand, or a lock.
-#[derive(Debug)]
 pub struct Suites<'a> {
     /// In the order in which they were asked for.
     pub facts: Vec<SuiteFacts>,
     requests: Vec<SuiteRequest>,
     pins: &'a Pins,
-    lists: Vec<PackageList>,
+    fetcher: &'a Fetcher,
+    observer: &'a dyn Observer,
+    /// Those of the archives and those of `extra`, once something is asked that no lock answers.
+    lists: OnceLock<Vec<PackageList>>,
     extra: Vec<ExtraDeb>,
+}
+
+/// Candidates that a lock keeps, by name.
+type Held<'a> = BTreeMap<&'a str, PackageId>;
+
+/// What a question came to: packages or names.
+type Found = (Vec<SelectedPackage>, Vec<String>);
+
+impl fmt::Debug for Suites<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suites")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Suites<'a> {
@@ -216,54 +236,100 @@ impl<'a> Suites<'a> {
     /// # Errors
     /// [`DebianError`].
     pub fn open(
-        fetcher: &Fetcher,
+        fetcher: &'a Fetcher,
         requests: Vec<SuiteRequest>,
         pins: &'a Pins,
-        observer: &dyn Observer,
+        observer: &'a dyn Observer,
     ) -> Result<Self, DebianError> {
         let mut suites = Self {
-            facts: Vec::with_capacity(requests.len()),
-            requests: Vec::new(),
+            facts: Vec::new(),
+            requests,
             pins,
-            lists: Vec::new(),
+            fetcher,
+            observer,
+            lists: OnceLock::new(),
             extra: Vec::new(),
         };
-        let first = requests.first().map(|request| request.architecture.clone());
-        let architecture = first.unwrap_or_default();
-        for request in &requests {
-            let facts = match pins.used() {
-                Some(lock) => {
-                    let key = request.key();
-                    let known = lock.suites.iter().find(|suite| suite.key == key);
-                    let known =
-                        known.ok_or_else(|| DebianError::NotLocked(format!("suite {key}")))?;
-                    SuiteFacts {
-                        codename: known.codename.clone(),
-                        date_seconds: known.date_seconds,
-                        digest: known.inrelease,
-                    }
-                }
-                None => suites.add(fetcher, request, &architecture, observer)?,
-            };
-            pins.saw_suite(LockedSuite {
+        let known = suites.requests.iter().map(|request| {
+            let known = pins.known_suite(&request.key())?;
+            Ok(known.map(|known| SuiteFacts {
+                codename: known.codename.clone(),
+                date_seconds: known.date_seconds,
+                digest: known.inrelease,
+            }))
+        });
+        let known: Option<Vec<SuiteFacts>> = known.collect::<Result<_, NotLocked>>()?;
+        suites.facts = match known {
+            Some(facts) => {
+                suites.saw(&facts);
+                facts
+            }
+            None => suites.open_lists()?,
+        };
+        Ok(suites)
+    }
+
+    /// Goes to the archives.
+    fn open_lists(&self) -> Result<Vec<SuiteFacts>, DebianError> {
+        let (mut lists, mut facts) = (Vec::new(), Vec::new());
+        for request in &self.requests {
+            let (of_suite, added) = self.add(request)?;
+            if let Some(old) = self.pins.known_suite(&request.key())?
+                && old.inrelease != of_suite.digest
+            {
+                lists.extend(self.old_lists(request, old));
+            }
+            lists.extend(added);
+            facts.push(of_suite);
+        }
+        self.saw(&facts);
+        lists.extend(self.extra.iter().map(ExtraDeb::list));
+        // Whoever was first has the same.
+        self.lists.get_or_init(|| lists);
+        Ok(facts)
+    }
+
+    fn lists(&self) -> Result<&[PackageList], DebianError> {
+        if self.lists.get().is_none() {
+            self.open_lists()?;
+        }
+        Ok(self.lists.get().map_or(&[], Vec::as_slice))
+    }
+
+    fn saw(&self, facts: &[SuiteFacts]) {
+        for (request, facts) in self.requests.iter().zip(facts) {
+            self.pins.saw_suite(LockedSuite {
                 key: request.key(),
                 codename: facts.codename.clone(),
                 date_seconds: facts.date_seconds,
                 inrelease: facts.digest,
             });
-            suites.facts.push(facts);
         }
-        suites.requests = requests;
-        Ok(suites)
     }
 
-    fn add(
-        &mut self,
-        fetcher: &Fetcher,
-        request: &SuiteRequest,
-        architecture: &str,
-        observer: &dyn Observer,
-    ) -> Result<SuiteFacts, DebianError> {
+    /// What an old lock holds of the lists of its own index, as far as these can still be had: an
+    /// archive forgets its old versions.
+    fn old_lists(&self, request: &SuiteRequest, old: &LockedSuite) -> Vec<PackageList> {
+        let is_there = matches!(self.fetcher.store().blob(&old.inrelease), Ok(Some(_)));
+        if !is_there {
+            return Vec::new();
+        }
+        let request = SuiteRequest {
+            pinned: Some(old.inrelease),
+            ..request.clone()
+        };
+        let Ok((_, mut lists)) = self.add(&request) else {
+            return Vec::new();
+        };
+        for list in &mut lists {
+            let held = self.pins.held(&list.key);
+            list.keep(|package| held.iter().any(|held| package.is(held)));
+        }
+        lists
+    }
+
+    fn add(&self, request: &SuiteRequest) -> Result<(SuiteFacts, Vec<PackageList>), DebianError> {
+        let (fetcher, observer) = (self.fetcher, self.observer);
         let own;
         let (keyring, origins) = match &request.keyring {
             Some(keyring) => (keyring, &[][..]),
@@ -302,20 +368,21 @@ impl<'a> Suites<'a> {
             mirror: &request.mirror.url,
             suite: &request.suite,
             key: &request.key(),
-            architecture,
+            architecture: self.architecture(),
             priority: request
                 .priority
                 .unwrap_or_else(|| release.release.default_priority()),
         };
+        let mut lists = Vec::new();
         for component in components {
-            let list = fetch_list(fetcher, &from, component, observer)?;
-            self.lists.push(list);
+            lists.push(fetch_list(fetcher, &from, component, observer)?);
         }
-        Ok(SuiteFacts {
+        let facts = SuiteFacts {
             codename: release.release.codename.clone(),
             date_seconds: release.release.date_seconds,
             digest: release.digest,
-        })
+        };
+        Ok((facts, lists))
     }
 
     /// Adds packages that are in no archive; every selection takes them.
@@ -332,7 +399,9 @@ impl<'a> Suites<'a> {
                     written: deb.written,
                 });
             }
-            self.lists.push(deb.list());
+            if let Some(lists) = self.lists.get_mut() {
+                lists.push(deb.list());
+            }
             self.extra.push(deb);
         }
         Ok(())
@@ -347,8 +416,8 @@ impl<'a> Suites<'a> {
     fn ask(
         &self,
         question: &str,
-        live: impl FnOnce(&Universe<'_>) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError>,
-    ) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError> {
+        live: impl FnOnce(&Universe<'_>, &Held<'_>) -> Result<Found, DebianError>,
+    ) -> Result<Found, DebianError> {
         let suites = self.requests.iter().map(SuiteRequest::in_question);
         let extra = self.extra.iter().map(|deb| {
             let digest = deb.package.download.digest;
@@ -356,14 +425,15 @@ impl<'a> Suites<'a> {
         });
         let suites: Vec<String> = suites.chain(extra).collect();
         let question = format!("{}: {question}", suites.join(" + "));
-        let (packages, names) = match self.pins.used() {
-            Some(lock) => {
-                let known = lock.answers.iter().find(|one| one.question == question);
-                let known = known.ok_or_else(|| DebianError::NotLocked(question.clone()))?;
+        let (packages, names) = match self.pins.known_answer(&question)? {
+            Some(known) => {
                 let packages = known.packages.iter().map(|package| self.unlocked(package));
                 (packages.collect::<Result<_, _>>()?, known.names.clone())
             }
-            None => live(&Universe::new(&self.lists)?)?,
+            None => {
+                let universe = Universe::new(self.lists()?)?;
+                live(&universe, &self.held(&universe))?
+            }
         };
         self.pins.saw(Answer {
             question,
@@ -373,6 +443,23 @@ impl<'a> Suites<'a> {
         Ok((packages, names))
     }
 
+    /// Where the packages are that the old lock holds, as far as they still are.
+    fn held<'u>(&self, universe: &Universe<'u>) -> Held<'u> {
+        let mut held = Held::new();
+        for request in &self.requests {
+            let key = request.key();
+            for wanted in self.pins.held(&key) {
+                let mut named = universe.named(&wanted.name).iter().copied();
+                let found = named
+                    .find(|id| universe.list(*id).key == key && universe.package(*id).is(wanted));
+                if let Some(id) = found {
+                    held.entry(universe.package(id).name).or_insert(id);
+                }
+            }
+        }
+        held
+    }
+
     /// A package of the lock, to be fetched from where its suite is.
     fn unlocked(&self, package: &LockedPackage) -> Result<SelectedPackage, DebianError> {
         if package.suite == extra::KEY {
@@ -380,12 +467,11 @@ impl<'a> Suites<'a> {
             let known = known.find(|known| known.locked() == *package);
             return known
                 .cloned()
-                .ok_or_else(|| DebianError::NotLocked(format!("the file {}", package.path)));
+                .ok_or_else(|| NotLocked(format!("the file {}", package.path)).into());
         }
         let mut requests = self.requests.iter();
         let request = requests.find(|request| request.key() == package.suite);
-        let request =
-            request.ok_or_else(|| DebianError::NotLocked(format!("suite {}", package.suite)))?;
+        let request = request.ok_or_else(|| NotLocked(format!("suite {}", package.suite)))?;
         Ok(SelectedPackage {
             name: package.name.clone(),
             version: package.version.clone(),
@@ -406,7 +492,8 @@ impl<'a> Suites<'a> {
     /// [`DebianError::Request`], [`DebianError::Resolve`], [`DebianError::Packages`] or
     /// [`DebianError::NotLocked`].
     pub fn select(&self, selection: &Selection) -> Result<Selected, DebianError> {
-        let live = |universe: &Universe<'_>| self.choose(universe, selection);
+        let live =
+            |universe: &Universe<'_>, held: &Held<'_>| self.choose(universe, selection, held);
         let (packages, requested) = self.ask(&selection.question(), live)?;
         Ok(Selected {
             packages,
@@ -418,7 +505,8 @@ impl<'a> Suites<'a> {
         &self,
         universe: &Universe<'_>,
         selection: &Selection,
-    ) -> Result<(Vec<SelectedPackage>, Vec<String>), DebianError> {
+        held: &Held<'_>,
+    ) -> Result<Found, DebianError> {
         let wanted: Vec<(&str, Option<&str>)> = selection
             .packages
             .iter()
@@ -440,17 +528,31 @@ impl<'a> Suites<'a> {
         let targets: Vec<(&str, &str)> = aims
             .filter_map(|(relation, (_, suite))| Some((relation.name, (*suite)?)))
             .collect();
-        let chosen = resolve(
-            universe,
-            &ResolveRequest {
+        let mut held = held.clone();
+        let chosen = loop {
+            let ids: Vec<PackageId> = held.values().copied().collect();
+            let request = ResolveRequest {
                 architecture: self.architecture(),
                 variant: selection.variant,
                 packages: &packages,
                 targets: &targets,
                 recommends: selection.recommends,
                 exclude: &exclude,
-            },
-        )?;
+                held: &ids,
+            };
+            match resolve(universe, &request) {
+                // What is held is let go one by one, those first that are in the way.
+                Err(ResolveError::Unsatisfiable { chain, names }) => {
+                    let mut names = names.iter();
+                    let Some(name) = names.find(|name| held.contains_key(name.as_str())) else {
+                        let names = Vec::new();
+                        return Err(ResolveError::Unsatisfiable { chain, names }.into());
+                    };
+                    held.remove(name.as_str());
+                }
+                result => break result?,
+            }
+        };
         let requested = chosen.requested.into_iter();
         let mut requested: Vec<String> = requested
             .map(|id| universe.package(id).name.to_owned())
@@ -466,12 +568,12 @@ impl<'a> Suites<'a> {
     /// [`DebianError::Resolve`] where there is none; [`DebianError::NotLocked`].
     pub fn find(&self, name: &str) -> Result<SelectedPackage, DebianError> {
         let question = format!("{name} alone");
-        let live = |universe: &Universe<'_>| {
-            let package = selected(universe, newest(universe, name)?)?;
+        let live = |universe: &Universe<'_>, held: &Held<'_>| {
+            let package = selected(universe, newest(universe, name, held)?)?;
             Ok((vec![package], Vec::new()))
         };
         let (mut packages, _) = self.ask(&question, live)?;
-        packages.pop().ok_or(DebianError::NotLocked(question))
+        packages.pop().ok_or_else(|| NotLocked(question).into())
     }
 
     /// The names that a package depends on; of alternatives, the first.
@@ -480,8 +582,8 @@ impl<'a> Suites<'a> {
     /// [`DebianError::Resolve`] where there is no such package, [`DebianError::Request`] where its
     /// field cannot be read; [`DebianError::NotLocked`].
     pub fn dependencies(&self, name: &str) -> Result<Vec<String>, DebianError> {
-        let live = |universe: &Universe<'_>| {
-            let package = universe.package(newest(universe, name)?);
+        let live = |universe: &Universe<'_>, held: &Held<'_>| {
+            let package = universe.package(newest(universe, name, held)?);
             let clauses = relations::parse(package.field("Depends").unwrap_or_default())?;
             let first = clauses.iter().filter_map(|clause| clause.first());
             let names = first.map(|relation| relation.name.to_owned()).collect();
@@ -495,7 +597,10 @@ impl<'a> Suites<'a> {
     /// # Errors
     /// [`DebianError::Packages`].
     pub fn names_beginning(&self, prefix: &str) -> Result<Vec<String>, DebianError> {
-        let universe = Universe::new(&self.lists)?;
+        if self.pins.used().is_some() {
+            return Ok(Vec::new());
+        }
+        let universe = Universe::new(self.lists()?)?;
         let names = universe.packages().map(|(_, package)| package.name);
         let mut names: Vec<String> = names
             .filter(|name| name.starts_with(prefix))
@@ -507,8 +612,11 @@ impl<'a> Suites<'a> {
     }
 }
 
-/// The newest package of this name.
-fn newest(universe: &Universe<'_>, name: &str) -> Result<PackageId, ResolveError> {
+/// The package of this name that is held, or else the newest.
+fn newest(universe: &Universe<'_>, name: &str, held: &Held<'_>) -> Result<PackageId, ResolveError> {
+    if let Some(id) = held.get(name) {
+        return Ok(*id);
+    }
     let newest = universe.named(name).iter().copied().max_by(|left, right| {
         let versions = [left, right].map(|id| universe.package(*id).version);
         versions[0].cmp(&versions[1])

@@ -102,9 +102,9 @@ pub(super) fn pin(
 
 fn open<'a>(
     package: &recipe::KernelPackage,
-    fetcher: &Fetcher,
+    fetcher: &'a Fetcher,
     archive: &Archive<'a>,
-    observer: &dyn Observer,
+    observer: &'a dyn Observer,
 ) -> Result<Suites<'a>, KernelSourceError> {
     let recipe::KernelPackage { name, suite } = package;
     if name != USER_MODE_LINUX && !name.starts_with(LINUX_IMAGE) {

@@ -34,7 +34,7 @@ pub enum Change {
     Names {
         /// The question.
         question: String,
-        /// What they were, and what they are.
+        /// Those that went and those that came.
         names: [Vec<String>; 2],
     },
     /// A file that the recipe names has other content, or is there on one side only.
@@ -72,8 +72,8 @@ impl fmt::Display for Change {
                 }
             },
             Self::Names { question, names } => {
-                let [old, new] = names.each_ref().map(|names| names.join(", "));
-                write!(f, "  {question}: {old} → {new}")
+                let [gone, come] = names.each_ref().map(|names| names.join(", "));
+                write!(f, "  {question}: {gone} → {come}")
             }
             Self::File { name, sides } => match sides {
                 [true, true] => write!(f, "  {name}: other content"),
@@ -111,7 +111,10 @@ pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
             [Some(old), Some(new)] => {
                 packages(&old, &new, &mut changes);
                 if old.names != new.names {
-                    let names = [old.names, new.names];
+                    let names = [
+                        without(&old.names, &new.names),
+                        without(&new.names, &old.names),
+                    ];
                     changes.push(Change::Names { question, names });
                 }
             }
@@ -132,6 +135,11 @@ pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
         }
     }
     changes
+}
+
+fn without(names: &[String], others: &[String]) -> Vec<String> {
+    let only = names.iter().filter(|name| !others.contains(name));
+    only.cloned().collect()
 }
 
 fn packages(old: &Answer, new: &Answer, changes: &mut Vec<Change>) {

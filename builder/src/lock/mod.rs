@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+/// How many letters a name may differ in from the one that was meant.
+const FAR_MAX: usize = 2;
 /// The form of the file that this coop reads and writes.
 pub const FORMAT: u32 = 1;
 
@@ -102,6 +104,62 @@ pub struct Answer {
     /// Names, where names were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+}
+
+impl Answer {
+    /// Whether a package is in it, or in its question.
+    fn is_about(&self, name: &str) -> bool {
+        self.packages.iter().any(|package| package.name == name)
+            || subject(&self.question) == Some(name)
+    }
+}
+
+/// The package whose dependencies a question is about.
+fn subject(question: &str) -> Option<&str> {
+    let (_, asked) = question.rsplit_once(": ")?;
+    asked.strip_prefix("what ")?.strip_suffix(" depends on")
+}
+
+/// A name that is to move, and that the lock does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the lock has nothing called '{name}'{}",
+    similar.as_ref().map(|name| format!("; did you mean '{name}'?")).unwrap_or_default()
+)]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// The nearest that the lock has.
+    pub similar: Option<String>,
+}
+
+impl Lock {
+    /// Finds out whether the lock has all that is to move: packages by their names, archives by
+    /// their addresses.
+    ///
+    /// # Errors
+    /// The first that it does not have.
+    pub fn check_names(&self, names: &[String]) -> Result<(), UnknownName> {
+        let packages = self.answers.iter().flat_map(|answer| &answer.packages);
+        let mut known: BTreeSet<&str> = packages.map(|package| &*package.name).collect();
+        let questions = self.answers.iter().map(|answer| &*answer.question);
+        known.extend(questions.filter_map(subject));
+        known.extend(self.files.iter().map(|file| &*file.name));
+        let Some(name) = names.iter().find(|name| !known.contains(name.as_str())) else {
+            return Ok(());
+        };
+        let far = |other: &&str| {
+            (
+                strsim::damerau_levenshtein(name, other),
+                (*other).to_owned(),
+            )
+        };
+        let near = known.iter().map(far).filter(|(far, _)| *far <= FAR_MAX);
+        Err(UnknownName {
+            name: name.clone(),
+            similar: near.min().map(|(_, name)| name),
+        })
+    }
 }
 
 /// A package of an archive.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Answer, Lock, LockedFile, LockedSuite};
+use super::{Answer, Lock, LockedFile, LockedPackage, LockedSuite};
 use crate::digest::Digest;
 
 /// A recipe asks for what its lock does not answer: the recipe's matter.
@@ -177,11 +177,59 @@ impl Pins {
         *self.lock() = seen;
     }
 
-    /// Remembers a suite; the same one is asked several questions.
+    /// What a lock has of a suite; nothing where it is not to be looked up in one.
+    pub(crate) fn known_suite(&self, key: &str) -> Result<Option<&LockedSuite>, NotLocked> {
+        let find = |lock: &'_ Lock| lock.suites.iter().position(|suite| suite.key == key);
+        match &self.mode {
+            Mode::Live => Ok(None),
+            Mode::Making { old, .. } => Ok(find(old).map(|index| &old.suites[index])),
+            Mode::Locked(lock) => match find(lock) {
+                None => Err(NotLocked(format!("suite {key}"))),
+                Some(index) => Ok(Some(&lock.suites[index])),
+            },
+        }
+    }
+
+    /// What a lock answers to a question about packages; nothing where the archives are to.
+    pub(crate) fn known_answer(&self, question: &str) -> Result<Option<&Answer>, NotLocked> {
+        match &self.mode {
+            Mode::Live => Ok(None),
+            Mode::Making { old, moves } => {
+                let mut answers = old.answers.iter();
+                let known = answers.find(|answer| answer.question == question);
+                Ok(known.filter(|answer| moves.iter().all(|name| !answer.is_about(name))))
+            }
+            Mode::Locked(lock) => {
+                let mut answers = lock.answers.iter();
+                let known = answers.find(|answer| answer.question == question);
+                Ok(Some(known.ok_or_else(|| NotLocked(question.to_owned()))?))
+            }
+        }
+    }
+
+    /// The packages of a suite that the old lock has and that are not to move.
+    pub(crate) fn held(&self, suite: &str) -> Vec<&LockedPackage> {
+        let Mode::Making { old, moves } = &self.mode else {
+            return Vec::new();
+        };
+        let packages = old.answers.iter().flat_map(|answer| &answer.packages);
+        packages
+            .filter(|package| package.suite == suite && !moves.contains(&package.name))
+            .collect()
+    }
+
+    /// Remembers a suite; the same one is asked several questions. Where some of a lock stays and
+    /// some moves, the newer index counts.
     pub(crate) fn saw_suite(&self, suite: LockedSuite) {
         let mut seen = self.lock();
-        if seen.suites.iter().all(|known| known.key != suite.key) {
+        let Some(known) = seen.suites.iter_mut().find(|known| known.key == suite.key) else {
             seen.suites.push(suite);
+            return;
+        };
+        if let Mode::Making { old, .. } = &self.mode
+            && old.suites.contains(known)
+        {
+            *known = suite;
         }
     }
 

@@ -84,12 +84,15 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// See [`Suites::open`].
-    pub fn open(
+    pub fn open<'b>(
         &self,
-        fetcher: &Fetcher,
+        fetcher: &'b Fetcher,
         requests: Vec<SuiteRequest>,
-        observer: &dyn Observer,
-    ) -> Result<Suites<'a>, DebianError> {
+        observer: &'b dyn Observer,
+    ) -> Result<Suites<'b>, DebianError>
+    where
+        'a: 'b,
+    {
         Suites::open(fetcher, requests, self.pins, observer)
     }
 }

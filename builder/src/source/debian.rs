@@ -99,9 +99,9 @@ fn wanted<'a>(recipe: &'a Debian, archive: &Archive<'_>) -> Result<Vec<Wanted<'a
 
 fn open<'a>(
     recipe: &Debian,
-    fetcher: &Fetcher,
+    fetcher: &'a Fetcher,
     archive: &Archive<'a>,
-    observer: &dyn Observer,
+    observer: &'a dyn Observer,
 ) -> Result<Opened<'a>, DebianSourceError> {
     let (mut requests, mut apt) = (Vec::new(), Vec::new());
     for one in wanted(recipe, archive)? {

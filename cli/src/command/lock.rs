@@ -24,7 +24,7 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
         let failure = Failure::usage(format!("there is no {}", path.display()));
         return Err(failure.with_hint("coop lock without --check writes it"));
     }
-    let pins = Pins::making(Lock::default(), BTreeSet::new());
+    let pins = Pins::making(kept(options, old.as_ref())?, moves(options));
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let request = request(
         &recipe,
@@ -61,6 +61,22 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
         true => FAILED,
         false => 0,
     })
+}
+
+/// What of the old lock may stay. Without names, an update and a check keep nothing.
+fn kept(options: &LockOptions, old: Option<&Lock>) -> Result<Lock, Failure> {
+    let lock = old.cloned().unwrap_or_default();
+    if options.moves.is_empty() {
+        let is_fresh = options.update || options.check;
+        return Ok(if is_fresh { Lock::default() } else { lock });
+    }
+    lock.check_names(&options.moves)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(lock)
+}
+
+fn moves(options: &LockOptions) -> BTreeSet<String> {
+    options.moves.iter().cloned().collect()
 }
 
 /// The lock beside a recipe, for work that uses it.

@@ -416,6 +416,7 @@ pub fn debian_index(data: &[u8]) {
             packages: &wanted,
             recommends: true,
             exclude: &[],
+            held: &[],
         };
         if let Ok(chosen) = resolve(&universe, &request) {
             let mut names = chosen.packages.iter().map(|id| universe.package(*id).name);
