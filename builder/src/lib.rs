@@ -14,6 +14,7 @@ pub mod guest;
 pub mod inputs;
 pub mod kernel;
 pub mod lock;
+pub mod plan;
 pub mod publish;
 pub mod recipe;
 pub mod rootfs;

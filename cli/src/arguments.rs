@@ -9,12 +9,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use coop_appliance::Forward;
 use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forward};
 
+mod cache;
 mod diff;
+mod explain;
 mod image;
 mod kernel;
 mod lock;
 
+pub(crate) use cache::{CacheCommand, CacheGcOptions, CacheListOptions, CacheVerifyOptions};
 pub(crate) use diff::DiffOptions;
+pub(crate) use explain::ExplainOptions;
 pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
 pub(crate) use kernel::{
     KernelBuildOptions, KernelCommand, KernelConfigOptions, KernelListOptions,
@@ -25,7 +29,6 @@ pub(crate) use lock::LockOptions;
 /// Verbs of later versions.
 pub(crate) const PLANNED: &[&str] = &[
     "test",
-    "explain",
     "ps",
     "logs",
     "attach",
@@ -41,7 +44,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "pull",
     "sign",
     "verify",
-    "cache",
     "doctor",
     "schema",
     "completions",
@@ -67,6 +69,9 @@ pub(crate) enum Command {
     /// Pin everything that a recipe's names stand for, in RECIPE.lock
     #[command(after_long_help = lock::EXAMPLES)]
     Lock(LockOptions),
+    /// Tell what a build would do, step by step, and why
+    #[command(after_long_help = explain::EXAMPLES)]
+    Explain(ExplainOptions),
     /// Show what an appliance or an image is made of, or take a folder or file out of it
     Inspect(InspectOptions),
     /// Tell what two appliances, images, archives or folders differ in
@@ -75,6 +80,9 @@ pub(crate) enum Command {
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Show what the cache holds, make it smaller, or check it
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Configure, compare and build the kernel of a recipe alone
     #[command(subcommand)]
     Kernel(KernelCommand),

@@ -46,6 +46,14 @@ fn main() -> ExitCode {
             command::lock::run(options, &environment, &output),
             options.json,
         ),
+        Command::Explain(options) => (
+            command::explain::run(options, &environment, &output),
+            options.json,
+        ),
+        Command::Cache(command) => (
+            command::cache::run(command, &environment),
+            command::cache::is_json(command),
+        ),
         Command::Inspect(options) => (
             command::inspect::run(options, &environment, &output),
             options.json,

@@ -110,7 +110,7 @@ fn wrong_usage_is_2() {
     let folder = with_recipe(GOOD);
     for (words, part) in [
         (&["buld"][..], "unrecognized subcommand"),
-        (&["explain", "r.yaml"], "coop explain is not supported yet"),
+        (&["serve", "r.yaml"], "coop serve is not supported yet"),
         (&["check"], "required"),
         (&["check", "r.yaml", "--set", "x"], "write NAME=VALUE"),
         (&["check", "r.yaml", "--set", "x=1"], "no variable 'x'"),

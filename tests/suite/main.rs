@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod build;
+mod cache;
 mod cli;
 mod confinement;
 mod corpus;

@@ -11,6 +11,7 @@ use coop_runtime::event::{Event, Observer};
 use super::{BuildError, BuildRequest};
 use crate::assemble;
 use crate::debian::installed::installed;
+use crate::inputs::Record;
 use crate::kernel::advice::advice;
 use crate::kernel::needs::Level;
 use crate::kernel::{
@@ -47,6 +48,7 @@ pub(super) fn kernel_request<'a>(
         archive: &request.archive,
         programs: request.programs,
         allow_dropped: request.allow_dropped,
+        only_stored: false,
         host: &request.host,
         observer: &request.observer,
     }
@@ -63,6 +65,24 @@ pub(super) fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)
 pub(super) struct GuestKernel {
     pub(super) member: Kernel,
     pub(super) folder: TempFolder,
+    pub(super) identity: String,
+}
+
+/// What tells a kernel from every other: release, target, and a digest of what it came from and of
+/// what of it a guest starts from.
+pub(super) fn identity(kernel: &FetchedKernel) -> String {
+    let FetchedKernel { files, resolved } = kernel;
+    let mut record = Record::new("coop kernel");
+    for line in resolved {
+        record.put("from", line.as_bytes());
+    }
+    record.put("vmlinux", &files.vmlinux);
+    record.put("config", files.config.as_bytes());
+    for library in &files.libraries {
+        record.put(&library.name, &library.bytes);
+    }
+    let digest = record.finish();
+    format!("{} {} {digest}", files.release, files.target.name())
 }
 
 /// Guests that build are processes of the host, whatever the appliance is for.
@@ -84,7 +104,11 @@ pub(super) fn guest_kernel(
         &[],
         folder.path(),
     )?;
-    Ok(Some(GuestKernel { member, folder }))
+    Ok(Some(GuestKernel {
+        member,
+        folder,
+        identity: identity(&kernel),
+    }))
 }
 
 /// A kernel in a folder as a guest is started with it.

@@ -1,42 +1,50 @@
 //! The whole way from a recipe to a published appliance.
 
+mod explain;
 mod kernel;
 mod lock;
 mod root;
+mod source;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coop_appliance::{Appliance, MANIFEST_NAME, Manifest};
-use coop_image::tree::TreeError;
+use coop_image::tree::{Timestamp, TreeError};
 use coop_runtime::Host;
-use coop_runtime::event::{self, Observer};
+use coop_runtime::event::{self, Event, Observer};
 
 use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
 use crate::evidence::{self, Evidence, EvidenceError};
 use crate::fetch::Fetcher;
-use crate::guest::{GuestContext, GuestError, MountError, StepMeans};
+use crate::guest::{GuestContext, GuestError, MountError, Step, StepMeans};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
 use crate::lock::Lock;
+use crate::plan::{self, Given, Plan, PlanError, Trees};
 use crate::publish::Staging;
-use crate::recipe::{KernelOrigin, Recipe, Source};
+use crate::recipe::{KernelOrigin, Recipe};
 use crate::rootfs::RootfsError;
-use crate::source::{self, Archive, DebianSourceError, TarballError};
+use crate::source::{Archive, DebianSourceError, TarballError};
 use crate::store::StoreError;
 
+pub use self::explain::explain;
 pub use self::kernel::kernel;
 pub(crate) use self::kernel::kernel_spec;
-use self::kernel::{advise, boot_modules, guest_kernel, obtain};
+use self::kernel::{advise, boot_modules, guest_kernel, identity, obtain};
 pub use self::lock::lock;
-use self::root::{finish_root, needs_guest};
+use self::root::{Workshop, needs_guest, programs};
+use self::source::Source;
 
 /// What to build, and with what means.
 pub struct BuildRequest<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
+    /// What tells the recipe from others, as its file: its last build is what [`explain`] compares
+    /// with.
+    pub origin: &'a Path,
     /// The folder to make or to replace.
     pub output: &'a Path,
     /// Downloads and the cache.
@@ -93,6 +101,9 @@ pub enum BuildError {
     /// The tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// The steps' results.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// What runs in a guest.
     #[error(transparent)]
     Guest(#[from] GuestError),
@@ -161,14 +172,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let Obtained { kernel, stands_in } = obtain(request, &recipe.kernel)?;
     bootable::check(&kernel.files)?;
     bootable::check_cpus(&kernel.files, recipe.devices.cpus)?;
-    let source = match &recipe.rootfs.source {
-        Source::Debian(debian) => {
-            source::debian(debian, request.fetcher, &request.archive, observer)?
-        }
-        Source::Tarball(tarball) => {
-            source::tarball(tarball, request.fetcher, request.archive.pins, observer)?
-        }
-    };
+    let source = Source::resolve(request)?;
     let boot_modules = boot_modules(&kernel.files)?;
     let member = assemble::write_kernel(
         &kernel.files,
@@ -179,30 +183,40 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     )?;
     let mut pins = kernel.resolved.clone();
     let guest = guest_kernel(request, kernel.files.target, needs_guest(recipe, &source))?;
-    let spec = match &guest {
+    let own = identity(&kernel);
+    let (spec, guest_identity) = match &guest {
         Some(guest) => {
             pins.extend_from_slice(&guest.member.sources);
-            kernel_spec(&guest.member, guest.folder.path())
+            let spec = kernel_spec(&guest.member, guest.folder.path());
+            (spec, &guest.identity)
         }
-        None => kernel_spec(&member, folder),
+        None => (kernel_spec(&member, folder), &own),
     };
+    let has_modules = kernel.files.modules.is_some();
+    let with_modules = recipe.kernel.modules && !stands_in && has_modules;
+    let (plan, programs) = plan(request, &source, &own, guest_identity, with_modules)?;
     // Which kernel it came to is among the pins, whoever chose it.
     let recipe_digest = inputs::digest(recipe, KernelChoice::Auto)?;
-    let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved);
-    let context = GuestContext {
-        kernel: spec,
-        host: request.host.clone(),
-        store: request.fetcher.store(),
-        observer: Arc::clone(&request.observer),
-        seed: seed(&resolved, "scratch"),
-        epoch: source.epoch,
-        means: request.means.clone(),
+    let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved());
+    let store = request.fetcher.store();
+    let trees = Trees::new(store);
+    let workshop = Workshop {
+        request,
+        plan: &plan,
+        programs: &programs,
+        trees: &trees,
+        modules_of: with_modules.then_some(&kernel.files),
+        context: GuestContext {
+            kernel: spec,
+            host: request.host.clone(),
+            store,
+            observer: Arc::clone(&request.observer),
+            seed: seed(&resolved, "scratch"),
+            epoch: Timestamp::default(),
+            means: request.means.clone(),
+        },
     };
-    let epoch = source.epoch;
-    let with_modules = recipe.kernel.modules && !stands_in;
-    let modules_of = with_modules.then_some(&kernel.files);
-    let locked = request.archive.pins.used().is_some();
-    let root = finish_root(recipe, source, modules_of, locked, &context)?;
+    let (root, epoch) = workshop.root(source)?;
     advise(&root, &kernel.files, observer);
     let mut manifest = task(observer, "write images", || {
         Ok(assemble::assemble(
@@ -232,7 +246,42 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         folder,
     )?;
     assemble::write_manifest(&manifest, folder)?;
+    keep_for_later(request, &plan, trees);
     Ok(manifest)
+}
+
+/// What later builds and `coop explain` want to know. Without it they do more and say less.
+fn keep_for_later(request: &BuildRequest<'_>, plan: &Plan, trees: Trees<'_>) {
+    let store = request.fetcher.store();
+    let remembered = plan::remember(store, &request.origin.to_string_lossy(), plan);
+    if let Err(error) = trees.settle().and(remembered) {
+        let message = format!("the next build will do all of this again: {error}");
+        let message = &message;
+        request.observer.event(&Event::Warning { message });
+    }
+}
+
+/// The plan, and the programs that its steps run.
+fn plan(
+    request: &BuildRequest<'_>,
+    source: &Source<'_>,
+    kernel: &str,
+    guest_kernel: &str,
+    with_modules: bool,
+) -> Result<(Plan, Vec<Step>), BuildError> {
+    let recipe = request.recipe;
+    let programs = programs(recipe, request.archive.pins.used().is_some())?;
+    let plan = plan::make(&Given {
+        recipe,
+        source: &source.fields(),
+        configures: source.configures(),
+        suites: source.suites(),
+        kernel,
+        guest_kernel,
+        modules: with_modules.then_some(kernel),
+        programs: &programs,
+    })?;
+    Ok((plan, programs))
 }
 
 fn resolved_digest(inputs: &Digest, kernel: &[String], source: &[String]) -> Digest {

@@ -495,6 +495,17 @@ fn open_data(
     Ok(store.publish_derived(temp, key)?.into_file())
 }
 
+/// Hashes the plain data member of a .deb, if the store has it; a damaged one is set aside.
+///
+/// # Errors
+/// What the file system says.
+pub fn is_data_whole(store: &Store, deb: Digest) -> Result<bool, StoreError> {
+    store.is_derived_whole(DerivedKey {
+        kind: DATA_KIND,
+        input: deb,
+    })
+}
+
 /// Copies, telling errors of the package from errors of the store.
 fn copy(
     plain: &mut dyn Read,

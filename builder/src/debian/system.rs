@@ -34,6 +34,35 @@ pub struct AptSource {
     pub pin: Option<(String, u16)>,
 }
 
+impl AptSource {
+    fn is_remote(&self) -> bool {
+        self.url.starts_with("http://") || self.url.starts_with("https://")
+    }
+
+    /// What of it shows in a system, but for the keyring, on one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        if !self.is_remote() {
+            return "not for the guest".to_owned();
+        }
+        let Self {
+            url,
+            suites,
+            components,
+            check_valid_until,
+            pin,
+            ..
+        } = self;
+        let check = if *check_valid_until { "" } else { " unchecked" };
+        let pin = pin.as_ref();
+        let pin = pin.map_or(String::new(), |(codename, at)| {
+            format!(" {codename} at {at}")
+        });
+        let (suites, components) = (suites.join(" "), components.join(" "));
+        format!("{url} {suites} ({components}){check}{pin}")
+    }
+}
+
 /// How to make a system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemOptions {
@@ -161,10 +190,7 @@ fn keep_for_later(maker: &mut Maker<'_>, name: &str, deb: &Deb) -> Result<(), Tr
 }
 
 fn write_apt_sources(maker: &mut Maker<'_>, sources: &[AptSource]) -> Result<(), TreeError> {
-    let is_remote = |source: &&AptSource| {
-        source.url.starts_with("http://") || source.url.starts_with("https://")
-    };
-    let remote: Vec<&AptSource> = sources.iter().filter(is_remote).collect();
+    let remote: Vec<&AptSource> = sources.iter().filter(|one| one.is_remote()).collect();
     if remote.is_empty() || maker.tree.resolve(b"/etc/apt").is_err() {
         return Ok(());
     }

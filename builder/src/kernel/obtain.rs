@@ -30,6 +30,8 @@ pub struct KernelRequest<'a> {
     pub programs: &'a [PathBuf],
     /// Whether what the kernel's configuration does not hold is a warning instead of an error.
     pub allow_dropped: bool,
+    /// Whether a kernel that would have to be made is an error instead: [`MakeError::NotStored`].
+    pub only_stored: bool,
     /// What the host offers to the guests that build.
     pub host: &'a Host,
     /// Who watches.
@@ -255,6 +257,7 @@ impl KernelRequest<'_> {
             wanted,
             defconfig: self.kernel.defconfig,
             allow_dropped: self.allow_dropped,
+            only_stored: self.only_stored,
             fetcher: self.fetcher,
             archive: self.archive,
             programs: self.programs,

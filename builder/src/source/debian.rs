@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use coop_image::tree::Timestamp;
-use coop_runtime::event::Observer;
+use coop_runtime::event::{Event, Observer};
 use fs_err as fs;
 
 use super::{Archive, NamedFileError, SourceTree, named};
-use crate::debian::deb::{DebError, fetch_debs};
+use crate::debian::deb::{DebError, fetch_debs, is_data_whole};
 use crate::debian::extra::ExtraDeb;
 use crate::debian::keys::{Keyring as Keys, KeysError};
 use crate::debian::mirror::{Mirror as ChosenMirror, MirrorError};
@@ -18,9 +18,11 @@ use crate::debian::suite::{
 };
 use crate::debian::system::{AptSource, SystemOptions, build_system};
 use crate::debian::unpack::UnpackError;
+use crate::digest::Digest;
 use crate::fetch::{Download, Fetcher};
 use crate::lock::Pins;
 use crate::recipe::{Debian, Exclude, Keyring, Mirror, RepositoryMirror, TarballLocation, Variant};
+use crate::store::Store;
 
 /// Why packages did not become a tree.
 #[derive(Debug, thiserror::Error)]
@@ -230,6 +232,159 @@ pub fn pins(
     Ok(packages.iter().map(SelectedPackage::pin).collect())
 }
 
+/// A Debian whose packages are chosen and not yet fetched.
+#[derive(Debug)]
+pub struct ResolvedDebian {
+    packages: Vec<SelectedPackage>,
+    options: SystemOptions,
+    /// The InRelease files, one line each.
+    suites: Vec<String>,
+}
+
+/// Chooses the recipe's packages, or looks them up in the lock.
+///
+/// # Errors
+/// See [`DebianSourceError`].
+pub fn resolve_debian(
+    recipe: &Debian,
+    fetcher: &Fetcher,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<ResolvedDebian, DebianSourceError> {
+    let Opened {
+        apt,
+        suites,
+        packages,
+        requested,
+    } = open(recipe, fetcher, archive, observer)?;
+    let dates = suites.facts.iter().map(|facts| facts.date_seconds);
+    let epoch = Timestamp::from_seconds(dates.max().unwrap_or_default());
+    let lines = suites.facts.iter().zip(&apt).flat_map(|(facts, source)| {
+        let digest = &facts.digest;
+        let names = source.suites.iter();
+        names.map(move |suite| format!("debian {suite} InRelease sha256:{digest}"))
+    });
+    Ok(ResolvedDebian {
+        suites: lines.collect(),
+        packages,
+        options: SystemOptions {
+            architecture: archive.architecture.to_owned(),
+            time: epoch,
+            apt,
+            paths: path_filter(&recipe.exclude),
+            debconf: recipe.debconf.clone(),
+            requested: requested.into_iter().collect(),
+        },
+    })
+}
+
+impl ResolvedDebian {
+    /// The latest time that anything in the image may have.
+    #[must_use]
+    pub fn epoch(&self) -> Timestamp {
+        self.options.time
+    }
+
+    /// The suites' indices, one line each.
+    #[must_use]
+    pub fn suites(&self) -> &[String] {
+        &self.suites
+    }
+
+    /// One line for each input, with its digest.
+    #[must_use]
+    pub fn resolved(&self) -> Vec<String> {
+        let pins = self.packages.iter().map(SelectedPackage::pin);
+        self.suites.iter().cloned().chain(pins).collect()
+    }
+
+    /// Everything that can change the unpacked tree and the script that configures it, beside the
+    /// recipe's own words: names and values.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let SystemOptions {
+            architecture, time, ..
+        } = &self.options;
+        let mut fields = vec![
+            ("architecture".to_owned(), architecture.clone()),
+            ("date of the suites".to_owned(), time.seconds.to_string()),
+        ];
+        for (number, source) in self.options.apt.iter().enumerate() {
+            fields.push((format!("apt source {number}"), source.summary()));
+            if let Some(keyring) = &source.keyring {
+                let digest = Digest::of(keyring);
+                fields.push((format!("keyring {number}"), digest.to_string()));
+            }
+        }
+        for name in &self.options.requested {
+            fields.push((format!("requested {name}"), String::new()));
+        }
+        for package in &self.packages {
+            let SelectedPackage {
+                name,
+                version,
+                architecture,
+                download,
+                ..
+            } = package;
+            fields.push((
+                format!("package {name}"),
+                format!("{version} {architecture} {}", download.digest),
+            ));
+        }
+        fields
+    }
+
+    /// Fetches the packages and unpacks them as dpkg would leave them unpacked. What the store has
+    /// and is damaged is fetched and unpacked again.
+    ///
+    /// # Errors
+    /// See [`DebianSourceError`].
+    pub fn unpack(
+        &self,
+        fetcher: &Fetcher,
+        observer: &dyn Observer,
+    ) -> Result<SourceTree, DebianSourceError> {
+        match self.try_unpack(fetcher, observer) {
+            Err(DebianSourceError::Deb(_) | DebianSourceError::Unpack(_))
+                if self.heal(fetcher.store())? =>
+            {
+                let message = "packages in the cache were damaged; they are fetched again";
+                observer.event(&Event::Warning { message });
+                self.try_unpack(fetcher, observer)
+            }
+            result => result,
+        }
+    }
+
+    fn try_unpack(
+        &self,
+        fetcher: &Fetcher,
+        observer: &dyn Observer,
+    ) -> Result<SourceTree, DebianSourceError> {
+        let debs = fetch_debs(fetcher, &self.packages, observer)?;
+        let system = build_system(debs, &self.options)?;
+        Ok(SourceTree {
+            tree: system.tree,
+            epoch: self.epoch(),
+            configure: Some(system.script),
+            resolved: self.resolved(),
+        })
+    }
+
+    /// Sets aside what is damaged of the packages in the store; says whether there was any.
+    fn heal(&self, store: &Store) -> Result<bool, DebianSourceError> {
+        let mut found = false;
+        for package in &self.packages {
+            let digest = &package.download.digest;
+            let whole = store.is_blob_whole(digest).map_err(DebError::from)?;
+            let data = is_data_whole(store, *digest).map_err(DebError::from)?;
+            found |= !whole || !data;
+        }
+        Ok(found)
+    }
+}
+
 /// Resolves, fetches and unpacks the recipe's packages as dpkg would leave them unpacked.
 ///
 /// # Errors
@@ -240,43 +395,7 @@ pub fn debian(
     archive: &Archive<'_>,
     observer: &dyn Observer,
 ) -> Result<SourceTree, DebianSourceError> {
-    let Opened {
-        apt,
-        suites,
-        packages,
-        requested,
-    } = open(recipe, fetcher, archive, observer)?;
-    let debs = fetch_debs(fetcher, &packages, observer)?;
-    let dates = suites.facts.iter().map(|facts| facts.date_seconds);
-    let epoch = Timestamp::from_seconds(dates.max().unwrap_or_default());
-    let mut resolved: Vec<String> = suites
-        .facts
-        .iter()
-        .zip(&apt)
-        .flat_map(|(facts, source)| {
-            let digest = &facts.digest;
-            let names = source.suites.iter();
-            names.map(move |suite| format!("debian {suite} InRelease sha256:{digest}"))
-        })
-        .collect();
-    let system = build_system(
-        debs,
-        &SystemOptions {
-            architecture: archive.architecture.to_owned(),
-            time: epoch,
-            apt,
-            paths: path_filter(&recipe.exclude),
-            debconf: recipe.debconf.clone(),
-            requested: requested.into_iter().collect(),
-        },
-    )?;
-    resolved.extend(packages.iter().map(SelectedPackage::pin));
-    Ok(SourceTree {
-        tree: system.tree,
-        epoch,
-        configure: Some(system.script),
-        resolved,
-    })
+    resolve_debian(recipe, fetcher, archive, observer)?.unpack(fetcher, observer)
 }
 
 fn path_filter(exclude: &Exclude) -> PathFilter {

@@ -8,9 +8,9 @@ mod tarball;
 use coop_image::tree::{Timestamp, Tree};
 
 pub use archive::Archive;
-pub use debian::{DebianSourceError, closure, debian, pins};
+pub use debian::{DebianSourceError, ResolvedDebian, closure, debian, pins, resolve_debian};
 pub use named::{NamedFileError, address, host_file};
-pub use tarball::{TarballError, pin_tarball, tarball};
+pub use tarball::{ResolvedTarball, TarballError, pin_tarball, resolve_tarball};
 
 /// A root file system as its source gives it.
 #[derive(Debug)]

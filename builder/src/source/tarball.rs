@@ -11,10 +11,13 @@ use coop_runtime::event::{Event, Observer};
 use super::SourceTree;
 use super::named::{self, NamedFileError};
 use crate::digest::Digest;
-use crate::fetch::{FetchError, Fetcher};
+use crate::fetch::{Download, FetchError, Fetcher};
 use crate::lock::Pins;
 use crate::recipe::{Tarball, TarballLocation};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
+
+/// The store's kind of notes with the latest time of an archive's entries.
+const TIME_NOTE: &str = "archive-time-1";
 
 /// Why an archive did not become a tree.
 #[derive(Debug, thiserror::Error)]
@@ -41,18 +44,139 @@ pub enum TarballError {
     },
 }
 
-/// Reads an archive into a tree. A plain archive's content stays where it is; a compressed one is
-/// unpacked into the store's temporary space.
+/// An archive that is known and not yet read.
+#[derive(Debug)]
+pub struct ResolvedTarball<'r> {
+    recipe: &'r Tarball,
+    name: String,
+    digest: Digest,
+    place: Place,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Place {
+    Address(Download),
+    Host(File),
+}
+
+/// Finds out which archive it is.
 ///
 /// # Errors
-/// The archive is missing, is not the one that the recipe pins, or is damaged.
-pub fn tarball(
-    recipe: &Tarball,
+/// It is missing, or is not the one that the recipe pins.
+pub fn resolve_tarball<'r>(
+    recipe: &'r Tarball,
     fetcher: &Fetcher,
     pins: &Pins,
     observer: &dyn Observer,
-) -> Result<SourceTree, TarballError> {
-    let (name, file, digest) = open(recipe, fetcher, pins, observer)?;
+) -> Result<ResolvedTarball<'r>, TarballError> {
+    let (name, digest, place) = match &recipe.location {
+        TarballLocation::Url { url, sha256 } => {
+            let download = named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
+            (url.clone(), download.digest, Place::Address(download))
+        }
+        TarballLocation::Path { file, sha256 } => {
+            let (opened, digest) = named::host_file(file, sha256.as_deref(), pins)?;
+            (file.written.clone(), digest, Place::Host(opened))
+        }
+    };
+    Ok(ResolvedTarball {
+        recipe,
+        name,
+        digest,
+        place,
+    })
+}
+
+impl ResolvedTarball<'_> {
+    /// One line for each input, with its digest.
+    #[must_use]
+    pub fn resolved(&self) -> Vec<String> {
+        vec![format!("tarball sha256:{}", self.digest)]
+    }
+
+    /// Everything that can change the tree: names and values.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let stripped = self.recipe.strip_components.to_string();
+        vec![
+            ("archive".to_owned(), self.digest.to_string()),
+            ("strip_components".to_owned(), stripped),
+        ]
+    }
+
+    /// The latest time that anything in the image may have, if it was read before.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn epoch(&self, store: &Store) -> Result<Option<Timestamp>, TarballError> {
+        let note = store.note(TIME_NOTE, &self.time_key())?;
+        let text = note.and_then(|bytes| String::from_utf8(bytes).ok());
+        let (seconds, nanoseconds) = match text.as_deref().and_then(|text| text.split_once(' ')) {
+            Some((seconds, nanoseconds)) => (seconds.parse(), nanoseconds.parse()),
+            None => return Ok(None),
+        };
+        Ok(match (seconds, nanoseconds) {
+            (Ok(seconds), Ok(nanoseconds)) => Some(Timestamp {
+                seconds,
+                nanoseconds,
+            }),
+            _ => None,
+        })
+    }
+
+    fn time_key(&self) -> String {
+        format!("{} {}", self.digest, self.recipe.strip_components)
+    }
+
+    /// Reads the archive into a tree. A plain archive's content stays where it is; a compressed one
+    /// is unpacked into the store's temporary space.
+    ///
+    /// # Errors
+    /// It cannot be downloaded, or is damaged.
+    pub fn unpack(
+        self,
+        fetcher: &Fetcher,
+        observer: &dyn Observer,
+    ) -> Result<SourceTree, TarballError> {
+        let resolved = self.resolved();
+        let time_key = self.time_key();
+        let Self {
+            recipe,
+            name,
+            place,
+            ..
+        } = self;
+        let file = match place {
+            Place::Host(file) => file,
+            Place::Address(download) => {
+                let url = download.url.clone();
+                let mut files = fetcher.fetch(&[download], "download archive", observer)?;
+                let file = files.pop().ok_or(FetchError::Offline(url))?;
+                file.into_parts().0
+            }
+        };
+        let tree = read(recipe, &name, file, fetcher, observer)?;
+        let epoch = latest_time(&tree);
+        let text = format!("{} {}", epoch.seconds, epoch.nanoseconds);
+        let store = fetcher.store();
+        store.put_note(TIME_NOTE, &time_key, text.as_bytes())?;
+        Ok(SourceTree {
+            tree,
+            epoch,
+            configure: None,
+            resolved,
+        })
+    }
+}
+
+fn read(
+    recipe: &Tarball,
+    name: &str,
+    file: File,
+    fetcher: &Fetcher,
+    observer: &dyn Observer,
+) -> Result<Tree, TarballError> {
     let options = tar::Options {
         strip_components: usize::try_from(recipe.strip_components).unwrap_or(usize::MAX),
         ..tar::Options::default()
@@ -72,7 +196,7 @@ pub fn tarball(
     let summary =
         tar::read_file(&mut tree, file, spool, &options, unpacking).map_err(|source| {
             TarballError::Archive {
-                name: name.clone(),
+                name: name.to_owned(),
                 source,
             }
         })?;
@@ -81,36 +205,7 @@ pub fn tarball(
             message: &format!("{name}: {count} entries have '{keyword}', which images cannot hold"),
         });
     }
-    let epoch = latest_time(&tree);
-    Ok(SourceTree {
-        tree,
-        epoch,
-        configure: None,
-        resolved: vec![format!("tarball sha256:{digest}")],
-    })
-}
-
-fn open(
-    recipe: &Tarball,
-    fetcher: &Fetcher,
-    pins: &Pins,
-    observer: &dyn Observer,
-) -> Result<(String, File, Digest), TarballError> {
-    match &recipe.location {
-        TarballLocation::Url { url, sha256 } => {
-            let download = named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
-            let digest = download.digest;
-            let mut files = fetcher.fetch(&[download], "download archive", observer)?;
-            let file = files
-                .pop()
-                .ok_or_else(|| FetchError::Offline(url.clone()))?;
-            Ok((url.clone(), file.into_parts().0, digest))
-        }
-        TarballLocation::Path { file, sha256 } => {
-            let (opened, digest) = named::host_file(file, sha256.as_deref(), pins)?;
-            Ok((file.written.clone(), opened, digest))
-        }
-    }
+    Ok(tree)
 }
 
 /// Has the archive pinned, without reading it.

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use coop_appliance::MANIFEST_NAME;
 use fs_err as fs;
@@ -21,8 +20,8 @@ use crate::digest::Digest;
 
 /// The kinds of derived objects that are results of steps.
 const STEP_KINDS: &[&str] = &["tree-1", "answer-1"];
-/// An object that nothing refers to may be about to get its reference, for so long.
-const UNREFERENCED: Duration = Duration::from_secs(60 * 60);
+/// An object that nothing refers to may be about to get its reference, for so long, in seconds.
+const UNREFERENCED_SECONDS: i64 = 60 * 60;
 /// A disk block of stat(2), in bytes.
 const BLOCK_BYTES: u64 = 512;
 
@@ -129,6 +128,12 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     };
     paths.sort_unstable();
     Ok(paths)
+}
+
+/// An object that lost its reference long ago.
+fn is_abandoned(entry: &Entry, now_seconds: i64) -> bool {
+    entry.kind == "unreferenced"
+        && now_seconds.saturating_sub(entry.used_seconds) > UNREFERENCED_SECONDS
 }
 
 /// Device and inode: two names with the same are one file.
@@ -295,6 +300,7 @@ impl Store {
     /// # Errors
     /// The store's folders cannot be read, or a file cannot be removed.
     pub fn collect_garbage(&self, options: GcOptions) -> Result<GcReport, StoreError> {
+        let now_seconds = self.now_seconds()?;
         let mut entries = self.entries()?;
         // The longest unused first.
         entries.sort_by(|left, right| {
@@ -311,7 +317,7 @@ impl Store {
             let goes = (options.steps && is_step)
                 || (options.bad && entry.part == Part::Bad)
                 || (is_too_much && is_evictable)
-                || self.is_abandoned(&entry);
+                || is_abandoned(&entry, now_seconds);
             if !goes {
                 continue;
             }
@@ -335,17 +341,9 @@ impl Store {
         Ok(report)
     }
 
-    /// An object that lost its reference long ago.
-    fn is_abandoned(&self, entry: &Entry) -> bool {
-        if entry.kind != "unreferenced" {
-            return false;
-        }
-        let modified =
-            fs::metadata(self.root.join(&entry.path)).and_then(|metadata| metadata.modified());
-        modified.is_ok_and(|time| {
-            let age = SystemTime::now().duration_since(time);
-            age.is_ok_and(|age| age > UNREFERENCED)
-        })
+    /// The present, by the clock of the store's file system.
+    fn now_seconds(&self) -> Result<i64, StoreError> {
+        Ok(self.temp_file()?.as_file().metadata()?.mtime())
     }
 
     fn is_running(&self, appliance: &Path) -> bool {

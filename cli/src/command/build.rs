@@ -1,5 +1,6 @@
 //! `coop build`: from a recipe to an appliance's folder.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let (built, log) = build(
         &recipe,
+        &options.recipe,
         &folder,
         &means,
         &options.recipe_options,
@@ -72,13 +74,24 @@ fn names_something(recipe: &Recipe) -> bool {
     kernel || matches!(recipe.rootfs.source, Source::Debian(_))
 }
 
+/// What `coop run RECIPE` boots.
+pub(super) struct Held {
+    /// The appliance.
+    pub(super) folder: PathBuf,
+    /// While it is there, the cache keeps the appliance.
+    _manifest: Option<File>,
+}
+
+/// How often the cache may be emptied between a build and its use.
+const ATTEMPTS_MAX: usize = 3;
+
 /// Builds what `coop run RECIPE` needs, unless `out/NAME` or the cache has it.
 pub(super) fn for_run(
     file: &Path,
     options: &RecipeOptions,
     environment: &Environment,
     output: &Output,
-) -> Result<PathBuf, Failure> {
+) -> Result<Held, Failure> {
     let recipe = means::read(file, options, output)?;
     let target = recipe.kernel.target();
     if target != Target::Um {
@@ -91,27 +104,43 @@ pub(super) fn for_run(
     let inputs = inputs::digest(&recipe, choice).map_err(|error| Failure::work(&error))?;
     let folder = Path::new(OUTPUT_FOLDER).join(&recipe.name);
     if build::up_to_date(&folder, &inputs, pins.used()).is_some() {
-        return Ok(folder);
+        return Ok(Held {
+            folder,
+            _manifest: None,
+        });
     }
     let inputs = inputs::with_lock(&inputs, pins.used());
     let inputs = inputs.map_err(|error| Failure::work(&error))?;
     let means = Means::prepare(options, pins, environment, output)?;
-    let root = means.fetcher.store().root();
-    let folder = root.join("appliance").join(inputs.to_string());
-    build(&recipe, &folder, &means, options, environment)?;
-    Ok(folder)
+    let store = means.fetcher.store();
+    let folder = store.appliance_path(&inputs);
+    let mut held = Err(std::io::ErrorKind::NotFound.into());
+    for _ in 0..ATTEMPTS_MAX {
+        build(&recipe, file, &folder, &means, options, environment)?;
+        held = store.hold_appliance(&inputs);
+        if held.is_ok() {
+            break;
+        }
+    }
+    let manifest = held.map_err(|error| Failure::work(&error))?;
+    Ok(Held {
+        folder,
+        _manifest: Some(manifest),
+    })
 }
 
 /// Gives the appliance, and where the log of the recipe's steps is, if any ran.
 fn build(
     recipe: &Recipe,
+    file: &Path,
     folder: &Path,
     means: &Means,
     options: &RecipeOptions,
     environment: &Environment,
 ) -> Result<(Built, Option<PathBuf>), Failure> {
     let folder = std::path::absolute(folder).map_err(|error| Failure::work(&error))?;
-    let request = request(recipe, &folder, means, options, environment);
+    let origin = origin(file);
+    let request = request(recipe, &origin, &folder, means, options, environment);
     let built = build::build(&request).map_err(|error| {
         means
             .stopped("the build was stopped by a signal; the output folder is as it was")
@@ -121,9 +150,15 @@ fn build(
     Ok((built, log.map(Path::to_owned)))
 }
 
+/// The recipe's file, whatever it was called by.
+pub(super) fn origin(file: &Path) -> PathBuf {
+    fs_err::canonicalize(file).unwrap_or_else(|_| file.to_owned())
+}
+
 /// What a build is asked for.
 pub(super) fn request<'a>(
     recipe: &'a Recipe,
+    origin: &'a Path,
     output: &'a Path,
     means: &'a Means,
     options: &RecipeOptions,
@@ -131,6 +166,7 @@ pub(super) fn request<'a>(
 ) -> BuildRequest<'a> {
     BuildRequest {
         recipe,
+        origin,
         output,
         fetcher: &means.fetcher,
         archive: means.archive(recipe),

@@ -28,6 +28,7 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let request = request(
         &recipe,
+        &options.recipe,
         Path::new(""),
         &means,
         &options.recipe_options,

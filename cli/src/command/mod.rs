@@ -2,8 +2,10 @@
 
 mod attend;
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod diff;
+pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kernel;

@@ -55,6 +55,8 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         let message = "--tty needs a terminal on stdin and stdout";
         return Err(Failure::usage(message));
     }
+    // The cache keeps a recipe's appliance while it runs.
+    let held;
     let folder = match target(&options.target)? {
         Target::Appliance(folder) => folder,
         Target::Recipe(_) if options.persist => {
@@ -63,7 +65,8 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
             return Err(failure.with_hint(hint));
         }
         Target::Recipe(file) => {
-            super::build::for_run(&file, &options.recipe_options, environment, output)?
+            held = super::build::for_run(&file, &options.recipe_options, environment, output)?;
+            held.folder.clone()
         }
     };
     // The guest's process has a working folder of its own.

@@ -19,6 +19,9 @@ use crate::store::StoreError;
 /// Why a kernel was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
+    /// The store has no such kernel, and none is to be made.
+    #[error("the kernel is not in the cache, and would have to be made")]
+    NotStored,
     /// The host's file system says no.
     #[error(transparent)]
     Io(#[from] io::Error),

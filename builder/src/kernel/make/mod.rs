@@ -93,6 +93,8 @@ pub struct MakeRequest<'a> {
     pub defconfig: bool,
     /// Whether a wanted symbol that does not hold is a warning instead of an error.
     pub allow_dropped: bool,
+    /// Whether a kernel that is not in the store is an error instead of being made.
+    pub only_stored: bool,
     /// Downloads and the store.
     pub fetcher: &'a Fetcher,
     /// Where Debian packages come from.
@@ -169,6 +171,9 @@ pub fn build(request: &MakeRequest<'_>) -> Result<FetchedKernel, MakeError> {
     };
     if let Some(kernel) = job.kept()? {
         return Ok(kernel);
+    }
+    if request.only_stored {
+        return Err(MakeError::NotStored);
     }
     let log = job.lock()?;
     // Whoever had the lock may have made it.

@@ -183,6 +183,7 @@ impl Bench {
             wanted: &self.wanted,
             defconfig: self.defconfig,
             allow_dropped: self.allow_dropped,
+            only_stored: false,
             fetcher: &self.fetcher,
             archive: &archive,
             programs: &self.programs,

@@ -112,6 +112,7 @@ fn known(
             archive: &archive,
             programs: &environment.programs,
             allow_dropped: true,
+            only_stored: false,
             host: &host,
             observer: &silent,
         };

@@ -103,7 +103,7 @@ fn heading(text: &str) -> String {
 }
 
 /// A time as `2026-11-01 12:00`, in UTC.
-fn date(seconds: i64) -> String {
+pub(in crate::command) fn date(seconds: i64) -> String {
     let (days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // The civil calendar from a count of days, in years that begin in March; see Hinnant's
     // "chrono-compatible low-level date algorithms".

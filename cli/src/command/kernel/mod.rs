@@ -2,7 +2,7 @@
 
 mod build;
 mod config;
-mod list;
+pub(super) mod list;
 mod menu;
 mod other;
 
@@ -73,6 +73,7 @@ impl<'a> Asked<'a> {
             archive: &self.archive,
             programs: &self.environment.programs,
             allow_dropped: self.allow_dropped,
+            only_stored: false,
             host: &self.host,
             observer: &self.means.observer,
         }

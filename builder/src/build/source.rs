@@ -1,0 +1,89 @@
+//! The recipe's source, known before it is fetched.
+
+use coop_image::tree::Timestamp;
+
+use super::{BuildError, BuildRequest};
+use crate::recipe;
+use crate::source::{
+    ResolvedDebian, ResolvedTarball, SourceTree, TarballError, resolve_debian, resolve_tarball,
+};
+
+/// What the recipe's source came to.
+pub(super) enum Source<'r> {
+    Debian(Box<ResolvedDebian>),
+    Tarball(Box<ResolvedTarball<'r>>),
+}
+
+impl<'r> Source<'r> {
+    pub(super) fn resolve(request: &BuildRequest<'r>) -> Result<Self, BuildError> {
+        let BuildRequest {
+            recipe,
+            fetcher,
+            archive,
+            observer,
+            ..
+        } = request;
+        Ok(match &recipe.rootfs.source {
+            recipe::Source::Debian(debian) => Self::Debian(Box::new(resolve_debian(
+                debian,
+                fetcher,
+                archive,
+                &**observer,
+            )?)),
+            recipe::Source::Tarball(tarball) => Self::Tarball(Box::new(resolve_tarball(
+                tarball,
+                fetcher,
+                archive.pins,
+                &**observer,
+            )?)),
+        })
+    }
+
+    /// Whether there are packages that the guest configures.
+    pub(super) fn configures(&self) -> bool {
+        matches!(self, Self::Debian(_))
+    }
+
+    pub(super) fn fields(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Debian(debian) => debian.fields(),
+            Self::Tarball(tarball) => tarball.fields(),
+        }
+    }
+
+    pub(super) fn resolved(&self) -> Vec<String> {
+        match self {
+            Self::Debian(debian) => debian.resolved(),
+            Self::Tarball(tarball) => tarball.resolved(),
+        }
+    }
+
+    /// The indices of the archives, one line each.
+    pub(super) fn suites(&self) -> &[String] {
+        match self {
+            Self::Debian(debian) => debian.suites(),
+            Self::Tarball(_) => &[],
+        }
+    }
+
+    /// The latest time in the image, where it is known without reading the source.
+    pub(super) fn epoch(
+        &self,
+        request: &BuildRequest<'_>,
+    ) -> Result<Option<Timestamp>, TarballError> {
+        match self {
+            Self::Debian(debian) => Ok(Some(debian.epoch())),
+            Self::Tarball(tarball) => tarball.epoch(request.fetcher.store()),
+        }
+    }
+
+    pub(super) fn unpack(self, request: &BuildRequest<'_>) -> Result<SourceTree, BuildError> {
+        let BuildRequest {
+            fetcher, observer, ..
+        } = request;
+        Ok(match self {
+            Self::Debian(debian) => debian.unpack(fetcher, &**observer)?,
+            Self::Tarball(tarball) => tarball.unpack(fetcher, &**observer)?,
+        })
+    }
+}
