@@ -19,7 +19,7 @@ use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
 use crate::evidence::{self, Evidence, EvidenceError};
 use crate::fetch::Fetcher;
-use crate::guest::{GuestContext, GuestError, MountError, Step, StepMeans};
+use crate::guest::{GuestContext, GuestError, MountError, Packages, Step, StepMeans};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
 use crate::lock::Lock;
@@ -200,6 +200,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved());
     let store = request.fetcher.store();
     let trees = Trees::new(store);
+    let archives = source.archives().to_vec();
     let workshop = Workshop {
         request,
         plan: &plan,
@@ -214,6 +215,11 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
             seed: seed(&resolved, "scratch"),
             epoch: Timestamp::default(),
             means: request.means.clone(),
+            packages: Some(Packages {
+                fetcher: request.fetcher,
+                suites: &archives,
+                is_locked: request.archive.pins.used().is_some(),
+            }),
         },
     };
     let (root, epoch) = workshop.root(source)?;

@@ -3,6 +3,7 @@
 use coop_image::tree::Timestamp;
 
 use super::{BuildError, BuildRequest};
+use crate::debian::suite::SuiteRequest;
 use crate::recipe;
 use crate::source::{
     ResolvedDebian, ResolvedTarball, SourceTree, TarballError, resolve_debian, resolve_tarball,
@@ -62,6 +63,14 @@ impl<'r> Source<'r> {
     pub(super) fn suites(&self) -> &[String] {
         match self {
             Self::Debian(debian) => debian.suites(),
+            Self::Tarball(_) => &[],
+        }
+    }
+
+    /// The suites that steps may have packages from, each with its index pinned.
+    pub(super) fn archives(&self) -> &[SuiteRequest] {
+        match self {
+            Self::Debian(debian) => debian.archives(),
             Self::Tarball(_) => &[],
         }
     }

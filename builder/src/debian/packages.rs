@@ -220,7 +220,7 @@ pub fn fetch_list(
 
 /// By digest where the archive offers that: a mirror that is being updated still has the old file
 /// under that name.
-fn fetch_index(
+pub(crate) fn fetch_index(
     fetcher: &Fetcher,
     release: &VerifiedRelease,
     path: &str,

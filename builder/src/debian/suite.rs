@@ -13,7 +13,7 @@ use crate::debian::packages::{
     ListRequest, PackageId, PackageList, PackagesError, Universe, fetch_list,
 };
 use crate::debian::relations::{self, InvalidRelation, Operator, Relation, parse_one};
-use crate::debian::release::{ReleaseError, ReleaseRequest, open_release};
+use crate::debian::release::{ReleaseError, ReleaseRequest, VerifiedRelease, open_release};
 use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
 use crate::debian::version::Version;
 use crate::digest::Digest;
@@ -91,7 +91,7 @@ pub struct SuiteRequest {
 
 impl SuiteRequest {
     /// What a lock calls the suite's index.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         format!("{} {}", self.suite, self.archive)
             .trim_end()
             .to_owned()
@@ -330,27 +330,7 @@ impl<'a> Suites<'a> {
 
     fn add(&self, request: &SuiteRequest) -> Result<(SuiteFacts, Vec<PackageList>), DebianError> {
         let (fetcher, observer) = (self.fetcher, self.observer);
-        let own;
-        let (keyring, origins) = match &request.keyring {
-            Some(keyring) => (keyring, &[][..]),
-            None => {
-                own = Keyring::debian()?;
-                (&own, DEBIAN_ORIGINS)
-            }
-        };
-        let release = open_release(
-            fetcher,
-            &ReleaseRequest {
-                mirror: &request.mirror.url,
-                suite: &request.suite,
-                keyring,
-                origins,
-                now_seconds: request.now_seconds,
-                check_valid_until: request.mirror.check_valid_until,
-                pinned: request.pinned,
-                snapshot_seconds: request.mirror.snapshot.as_ref().map(|one| one.seconds),
-            },
-        )?;
+        let release = open_suite(fetcher, request)?;
         if release.expired {
             let message = format!(
                 "the index of suite '{}' has expired; the host's apt configuration allows that",
@@ -405,6 +385,17 @@ impl<'a> Suites<'a> {
             self.extra.push(deb);
         }
         Ok(())
+    }
+
+    /// The requests for the suites, each with its index pinned.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<SuiteRequest> {
+        let both = self.requests.iter().zip(&self.facts);
+        both.map(|(request, facts)| SuiteRequest {
+            pinned: Some(facts.digest),
+            ..request.clone()
+        })
+        .collect()
     }
 
     fn architecture(&self) -> &str {
@@ -610,6 +601,35 @@ impl<'a> Suites<'a> {
         names.dedup();
         Ok(names)
     }
+}
+
+/// Fetches or finds the index of a suite, and verifies it.
+///
+/// # Errors
+/// [`DebianError::Keys`] or [`DebianError::Release`].
+pub(crate) fn open_suite(
+    fetcher: &Fetcher,
+    request: &SuiteRequest,
+) -> Result<VerifiedRelease, DebianError> {
+    let own;
+    let (keyring, origins) = match &request.keyring {
+        Some(keyring) => (keyring, &[][..]),
+        None => {
+            own = Keyring::debian()?;
+            (&own, DEBIAN_ORIGINS)
+        }
+    };
+    let request = ReleaseRequest {
+        mirror: &request.mirror.url,
+        suite: &request.suite,
+        keyring,
+        origins,
+        now_seconds: request.now_seconds,
+        check_valid_until: request.mirror.check_valid_until,
+        pinned: request.pinned,
+        snapshot_seconds: request.mirror.snapshot.as_ref().map(|one| one.seconds),
+    };
+    Ok(open_release(fetcher, &request)?)
 }
 
 /// The package of this name that is held, or else the newest.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use coop_appliance::Filesystem;
 use coop_runtime::{
     BOOT_TIMEOUT, Cause, DiskSpec, DiskWrites, ExecRequest, ExecStreams, Exit, Machine,
-    MachineSpec, NetworkSpec, Pin, Report, Running, SessionEnd, TransientFile, User, Watch,
-    Workload,
+    MachineSpec, NetworkSpec, Pin, Report, Running, Service, SessionEnd, TransientFile, User,
+    Watch, Workload,
 };
 use tempfile::NamedTempFile;
 
 use super::lines::{Lines, Listeners};
 use super::mounts::FILE_NAME;
+use super::proxy::{self, Packages};
 use super::step::{Network, Step};
 use super::{GuestContext, GuestError, SCRIPT, StepMeans};
 use crate::rootfs::Login;
@@ -35,12 +36,23 @@ pub(super) struct Guest<'a> {
     pub(super) mounts: &'a [(NamedTempFile, String, bool)],
     /// What is there only while the step runs.
     pub(super) files: &'a [TransientFile],
+    /// The archives that it reaches.
+    pub(super) packages: Option<Packages<'a>>,
 }
 
 impl Guest<'_> {
     /// Boots on the image, runs the step, and leaves the image unmounted.
     pub(super) fn boot_and_run(&self, context: &GuestContext<'_>) -> Result<(), GuestError> {
-        let machine = Machine::check(self.spec(context))?;
+        let Some(packages) = &self.packages else {
+            return self.boot(Vec::new(), context);
+        };
+        proxy::serve(packages, self.step.network, &*context.observer, |service| {
+            self.boot(vec![service], context)
+        })
+    }
+
+    fn boot(&self, services: Vec<Service>, context: &GuestContext<'_>) -> Result<(), GuestError> {
+        let machine = Machine::check(self.spec(services, context))?;
         let running = machine.start(Watch {
             observer: Arc::clone(&context.observer),
             kernel_log: None,
@@ -70,7 +82,7 @@ impl Guest<'_> {
         Ok(())
     }
 
-    fn spec(&self, context: &GuestContext<'_>) -> MachineSpec {
+    fn spec(&self, services: Vec<Service>, context: &GuestContext<'_>) -> MachineSpec {
         let root = DiskSpec {
             name: "root".to_owned(),
             path: self.root.to_owned(),
@@ -87,8 +99,17 @@ impl Guest<'_> {
             mount: Some(target.clone()),
             file: (!is_folder).then(|| FILE_NAME.to_owned()),
         };
-        let network = (self.step.network != Network::Off).then(|| NetworkSpec {
+        let restricted = self.step.network == Network::Packages;
+        // Without a service, nothing could be reached.
+        let has_network = match self.step.network {
+            Network::Off => false,
+            Network::Packages => !services.is_empty(),
+            Network::World => true,
+        };
+        let network = has_network.then(|| NetworkSpec {
             resolvers: context.host.resolvers.clone(),
+            services,
+            restricted,
             ..NetworkSpec::default()
         });
         MachineSpec {
@@ -164,6 +185,9 @@ impl Guest<'_> {
             for (variable, value) in [("HOME", home), ("USER", &name), ("LOGNAME", &name)] {
                 environment.push((variable.into(), value.into()));
             }
+        }
+        if self.packages.is_some() {
+            environment.push(("APT_CONFIG".into(), proxy::CONFIGURATION.into()));
         }
         let step = self.step.environment.iter();
         environment.extend(step.map(|(name, value)| (name.into(), value.into())));

@@ -10,6 +10,7 @@ mod lines;
 mod log;
 mod mounts;
 mod places;
+mod proxy;
 mod secrets;
 mod step;
 
@@ -31,6 +32,7 @@ use self::places::Places;
 pub use log::StepLog;
 pub use mounts::{MountError, digest_of_source};
 pub(crate) use mounts::{Shown, show};
+pub use proxy::{Packages, ParsedRequest, ProxyRequest, parse_request};
 pub use secrets::{SECRET_BYTES_MAX, SecretError, Secrets};
 pub use step::{Mount, Network, ROOT_FOLDER, ROOT_USER, Step};
 
@@ -164,6 +166,8 @@ pub struct GuestContext<'a> {
     pub epoch: Timestamp,
     /// What steps have beside the guest.
     pub means: StepMeans,
+    /// The archives that steps may have packages from; there may be none.
+    pub packages: Option<Packages<'a>>,
 }
 
 /// Runs steps in order, each in a guest of its own, and gives the tree that they leave.
@@ -180,7 +184,13 @@ pub fn run(mut tree: Tree, steps: &[Step], context: &GuestContext<'_>) -> Result
 
 fn run_one(mut tree: Tree, step: &Step, context: &GuestContext<'_>) -> Result<Tree, GuestError> {
     let login = login(&tree, &step.user)?;
-    let secrets = context.means.secrets.files(step)?;
+    let packages = context
+        .packages
+        .filter(|packages| step.network != Network::Off && !packages.suites.is_empty());
+    let mut files = context.means.secrets.files(step)?;
+    if let Some(packages) = &packages {
+        files.extend(proxy::files(packages, step.network));
+    }
     let content = tree.add_bytes(step.script.clone())?;
     let metadata = Metadata {
         // Whoever the step's user is.
@@ -205,7 +215,8 @@ fn run_one(mut tree: Tree, step: &Step, context: &GuestContext<'_>) -> Result<Tr
         login: &login,
         root: image.path(),
         mounts: &disks,
-        files: &secrets,
+        files: &files,
+        packages,
     };
     guest.boot_and_run(context)?;
     let mut tree = ext4::read(Arc::new(image.into_file()))?;

@@ -104,16 +104,17 @@ impl Step {
                 digest: digest_of_source(&mount.source.path)?,
             })
         };
+        let network = match step.network {
+            StepNetwork::Default if locked => Network::Packages,
+            StepNetwork::Default | StepNetwork::World => Network::World,
+            StepNetwork::Packages => Network::Packages,
+            StepNetwork::Off => Network::Off,
+        };
         Ok(Self {
             environment: step.environment.clone(),
             user: step.user.clone(),
             workdir: step.workdir.clone(),
-            network: match step.network {
-                StepNetwork::Default if locked => Network::Packages,
-                StepNetwork::Default | StepNetwork::World => Network::World,
-                StepNetwork::Packages => Network::Packages,
-                StepNetwork::Off => Network::Off,
-            },
+            network,
             mounts: step
                 .mounts
                 .iter()
@@ -124,8 +125,9 @@ impl Step {
         })
     }
 
-    /// Name and value of everything of the step that can change what it leaves, in a fixed order.
-    /// Of a secret that is its name: another value is the same step.
+    /// Name and value of everything of the step that can change what it leaves, in a fixed order,
+    /// but for the archives that a network reaches. Of a secret that is its name: another value is
+    /// the same step.
     #[must_use]
     pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = vec![

@@ -239,6 +239,7 @@ pub struct ResolvedDebian {
     options: SystemOptions,
     /// The InRelease files, one line each.
     suites: Vec<String>,
+    archives: Vec<SuiteRequest>,
 }
 
 /// Chooses the recipe's packages, or looks them up in the lock.
@@ -266,6 +267,7 @@ pub fn resolve_debian(
     });
     Ok(ResolvedDebian {
         suites: lines.collect(),
+        archives: suites.pinned(),
         packages,
         options: SystemOptions {
             architecture: archive.architecture.to_owned(),
@@ -289,6 +291,12 @@ impl ResolvedDebian {
     #[must_use]
     pub fn suites(&self) -> &[String] {
         &self.suites
+    }
+
+    /// The suites that steps may have packages from, each with its index pinned.
+    #[must_use]
+    pub fn archives(&self) -> &[SuiteRequest] {
+        &self.archives
     }
 
     /// One line for each input, with its digest.

@@ -186,6 +186,7 @@ impl GuestKernel {
             seed: seed(key, "kernel scratch"),
             epoch,
             means: StepMeans::default(),
+            packages: None,
         }
     }
 }
