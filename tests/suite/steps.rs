@@ -242,3 +242,56 @@ fn a_failure_shows_the_last_lines_and_the_log() {
         assert!(failed.stderr.contains(sentence), "{}", failed.stderr);
     }
 }
+
+#[test]
+fn with_a_lock_a_step_has_pinned_packages_and_no_world() {
+    let folder = temp_folder();
+    let at = folder.path();
+    // The name server and the world are asked for in ways that need nothing but bash.
+    let recipe = r#"
+name: steps
+rootfs:
+  source: {debian: {suite: trixie, packages: [apt], variant: essential}}
+  run:
+    - |
+      set -e
+      apt-get update
+      apt-get install -y hello
+      hello > /srv/said
+    - script: ./world
+    - {script: ./nothing, network: false}
+kernel: {package: {name: user-mode-linux, suite: sid}}
+devices: {cobd: [root: {free: 0%}]}
+"#;
+    let files = [
+        ("r.yaml", recipe),
+        (
+            "world",
+            "#!/bin/bash\n\
+             ! getent hosts www.example.org || exit 1\n\
+             ! (exec 3<>/dev/tcp/203.0.113.80/80) || exit 2\n\
+             exec 3<>/dev/tcp/10.0.2.2/3142 || exit 3\n\
+             printf 'GET http://198.51.100.7/a HTTP/1.1\\r\\n\\r\\n' >&3\n\
+             read -r answer <&3\n\
+             echo \"$answer\"\n\
+             [ -n \"$APT_CONFIG\" ] && [ ! -e /etc/apt/apt.conf ]\n",
+        ),
+        (
+            "nothing",
+            "#!/bin/bash\n[ -z \"$APT_CONFIG\" ] && ! (exec 3<>/dev/tcp/10.0.2.2/3142)\n",
+        ),
+    ];
+    for (name, text) in files {
+        fs::write(at.join(name), text).unwrap();
+    }
+    coop_in(at, &["lock", "r.yaml"]).expect(0);
+    let built = coop_in(at, &["build", "r.yaml", "--locked"]).expect(0);
+    let answer = "HTTP/1.1 404 none of the files of the recipe's suites";
+    assert!(built.stderr.contains(answer), "{}", built.stderr);
+    assert_eq!(cat(at, &["/srv/said"]), "Hello, world!\n");
+    // All of it is in the store now.
+    let words = ["build", "r.yaml", "--locked", "--offline", "-o", "again"];
+    coop_in(at, &words).expect(0);
+    let read = |folder: &str| fs::read(at.join(folder).join("root.cobd")).unwrap();
+    assert!(read("out/steps") == read("again"));
+}

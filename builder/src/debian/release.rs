@@ -17,6 +17,9 @@ const FILES_MAX: usize = 200_000;
 /// How far this machine's clock and that of an archive may be apart, in seconds: so far in the future
 /// may a Release file's date lie, and so far in the past its Valid-Until.
 pub const CLOCK_TOLERANCE_SECONDS: i64 = 3600;
+/// How long after its date an index is signed at the latest; an archive's machinery and people take
+/// their time, hours for a point release.
+const SIGNING_SECONDS_MAX: i64 = 24 * 3600;
 /// Kind of the note that remembers a suite's newest Release file.
 const NOTE_KIND: &str = "release-1";
 
@@ -428,7 +431,8 @@ fn verify(request: &ReleaseRequest<'_>, url: &str, bytes: &[u8]) -> Result<Relea
     // refused for its date, which says more than that its signature is none yet.
     let claimed = claimed_date(bytes).unwrap_or(request.now_seconds);
     let at_seconds = match (request.pinned, request.snapshot_seconds) {
-        (Some(_), _) => claimed,
+        // It is signed some time after its date.
+        (Some(_), _) => claimed.saturating_add(SIGNING_SECONDS_MAX),
         (None, at) => at.unwrap_or(request.now_seconds).max(claimed),
     };
     let signed = request

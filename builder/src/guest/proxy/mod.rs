@@ -211,7 +211,7 @@ impl Proxy<'_> {
             Err(Refusal::Unknown) if self.relays && self.shelf.is_near(&request.address) => {
                 if let Err(error) = relay::relay(stream, request, self.observer) {
                     let reason = format!("the archive cannot be asked: {error}");
-                    refuse(stream, 502, &reason, true)?;
+                    refuse(stream, 424, &reason, true)?;
                 }
                 Ok(false)
             }
@@ -222,7 +222,8 @@ impl Proxy<'_> {
             Err(Refusal::Failed(sentence)) => {
                 let message = &format!("a step cannot have {}: {sentence}", request.address);
                 self.observer.event(&Event::Warning { message });
-                refuse(stream, 502, &sentence, request.closes).map(|()| true)
+                // Whatever may go away by itself was tried again; apt need not.
+                refuse(stream, 424, &sentence, request.closes).map(|()| true)
             }
         }
     }

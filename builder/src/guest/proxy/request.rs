@@ -82,9 +82,7 @@ fn address(target: &str, host: Option<&[u8]>) -> Option<String> {
         return None;
     }
     let (host, path) = match target.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-            rest.split_once('/').map(|(host, path)| (host, path))?
-        }
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest.split_once('/')?,
         Some(_) => return None,
         None => (std::str::from_utf8(host?).ok()?, target.strip_prefix('/')?),
     };

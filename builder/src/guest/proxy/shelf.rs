@@ -11,7 +11,7 @@ use fs_err as fs;
 use crate::debian::is_plain_path;
 use crate::debian::mirror::join_url;
 use crate::debian::packages::{ListRequest, PackageList, fetch_index, fetch_list};
-use crate::debian::release::VerifiedRelease;
+use crate::debian::release::{IndexFile, VerifiedRelease};
 use crate::debian::suite::{SuiteRequest, open_suite};
 use crate::digest::Digest;
 use crate::fetch::{Download, Fetcher};
@@ -25,13 +25,15 @@ pub(super) enum Refusal {
     Failed(String),
 }
 
+/// Lists by suite, component and architecture.
+type Lists = BTreeMap<(usize, String, String), Arc<PackageList>>;
+
 /// The suites of a recipe.
 pub(super) struct Shelf<'a> {
     fetcher: &'a Fetcher,
     observer: &'a dyn Observer,
     suites: Vec<Suite<'a>>,
-    /// Lists by suite, component and architecture.
-    lists: Mutex<BTreeMap<(usize, String, String), Option<Arc<PackageList>>>>,
+    lists: Mutex<Lists>,
 }
 
 struct Suite<'a> {
@@ -122,7 +124,8 @@ impl<'a> Shelf<'a> {
             let blob = blob.map_err(|error| failed(&error))?;
             return blob.ok_or_else(|| Refusal::Failed("the index has gone".to_owned()));
         }
-        let Some(file) = release.release.files.get(path) else {
+        let files = &release.release.files;
+        let Some((path, file)) = files.get_key_value(path).or_else(|| by_hash(files, path)) else {
             return Err(Refusal::Unknown);
         };
         fetch_index(self.fetcher, release, path, *file, self.observer)
@@ -194,7 +197,7 @@ impl<'a> Shelf<'a> {
         let key = (number, component.to_owned(), architecture.to_owned());
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(list) = lists.get(&key) {
-            return Ok(list.clone());
+            return Ok(Some(Arc::clone(list)));
         }
         let request = ListRequest {
             release,
@@ -205,10 +208,24 @@ impl<'a> Shelf<'a> {
             priority: 0,
         };
         let list = fetch_list(self.fetcher, &request, component, self.observer);
-        let list = Some(Arc::new(list.map_err(|error| failed(&error))?));
-        lists.insert(key, list.clone());
-        Ok(list)
+        let list = Arc::new(list.map_err(|error| failed(&error))?);
+        lists.insert(key, Arc::clone(&list));
+        Ok(Some(list))
     }
+}
+
+/// The file that `main/binary-amd64/by-hash/SHA256/…` names.
+fn by_hash<'f>(
+    files: &'f BTreeMap<String, IndexFile>,
+    path: &str,
+) -> Option<(&'f String, &'f IndexFile)> {
+    let (folder, digest) = path.split_once("/by-hash/SHA256/")?;
+    let digest: Digest = digest.parse().ok()?;
+    let mut files = files.iter();
+    files.find(|(path, file)| {
+        let own = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        own == folder && file.digest == digest
+    })
 }
 
 fn failed(error: &dyn std::error::Error) -> Refusal {

@@ -91,13 +91,16 @@ fn indices_and_packages_are_served_as_pinned() {
         .write("pool/main/a/a_1_amd64.deb", b"another one");
     let refused = bench.get("pool/main/a/a_1_amd64.deb");
     // The list itself is gone from the archive, too, and nobody had fetched it.
-    assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 424 "), "{refused}");
     let bench = Bench::new();
     let list = bench.get("dists/trixie/main/binary-amd64/Packages");
     assert!(
         list.contains("\nFilename: pool/main/a/a_1_amd64.deb\n"),
         "{list}"
     );
+    let digest = Digest::of(list.split_once("\r\n\r\n").unwrap().1.as_bytes());
+    let path = format!("dists/trixie/main/binary-amd64/by-hash/SHA256/{digest}");
+    assert_eq!(bench.get(&path), list);
     let both = "GET http://archive-0.invalid/pool/main/a/a_1_amd64.deb HTTP/1.1\r\n\r\n";
     let answers = bench.ask(&both.repeat(2));
     assert_eq!(answers.matches("the package").count(), 2, "{answers}");
@@ -131,7 +134,7 @@ fn everything_else_is_refused_with_a_sentence() {
     }
     // What the index names, and the archive has not.
     let missing = bench.get("pool/main/b/b_1_amd64.deb");
-    assert!(missing.starts_with("HTTP/1.1 502 "), "{missing}");
+    assert!(missing.starts_with("HTTP/1.1 424 "), "{missing}");
     let other = bench.ask("GET http://elsewhere.invalid/a HTTP/1.1\r\n\r\n");
     assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
     let connect = bench.ask("CONNECT elsewhere.invalid:443 HTTP/1.1\r\n\r\nGET");
