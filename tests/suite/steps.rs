@@ -16,16 +16,24 @@ fn coop_in(folder: &Path, words: &[&str]) -> Done {
     run(&mut command, BUILD_DEADLINE)
 }
 
+/// A name that no earlier run had, so that the store has no step of it.
+fn new_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap().to_string_lossy();
+    name.chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
 /// A recipe on the small archive.
-fn recipe(rest: &str) -> String {
+fn recipe(folder: &Path, rest: &str) -> String {
     let archive = small_archive().display();
     format!(
         "name: steps\n\
          rootfs:\n  \
-           source: {{tarball: {{path: {archive}}}}}\n\
+           source: {{tarball: {{path: {archive}}}}}\n  \
+           hostname: {}\n\
          {rest}\n\
          kernel: {{package: {{name: user-mode-linux, suite: sid}}}}\n\
-         devices: {{cobd: [root: {{free: 0%}}]}}\n"
+         devices: {{cobd: [root: {{free: 0%}}]}}\n",
+        new_name(folder)
     )
 }
 
@@ -67,7 +75,7 @@ fn a_step_has_what_its_recipe_says_and_leaves_no_more() {
       mounts: [{source: ./src, target: /mnt/src}, {source: ./tool, target: /opt/tools/tool}]
     - run: "[ ! -e /mnt ] && [ ! -e /opt ] && [ ! -e /run/secrets ] && [ ! -e /coop-build/x ]"
     - {run: "[ ! -e /sys/class/net/eth0 ]", network: false}"#;
-    fs::write(at.join("r.yaml"), recipe(steps)).unwrap();
+    fs::write(at.join("r.yaml"), recipe(at, steps)).unwrap();
     let built = coop_in(at, &["build", "r.yaml", "--json"]).expect(0);
     assert_eq!(
         cat(at, &["/srv/environment", "/srv/seen"]),
@@ -115,7 +123,7 @@ fn a_secret_reaches_its_step_and_nothing_else() {
       user: app
       secrets: [token]
     - "[ ! -e /run/secrets ] && echo done > /srv-done""#;
-    fs::write(at.join("r.yaml"), recipe(steps)).unwrap();
+    fs::write(at.join("r.yaml"), recipe(at, steps)).unwrap();
     fs::write(at.join("token"), format!("{SECRET}\n")).unwrap();
     give(&at.join("token"));
     let missing = coop_in(at, &["build", "r.yaml"]);
@@ -207,7 +215,7 @@ fn a_failure_shows_the_last_lines_and_the_log() {
     let folder = temp_folder();
     let at = folder.path();
     let steps = "  run: [echo first, 'i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); done; exit 3']";
-    fs::write(at.join("r.yaml"), recipe(steps)).unwrap();
+    fs::write(at.join("r.yaml"), recipe(at, steps)).unwrap();
     let failed = coop_in(at, &["build", "r.yaml", "--progress", "none"]);
     assert_eq!(failed.code(), Some(1));
     let said = &failed.stderr;
@@ -236,7 +244,7 @@ fn a_failure_shows_the_last_lines_and_the_log() {
             "/etc/passwd in the root file system is no folder",
         ),
     ] {
-        fs::write(at.join("r.yaml"), recipe(&format!("  run: [{step}]"))).unwrap();
+        fs::write(at.join("r.yaml"), recipe(at, &format!("  run: [{step}]"))).unwrap();
         let failed = coop_in(at, &["build", "r.yaml"]);
         assert_eq!(failed.code(), Some(1));
         assert!(failed.stderr.contains(sentence), "{}", failed.stderr);
@@ -251,6 +259,7 @@ fn with_a_lock_a_step_has_pinned_packages_and_no_world() {
     let recipe = r#"
 name: steps
 rootfs:
+  hostname: NAME
   source: {debian: {suite: trixie, packages: [apt], variant: essential}}
   run:
     - |
@@ -264,7 +273,7 @@ kernel: {package: {name: user-mode-linux, suite: sid}}
 devices: {cobd: [root: {free: 0%}]}
 "#;
     let files = [
-        ("r.yaml", recipe),
+        ("r.yaml", &*recipe.replace("NAME", &new_name(at))),
         (
             "world",
             "#!/bin/bash\n\
