@@ -13,7 +13,7 @@ use coop_image::tree::{Kind, Timestamp, Tree, display};
 use coop_image::{compress, ext4, tar};
 use fs_err as fs;
 
-use crate::support::{self, BUILD_DEADLINE, Done};
+use crate::support::{self, BUILD_DEADLINE, Done, RUN_DEADLINE};
 
 /// A server's packages, among them several that divert files of others, and many with alternatives,
 /// triggers, users and generated files: 170 packages with what they depend on.
@@ -146,6 +146,11 @@ const NAMED: &[(&str, May, &str)] = &[
         "/etc/gshadow",
         May::Order,
         "rows come in the order of configuration",
+    ),
+    (
+        "/etc/console-setup/cached_setup_keyboard.sh",
+        May::Differ,
+        "names the terminals of the machine that configured the package",
     ),
     (
         "/var/cache/apt/archives/lock",
@@ -415,4 +420,58 @@ fn dpkg_and_apt_go_on_from_there() {
         "molly-guard",
     ];
     assert_eq!(lines, expected, "{}", done.stderr);
+}
+
+/// Packages by their files, another architecture, and what is left out and answered.
+#[test]
+fn a_recipe_adds_and_leaves_out() {
+    if !support::oracle("dpkg-deb") {
+        return;
+    }
+    let work = support::home().join("work/debian-extras");
+    let _ = fs::remove_dir_all(&work);
+    let package = work.join("package");
+    fs::create_dir_all(package.join("DEBIAN")).unwrap();
+    fs::create_dir_all(package.join("usr/bin")).unwrap();
+    let control = "Package: greeter\nVersion: 1:2\nArchitecture: all\nDepends: hello\n\
+                   Maintainer: T <t@example.invalid>\nDescription: test\n";
+    fs::write(package.join("DEBIAN/control"), control).unwrap();
+    fs::write(package.join("usr/bin/greet"), "#!/bin/sh\nexec hello -t\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(package.join("usr/bin/greet"), mode).unwrap();
+    let mut pack = Command::new("dpkg-deb");
+    pack.args(["--build", "--root-owner-group"]);
+    pack.arg(&package)
+        .arg(support::home().join("work/greeter.deb"));
+    support::run(&mut pack, RUN_DEADLINE).expect(0);
+    let recipe = "name: extras\n\
+                  rootfs:\n  source:\n    debian:\n      suite: trixie\n      \
+                  packages: [\"zlib1g:i386\"]\n      \
+                  debs: [{path: ../greeter.deb}]\n      \
+                  exclude:\n        packages: [e2fsprogs]\n        \
+                  paths: [documentation, locales, \"/usr/share/bug/*\"]\n        \
+                  keep: [\"/usr/share/locale/de/*\"]\n      \
+                  debconf:\n        \
+                  - {package: tzdata, question: tzdata/Areas, type: select, value: Europe}\n        \
+                  - tzdata tzdata/Zones/Europe select Berlin\n";
+    let appliance = build("debian-extras", recipe);
+    let script = "
+        greet; dpkg-query -W -f '${Status} ${Version}\\n' greeter
+        readlink /etc/localtime; ! dpkg-query -W e2fsprogs 2>/dev/null
+        dpkg --print-foreign-architectures
+        dpkg-query -W -f '${binary:Package} ${Status}\\n' 'libc6:*' 'zlib1g:*'
+        test -e /usr/lib/i386-linux-gnu/libz.so.1
+        ls /usr/share/doc/hello; find /usr/share/locale -type f | grep -v '^/usr/share/locale/de/' || true; find /usr/share/man/man1 | wc -l
+        dpkg --audit; dpkg --verify | grep -vE '/usr/share/(doc|man|info|locale|bug|lintian)/' || true
+        apt-mark showauto | grep -x hello; apt-mark showmanual | grep -x greeter
+        apt-get autoremove --dry-run | grep 'to remove'";
+    let done = in_guest(&appliance, script).expect(0);
+    let expected = "hello, world\ninstall ok installed 1:2\n\
+                    /usr/share/zoneinfo/Europe/Berlin\ni386\n\
+                    libc6:amd64 install ok installed\nlibc6:i386 install ok installed\n\
+                    zlib1g:amd64 install ok installed\nzlib1g:i386 install ok installed\n\
+                    copyright\n1\n\
+                    hello\ngreeter\n\
+                    0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n";
+    assert_eq!(done.text(), expected, "{}", done.stderr);
 }

@@ -46,6 +46,19 @@ preinst() {
 	rm -rf /var/lib/dpkg/tmp.ci
 }
 
+# dpkg makes the list of a package that has none, while configuration files wait beside their names.
+make_md5sums() {
+	while IFS= read -r path; do
+		for file in "$path.dpkg-new" "$path"; do
+			if [ -f "$file" ] && [ ! -L "$file" ]; then
+				sum=$(md5sum < "$file")
+				echo "${sum%% *}  ${path#/}"
+				break
+			fi
+		done
+	done < /var/lib/dpkg/info/"$1".list > /var/lib/dpkg/info/"$1".md5sums
+}
+
 # The essential packages are configured before systemd comes, and their scripts do otherwise where
 # they find it.
 hide_systemctl() {
@@ -108,6 +121,12 @@ pub(super) fn script(debs: &[Deb], deferred: &[(String, &Deb)], answers: &[Strin
     ));
     line(&format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY_PATH}"));
     line(&format!("chmod 755 {POLICY_PATH}"));
+    for deb in debs
+        .iter()
+        .filter(|deb| !deb.control.contains_key("md5sums"))
+    {
+        line(&format!("make_md5sums {}", quote(&deb.database_name())));
+    }
     let plan = Plan::new(debs);
     let base = plan.base();
     let mut configured: BTreeSet<usize> = BTreeSet::new();

@@ -77,10 +77,11 @@ impl Maker<'_> {
     }
 }
 
-/// Writes the database for packages that were unpacked; `lists` has the paths of each.
+/// Writes the database for packages that were unpacked; `lists` has the paths of each, and the first
+/// of `architectures` is the system's own.
 pub(super) fn write(
     maker: &mut Maker<'_>,
-    architecture: &str,
+    architectures: &[&str],
     debs: &[Deb],
     lists: &[Vec<Vec<u8>>],
 ) -> Result<(), TreeError> {
@@ -104,12 +105,8 @@ pub(super) fn write(
     }
     maker.file(root, "status", 0o644, status(debs).into_bytes())?;
     maker.file(root, "diversions", 0o644, Vec::new())?;
-    maker.file(
-        root,
-        "arch",
-        0o644,
-        format!("{architecture}\n").into_bytes(),
-    )?;
+    let arch = architectures.join("\n") + "\n";
+    maker.file(root, "arch", 0o644, arch.into_bytes())?;
     let triggers = maker.folder(&format!("{FOLDER}/triggers"))?;
     for (name, text) in trigger_files(debs) {
         maker.file(triggers, &name, 0o644, text.into_bytes())?;
@@ -132,7 +129,7 @@ fn write_control_file(
 /// The status file, packages by name.
 fn status(debs: &[Deb]) -> String {
     let mut sorted: Vec<&Deb> = debs.iter().collect();
-    sorted.sort_by_key(|deb| &deb.package.name);
+    sorted.sort_by_key(|deb| (&deb.package.name, &deb.package.architecture));
     let mut text = String::new();
     for deb in sorted {
         stanza(&mut text, deb);

@@ -36,6 +36,8 @@ pub enum Variant {
 pub struct ResolveRequest<'a> {
     /// Debian's name of the architecture, as `amd64`.
     pub architecture: &'a str,
+    /// Further architectures that packages may have (`dpkg --add-architecture`).
+    pub foreign: &'a [&'a str],
     /// What is there anyway.
     pub variant: Variant,
     /// Packages by name, each with a version constraint if wanted.
@@ -117,7 +119,7 @@ pub fn resolve(
     universe: &Universe<'_>,
     request: &ResolveRequest<'_>,
 ) -> Result<Resolution, ResolveError> {
-    let mut solver = Solver::new(universe, request.architecture);
+    let mut solver = Solver::new(universe, request.architecture, request.foreign);
     for (name, suite) in request.targets {
         solver.aim(name, suite)?;
     }
@@ -220,8 +222,10 @@ impl From<ResolveError> for Failure {
 
 struct Solver<'u, 'a> {
     universe: &'u Universe<'a>,
-    architecture: &'u str,
-    candidates: HashMap<&'a str, PackageId>,
+    /// The system's own, and then the foreign ones.
+    architectures: Vec<&'u str>,
+    /// By name and architecture; packages for all are the system's own.
+    candidates: HashMap<(&'a str, &'u str), PackageId>,
     left_out: HashSet<&'a str>,
     states: HashMap<PackageId, State<'a>>,
     /// States in the order of their making.
@@ -236,20 +240,23 @@ struct Solver<'u, 'a> {
 }
 
 impl<'u, 'a> Solver<'u, 'a> {
-    fn new(universe: &'u Universe<'a>, architecture: &'u str) -> Self {
-        let mut candidates: HashMap<&'a str, PackageId> = HashMap::new();
+    fn new(universe: &'u Universe<'a>, architecture: &'u str, foreign: &[&'u str]) -> Self {
+        let mut architectures = vec![architecture];
+        architectures.extend(foreign);
+        let mut candidates: HashMap<(&'a str, &'u str), PackageId> = HashMap::new();
         for (id, package) in universe.packages() {
-            if package.architecture != architecture && package.architecture != "all" {
+            let Some(place) = place_of(package.architecture, &architectures) else {
                 continue;
-            }
-            let best = candidates.entry(package.name).or_insert(id);
+            };
+            let key = (package.name, architectures[place]);
+            let best = candidates.entry(key).or_insert(id);
             if preference(universe, *best) < preference(universe, id) {
                 *best = id;
             }
         }
         Self {
             universe,
-            architecture,
+            architectures,
             candidates,
             left_out: HashSet::new(),
             states: HashMap::new(),
@@ -264,29 +271,35 @@ impl<'u, 'a> Solver<'u, 'a> {
 
     /// Takes a package from a suite, whatever priorities say.
     fn aim(&mut self, name: &str, suite: &str) -> Result<(), ResolveError> {
-        let named = self.universe.named(name).iter().copied();
-        let fits = named.clone().filter(|id| {
-            let architecture = self.universe.package(*id).architecture;
-            let list = self.universe.list(*id);
-            let is_there = list.suites.iter().any(|name| name == suite);
-            is_there && (architecture == self.architecture || architecture == "all")
-        });
-        let newest = fits.max_by_key(|id| self.universe.package(*id).version);
-        let Some(id) = newest else {
-            let lists = named.filter_map(|id| self.universe.list(id).suites.first().cloned());
-            let suites: BTreeSet<String> = lists.collect();
-            let available: Vec<String> = suites.into_iter().collect();
-            return Err(ResolveError::NotInSuite {
-                name: name.to_owned(),
-                suite: suite.to_owned(),
-                available: match available.is_empty() {
-                    true => "none".to_owned(),
-                    false => available.join(", "),
-                },
+        let universe = self.universe;
+        let named = universe.named(name).iter().copied();
+        let is_there = |id: &PackageId| universe.list(*id).suites.iter().any(|name| name == suite);
+        let mut is_found = false;
+        for place in 0..self.architectures.len() {
+            let fits = named.clone().filter(is_there).filter(|id| {
+                let architecture = universe.package(*id).architecture;
+                place_of(architecture, &self.architectures) == Some(place)
             });
-        };
-        self.candidates.insert(self.name(id), id);
-        Ok(())
+            if let Some(id) = fits.max_by_key(|id| universe.package(*id).version) {
+                let key = (self.name(id), self.architectures[place]);
+                self.candidates.insert(key, id);
+                is_found = true;
+            }
+        }
+        if is_found {
+            return Ok(());
+        }
+        let lists = named.filter_map(|id| universe.list(id).suites.first().cloned());
+        let suites: BTreeSet<String> = lists.collect();
+        let available: Vec<String> = suites.into_iter().collect();
+        Err(ResolveError::NotInSuite {
+            name: name.to_owned(),
+            suite: suite.to_owned(),
+            available: match available.is_empty() {
+                true => "none".to_owned(),
+                false => available.join(", "),
+            },
+        })
     }
 
     /// Takes this version, unless it is to come from another suite.
@@ -294,26 +307,32 @@ impl<'u, 'a> Solver<'u, 'a> {
         let (name, list) = (self.name(id), self.universe.list(id));
         let mut aims = targets.iter().filter(|(aimed, _)| *aimed == name);
         if aims.all(|(_, suite)| list.suites.iter().any(|name| name == suite)) {
-            self.candidates.insert(name, id);
+            let architecture = self.architecture(id);
+            self.candidates.insert((name, architecture), id);
         }
     }
 
     /// Never takes a package.
     fn leave_out(&mut self, name: &str, variant: Variant) -> Result<(), ResolveError> {
-        let Some(id) = self.candidates.remove(name) else {
+        let ids: Vec<PackageId> = self.named(name).collect();
+        let Some(&first) = ids.first() else {
             return Err(self.unknown(name));
         };
-        let package = self.universe.package(id);
+        let package = self.universe.package(first);
         if package.essential && variant != Variant::Nothing {
             return Err(ResolveError::Essential(name.to_owned()));
         }
         self.left_out.insert(package.name);
+        for id in ids {
+            let key = (package.name, self.architecture(id));
+            self.candidates.remove(&key);
+        }
         Ok(())
     }
 
     /// Selects what a person asked for.
     fn require(&mut self, relation: Relation<'_>) -> Result<(), ResolveError> {
-        let found = self.satisfying(&relation);
+        let found = self.satisfying(&relation, self.architectures[0]);
         let Some(&id) = found.first() else {
             return Err(self.nothing_for(&relation));
         };
@@ -326,11 +345,11 @@ impl<'u, 'a> Solver<'u, 'a> {
 
     fn nothing_for(&self, relation: &Relation<'_>) -> ResolveError {
         let name = relation.name;
-        let is_known = self.candidates.contains_key(name) || self.left_out.contains(name);
+        let is_known = self.named(name).next().is_some() || self.left_out.contains(name);
         if is_known || !self.universe.providing(name).is_empty() {
             let chain = vec![format!(
                 "{relation} is asked for, but {}",
-                self.why_none(relation)
+                self.why_none(relation, self.architectures[0])
             )];
             let names = vec![name.to_owned()];
             return ResolveError::Unsatisfiable { chain, names };
@@ -348,6 +367,7 @@ impl<'u, 'a> Solver<'u, 'a> {
         let near = self
             .candidates
             .keys()
+            .map(|(name, _)| name)
             .filter(|other| other.len().abs_diff(name.len()) <= 2);
         let best = near.map(distance).filter(|(far, _)| *far <= 2).min();
         ResolveError::Unknown {
@@ -356,20 +376,35 @@ impl<'u, 'a> Solver<'u, 'a> {
         }
     }
 
-    /// Candidates that satisfy a relation: the package of that name, then those that provide it,
-    /// the more important ones first.
-    fn satisfying(&self, relation: &Relation<'_>) -> Vec<PackageId> {
+    /// The architecture whose dependencies a package has: its own, or the system's.
+    fn architecture(&self, id: PackageId) -> &'u str {
+        let architecture = self.universe.package(id).architecture;
+        let place = place_of(architecture, &self.architectures);
+        self.architectures[place.unwrap_or(0)]
+    }
+
+    /// The candidates of a name, the system's own first.
+    fn named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = PackageId> + 's {
+        let candidates: &'s HashMap<(&'s str, &'s str), PackageId> = &self.candidates;
+        let architectures = self.architectures.iter();
+        architectures
+            .filter_map(move |architecture| candidates.get(&(name, *architecture)).copied())
+    }
+
+    /// Candidates that satisfy a relation of a package of an architecture: those of that name, then
+    /// those that provide it, the more important ones first.
+    fn satisfying(&self, relation: &Relation<'_>, of: &str) -> Vec<PackageId> {
         let mut found = Vec::new();
-        if let Some(&id) = self.candidates.get(relation.name) {
+        for id in self.named(relation.name) {
             let version = self.universe.package(id).version;
-            if self.fits(relation, id, Some(version)) {
+            if self.fits(relation, id, Some(version), of) {
                 found.push(id);
             }
         }
         let mut providers: Vec<PackageId> = Vec::new();
         for &(id, version) in self.universe.providing(relation.name) {
-            let is_candidate = self.candidates.get(self.name(id)) == Some(&id);
-            if is_candidate && self.fits(relation, id, version) {
+            let is_candidate = self.named(self.name(id)).any(|candidate| candidate == id);
+            if is_candidate && self.fits(relation, id, version, of) {
                 providers.push(id);
             }
         }
@@ -379,6 +414,7 @@ impl<'u, 'a> Solver<'u, 'a> {
                 !package.essential,
                 priority_rank(package.priority),
                 package.name,
+                place_of(package.architecture, &self.architectures),
             )
         });
         for id in providers {
@@ -389,12 +425,21 @@ impl<'u, 'a> Solver<'u, 'a> {
         found
     }
 
-    fn fits(&self, relation: &Relation<'_>, id: PackageId, version: Option<Version<'_>>) -> bool {
+    /// Whether the architecture and the version are right.
+    fn fits(
+        &self,
+        relation: &Relation<'_>,
+        id: PackageId,
+        version: Option<Version<'_>>,
+        of: &str,
+    ) -> bool {
         let package = self.universe.package(id);
+        let own = self.architecture(id);
         let qualifier = match relation.qualifier {
-            None | Some("native") => true,
+            None => own == of || package.multi_arch() == MultiArch::Foreign,
+            Some("native") => own == self.architectures[0],
             Some("any") => package.multi_arch() == MultiArch::Allowed,
-            Some(architecture) => architecture == self.architecture,
+            Some(architecture) => own == architecture,
         };
         qualifier && matches_version(relation, version)
     }
@@ -420,6 +465,13 @@ impl<'u, 'a> Solver<'u, 'a> {
         }
         self.states.insert(id, State::Selected(reason));
         self.trail.push(id);
+        let others: Vec<PackageId> = self.named(self.name(id)).collect();
+        for other in others {
+            if other != id && !self.go_together(id, other) {
+                let what = self.show(other);
+                self.exclude_one(id, other, &what)?;
+            }
+        }
         for field in ["Conflicts", "Breaks"] {
             for relation in self.relations(id, field)?.iter().flatten() {
                 self.exclude(id, relation)?;
@@ -428,33 +480,54 @@ impl<'u, 'a> Solver<'u, 'a> {
         Ok(())
     }
 
+    /// Whether two packages of one name and different architectures can both be there.
+    fn go_together(&self, left: PackageId, right: PackageId) -> bool {
+        let packages = [left, right].map(|id| self.universe.package(id));
+        let [left, right] = packages;
+        packages
+            .iter()
+            .all(|package| package.multi_arch() == MultiArch::Same)
+            && left.version == right.version
+    }
+
     fn exclude(&mut self, by: PackageId, relation: &Relation<'_>) -> Result<(), Failure> {
         let universe = self.universe;
-        let real = self.candidates.get(relation.name).copied();
-        let real = real.map(|id| (id, Some(universe.package(id).version)));
+        let real: Vec<PackageId> = self.named(relation.name).collect();
+        let real = real
+            .into_iter()
+            .map(|id| (id, Some(universe.package(id).version)));
         let provided = universe.providing(relation.name).iter().copied();
-        for (id, version) in real.into_iter().chain(provided) {
+        let what = relation.to_string();
+        for (id, version) in real.chain(provided) {
+            let is_meant = match relation.qualifier {
+                None | Some("any") => true,
+                Some(architecture) => architecture == self.architecture(id),
+            };
             let is_itself = self.name(id) == self.name(by);
-            if is_itself || !matches_version(relation, version) {
-                continue;
-            }
-            match self.states.get(&id) {
-                Some(State::ExcludedBy(_)) => {}
-                Some(State::Selected(_)) => {
-                    let mut chain = self.why(by);
-                    chain.push(format!("but {} conflicts with {relation}", self.show(by)));
-                    chain.extend(self.why(id));
-                    let mut names = self.owners(id);
-                    names.extend(self.owners(by));
-                    return Err(Failure::Contradiction(Contradiction { chain, names }));
-                }
-                None => {
-                    self.states.insert(id, State::ExcludedBy(by));
-                    self.trail.push(id);
-                }
+            if is_meant && !is_itself && matches_version(relation, version) {
+                self.exclude_one(by, id, &what)?;
             }
         }
         Ok(())
+    }
+
+    fn exclude_one(&mut self, by: PackageId, id: PackageId, what: &str) -> Result<(), Failure> {
+        match self.states.get(&id) {
+            Some(State::ExcludedBy(_)) => Ok(()),
+            Some(State::Selected(_)) => {
+                let mut chain = self.why(by);
+                chain.push(format!("but {} conflicts with {what}", self.show(by)));
+                chain.extend(self.why(id));
+                let mut names = self.owners(id);
+                names.extend(self.owners(by));
+                Err(Failure::Contradiction(Contradiction { chain, names }))
+            }
+            None => {
+                self.states.insert(id, State::ExcludedBy(by));
+                self.trail.push(id);
+                Ok(())
+            }
+        }
     }
 
     /// Selects everything that is needed, going back where choices turn out wrong.
@@ -509,7 +582,7 @@ impl<'u, 'a> Solver<'u, 'a> {
     fn expand(&mut self, id: PackageId) -> Result<(), Failure> {
         for field in ["Pre-Depends", "Depends"] {
             for alternatives in self.relations(id, field)? {
-                let candidates = self.candidates_for(&alternatives);
+                let candidates = self.candidates_for(&alternatives, self.architecture(id));
                 if candidates.iter().any(|id| self.is_selected(*id)) {
                     continue;
                 }
@@ -527,11 +600,11 @@ impl<'u, 'a> Solver<'u, 'a> {
         Ok(())
     }
 
-    fn candidates_for(&self, alternatives: &[Relation<'_>]) -> Vec<PackageId> {
+    fn candidates_for(&self, alternatives: &[Relation<'_>], of: &str) -> Vec<PackageId> {
         let mut found: Vec<PackageId> = Vec::new();
         for id in alternatives
             .iter()
-            .flat_map(|relation| self.satisfying(relation))
+            .flat_map(|relation| self.satisfying(relation, of))
         {
             if !found.contains(&id) {
                 found.push(id);
@@ -610,7 +683,7 @@ impl<'u, 'a> Solver<'u, 'a> {
                 continue;
             }
             for alternatives in self.relations(id, "Recommends")? {
-                let candidates = self.candidates_for(&alternatives);
+                let candidates = self.candidates_for(&alternatives, self.architecture(id));
                 if candidates.iter().any(|id| self.is_selected(*id)) {
                     continue;
                 }
@@ -659,7 +732,7 @@ impl<'u, 'a> Solver<'u, 'a> {
             .copied()
             .filter(|id| self.is_selected(*id));
         let mut by_name: Vec<PackageId> = selected.collect();
-        by_name.sort_by_key(|id| self.name(*id));
+        by_name.sort_by_key(|id| (self.name(*id), self.architecture(*id)));
         let mut needs: HashMap<PackageId, Vec<PackageId>> = HashMap::new();
         for &id in &by_name {
             needs.insert(id, self.needed_by(id)?);
@@ -692,7 +765,7 @@ impl<'u, 'a> Solver<'u, 'a> {
         let mut needed = Vec::new();
         for field in ["Pre-Depends", "Depends"] {
             for alternatives in self.relations(id, field)? {
-                let candidates = self.candidates_for(&alternatives);
+                let candidates = self.candidates_for(&alternatives, self.architecture(id));
                 needed.extend(candidates.into_iter().find(|id| self.is_selected(*id)));
             }
         }
@@ -718,7 +791,15 @@ impl<'u, 'a> Solver<'u, 'a> {
 
     fn show(&self, id: PackageId) -> String {
         let package = self.universe.package(id);
-        format!("{} {}", package.name, package.version.as_str())
+        let architecture = match self.architecture(id) {
+            own if own == self.architectures[0] => String::new(),
+            foreign => format!(":{foreign}"),
+        };
+        format!(
+            "{}{architecture} {}",
+            package.name,
+            package.version.as_str()
+        )
     }
 
     /// The steps from the request to a selected package.
@@ -774,13 +855,13 @@ impl<'u, 'a> Solver<'u, 'a> {
         ));
         let why: Vec<String> = alternatives
             .iter()
-            .map(|relation| self.why_none(relation))
+            .map(|relation| self.why_none(relation, self.architecture(owner)))
             .collect();
         chain.push(format!("but {}", why.join(" and ")));
         let mut names = Vec::new();
         for relation in alternatives {
             names.push(relation.name.to_owned());
-            for id in self.satisfying(relation) {
+            for id in self.satisfying(relation, self.architecture(owner)) {
                 if let Some(State::ExcludedBy(by)) = self.states.get(&id) {
                     names.extend(self.owners(*by));
                 }
@@ -790,9 +871,9 @@ impl<'u, 'a> Solver<'u, 'a> {
         Contradiction { chain, names }
     }
 
-    fn why_none(&self, relation: &Relation<'_>) -> String {
+    fn why_none(&self, relation: &Relation<'_>, of: &str) -> String {
         let name = relation.name;
-        if let Some(&id) = self.satisfying(relation).first() {
+        if let Some(&id) = self.satisfying(relation, of).first() {
             return match self.states.get(&id) {
                 Some(State::ExcludedBy(by)) => {
                     format!("{} conflicts with {}", self.show(*by), self.show(id))
@@ -800,11 +881,19 @@ impl<'u, 'a> Solver<'u, 'a> {
                 _ => format!("{} leads to another contradiction", self.show(id)),
             };
         }
-        match self.candidates.get(name) {
-            Some(&id) => format!("the archive has {}", self.show(id)),
+        match self.named(name).next() {
+            Some(id) => format!("the archive has {}", self.show(id)),
             None if self.left_out.contains(name) => format!("the recipe leaves out {name}"),
             None => format!("the archive has no {name}"),
         }
+    }
+}
+
+/// Where an architecture is in a list of them; `all` is the first.
+fn place_of(architecture: &str, architectures: &[&str]) -> Option<usize> {
+    match architecture {
+        "all" => Some(0),
+        _ => architectures.iter().position(|one| *one == architecture),
     }
 }
 

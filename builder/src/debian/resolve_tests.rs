@@ -52,6 +52,7 @@ fn solve_without(
         exclude,
         held: &[],
         architecture: "amd64",
+        foreign: &[],
         variant,
         packages: &wanted,
         recommends,
@@ -95,6 +96,7 @@ fn versions(
         exclude: &[],
         held: &[],
         architecture: "amd64",
+        foreign: &[],
         variant: Variant::Nothing,
         packages: &wanted.collect::<Vec<_>>(),
         recommends: false,
@@ -168,6 +170,76 @@ fn what_the_recipe_leaves_out_is_never_taken() {
     let error = solve(&[], &["tzdat"]).unwrap_err();
     assert!(
         error.contains("no package 'tzdat'; did you mean 'tzdata'"),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_architectures_are_taken_where_they_are_asked_for() {
+    let i386 = |more: &str| format!("Architecture: i386\n{more}");
+    let (same, libxx) = ("Multi-Arch: same\n", i386("Multi-Arch: same\n"));
+    let wine = i386("Depends: libxx, sh, tool:any\n");
+    let (lost, old) = (i386("Depends: plain\n"), i386("Multi-Arch: same\n"));
+    let packages = [
+        ("libxx", "1", same),
+        ("libxx", "1", &libxx),
+        ("sh", "1", "Multi-Arch: foreign\nDepends: libxx\n"),
+        ("tool", "1", "Multi-Arch: allowed\n"),
+        ("plain", "1", "Architecture: all\n"),
+        ("wine", "1", &wine),
+        ("lost", "1", &lost),
+        ("libold", "2", same),
+        ("libold", "1", &old),
+    ];
+    let solve = |wanted: &[&str]| {
+        let lists = [PackageList {
+            priority: 500,
+            suites: Vec::new(),
+            key: String::new(),
+            only: None,
+            mirror: String::new(),
+            url: String::new(),
+            text: universe_text(&packages),
+        }];
+        let universe = Universe::new(&lists).unwrap();
+        let wanted = wanted
+            .iter()
+            .map(|text| relations::parse_one(text).unwrap());
+        let request = ResolveRequest {
+            architecture: "amd64",
+            foreign: &["i386"],
+            variant: Variant::Nothing,
+            packages: &wanted.collect::<Vec<_>>(),
+            targets: &[],
+            recommends: false,
+            exclude: &[],
+            held: &[],
+        };
+        let chosen = resolve(&universe, &request).map_err(|error| error.to_string())?;
+        let shown = chosen.packages.into_iter().map(|id| {
+            let package = universe.package(id);
+            format!("{}:{}", package.name, package.architecture)
+        });
+        Ok(shown.collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(solve(&["libxx:i386"]), ok("libxx:i386"));
+    assert_eq!(solve(&["libxx"]), ok("libxx:amd64"));
+    let both = solve(&["wine:i386"]);
+    assert_eq!(
+        both,
+        ok("libxx:amd64 libxx:i386 sh:amd64 tool:amd64 wine:i386")
+    );
+    // What is for all is the system's own, and no other's without saying so.
+    let error = solve(&["lost:i386"]).unwrap_err();
+    assert!(
+        error.contains("lost needs plain, but the archive has plain 1"),
+        "{error}"
+    );
+    let error = solve(&["libold", "libold:i386"]).unwrap_err();
+    assert!(error.contains("conflicts with"), "{error}");
+    let error = solve(&["sh:i386"]).unwrap_err();
+    assert!(
+        error.contains("sh:i386 is asked for, but the archive has sh 1"),
         "{error}"
     );
 }

@@ -77,6 +77,8 @@ pub struct SuiteRequest {
     pub components: Vec<String>,
     /// Debian's name of the architecture.
     pub architecture: String,
+    /// Further architectures that packages may have, for suites that have them.
+    pub foreign: Vec<String>,
     /// Who may sign; Debian's own keys where there is none. With those, the archive must also call
     /// itself Debian's.
     pub keyring: Option<Keyring>,
@@ -105,6 +107,9 @@ impl SuiteRequest {
         }
         if let Some(priority) = self.priority {
             text.push_str(&format!(" at {priority}"));
+        }
+        if !self.foreign.is_empty() {
+            text.push_str(&format!(" with {}", self.foreign.join(" ")));
         }
         text
     }
@@ -215,8 +220,8 @@ pub struct Suites<'a> {
     extra: Vec<ExtraDeb>,
 }
 
-/// Candidates that a lock keeps, by name.
-type Held<'a> = BTreeMap<&'a str, PackageId>;
+/// Candidates that a lock keeps, by name and architecture.
+type Held<'a> = BTreeMap<(&'a str, &'a str), PackageId>;
 
 /// What a question came to: packages or names.
 type Found = (Vec<SelectedPackage>, Vec<String>);
@@ -356,6 +361,17 @@ impl<'a> Suites<'a> {
         let mut lists = Vec::new();
         for component in components {
             lists.push(fetch_list(fetcher, &from, component, observer)?);
+            for architecture in &request.foreign {
+                let from = ListRequest {
+                    architecture,
+                    ..from
+                };
+                match fetch_list(fetcher, &from, component, observer) {
+                    // Not every archive has what Debian has.
+                    Err(PackagesError::NoComponent { .. }) => {}
+                    list => lists.push(list?),
+                }
+            }
         }
         let facts = SuiteFacts {
             codename: release.release.codename.clone(),
@@ -372,7 +388,8 @@ impl<'a> Suites<'a> {
     pub fn add_debs(&mut self, debs: Vec<ExtraDeb>) -> Result<(), DebianError> {
         for deb in debs {
             let found = &deb.package.architecture;
-            if found != "all" && found != self.architecture() {
+            let is_foreign = self.foreign().contains(found);
+            if found != "all" && found != self.architecture() && !is_foreign {
                 return Err(DebianError::OtherArchitecture {
                     found: found.clone(),
                     architecture: self.architecture().to_owned(),
@@ -396,6 +413,11 @@ impl<'a> Suites<'a> {
             ..request.clone()
         })
         .collect()
+    }
+
+    fn foreign(&self) -> &[String] {
+        let first = self.requests.first();
+        first.map_or(&[], |request| &request.foreign)
     }
 
     fn architecture(&self) -> &str {
@@ -444,7 +466,9 @@ impl<'a> Suites<'a> {
                 let found = named
                     .find(|id| universe.list(*id).key == key && universe.package(*id).is(wanted));
                 if let Some(id) = found {
-                    held.entry(universe.package(id).name).or_insert(id);
+                    let package = universe.package(id);
+                    held.entry((package.name, package.architecture))
+                        .or_insert(id);
                 }
             }
         }
@@ -514,6 +538,7 @@ impl<'a> Suites<'a> {
             constraint: Some((Operator::Equal, Version::new(&deb.package.version))),
         });
         packages.extend(extra);
+        let foreign: Vec<&str> = self.foreign().iter().map(String::as_str).collect();
         let exclude: Vec<&str> = selection.exclude.iter().map(String::as_str).collect();
         let aims = packages.iter().zip(&wanted);
         let targets: Vec<(&str, &str)> = aims
@@ -524,6 +549,7 @@ impl<'a> Suites<'a> {
             let ids: Vec<PackageId> = held.values().copied().collect();
             let request = ResolveRequest {
                 architecture: self.architecture(),
+                foreign: &foreign,
                 variant: selection.variant,
                 packages: &packages,
                 targets: &targets,
@@ -535,18 +561,23 @@ impl<'a> Suites<'a> {
                 // What is held is let go one by one, those first that are in the way.
                 Err(ResolveError::Unsatisfiable { chain, names }) => {
                     let mut names = names.iter();
-                    let Some(name) = names.find(|name| held.contains_key(name.as_str())) else {
+                    let is_held = |name: &&String| held.keys().any(|(held, _)| held == *name);
+                    let Some(name) = names.find(is_held) else {
                         let names = Vec::new();
                         return Err(ResolveError::Unsatisfiable { chain, names }.into());
                     };
-                    held.remove(name.as_str());
+                    held.retain(|(held, _), _| held != name);
                 }
                 result => break result?,
             }
         };
         let requested = chosen.requested.into_iter();
         let mut requested: Vec<String> = requested
-            .map(|id| universe.package(id).name.to_owned())
+            .map(|id| universe.package(id))
+            .map(|package| match foreign.contains(&package.architecture) {
+                true => format!("{}:{}", package.name, package.architecture),
+                false => package.name.to_owned(),
+            })
             .collect();
         requested.sort();
         let selected = chosen.packages.into_iter().map(|id| selected(universe, id));
@@ -634,7 +665,7 @@ pub(crate) fn open_suite(
 
 /// The package of this name that is held, or else the newest.
 fn newest(universe: &Universe<'_>, name: &str, held: &Held<'_>) -> Result<PackageId, ResolveError> {
-    if let Some(id) = held.get(name) {
+    if let Some((_, id)) = held.iter().find(|((held, _), _)| *held == name) {
         return Ok(*id);
     }
     let newest = universe.named(name).iter().copied().max_by(|left, right| {

@@ -68,6 +68,8 @@ impl AptSource {
 pub struct SystemOptions {
     /// Debian's name of the architecture.
     pub architecture: String,
+    /// Further architectures that packages may have.
+    pub foreign: Vec<String>,
     /// The time of every file that is not a package's: an input, as the clock must not show.
     pub time: Timestamp,
     /// What goes into `/etc/apt/sources.list.d/debian.sources`, a stanza each.
@@ -76,7 +78,7 @@ pub struct SystemOptions {
     pub paths: PathFilter,
     /// Answers for debconf, one a line, as debconf-set-selections(1) reads them.
     pub debconf: Vec<String>,
-    /// The packages that are there for their own sake: apt takes the others away when nothing needs
+    /// The packages that are there for their own sake, foreign ones as `name:architecture`: apt takes the others away when nothing needs
     /// them any more.
     pub requested: BTreeSet<String>,
 }
@@ -118,7 +120,9 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
         tree: &mut tree,
         time: options.time,
     };
-    database::write(&mut maker, &options.architecture, &native, &lists)?;
+    let mut architectures = vec![options.architecture.as_str()];
+    architectures.extend(options.foreign.iter().map(String::as_str));
+    database::write(&mut maker, &architectures, &native, &lists)?;
     write_apt_sources(&mut maker, &options.apt)?;
     if !options.paths.rules.is_empty() {
         let folder = maker.folder("/etc/dpkg/dpkg.cfg.d")?;
@@ -161,14 +165,24 @@ fn apt_states(native: &[Deb], deferred: &[Deb], options: &SystemOptions) -> Stri
     let native = native.iter().enumerate();
     let native = native.filter(|(index, _)| !base.contains(index));
     let others = native.map(|(_, deb)| deb).chain(deferred);
-    let mut automatic: Vec<&str> = others
-        .map(|deb| deb.package.name.as_str())
-        .filter(|name| !options.requested.contains(*name))
+    let own = &options.architecture;
+    let mut automatic: Vec<(&str, &str)> = others
+        .map(|deb| match deb.package.architecture.as_str() {
+            "all" => (deb.package.name.as_str(), own.as_str()),
+            architecture => (deb.package.name.as_str(), architecture),
+        })
+        .filter(|(name, architecture)| {
+            let qualified = match *architecture == own {
+                true => (*name).to_owned(),
+                false => format!("{name}:{architecture}"),
+            };
+            !options.requested.contains(&qualified)
+        })
         .collect();
     automatic.sort_unstable();
-    let architecture = &options.architecture;
-    let stanza =
-        |name| format!("Package: {name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n");
+    let stanza = |(name, architecture)| {
+        format!("Package: {name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n")
+    };
     automatic.into_iter().map(stanza).collect()
 }
 

@@ -31,6 +31,7 @@ fn store() -> (TempDir, Store) {
 fn options() -> SystemOptions {
     SystemOptions {
         architecture: "amd64".to_owned(),
+        foreign: Vec::new(),
         time: Timestamp::from_seconds(NOW),
         apt: Vec::new(),
         paths: PathFilter::default(),
@@ -371,7 +372,10 @@ fn scripts_run_in_the_order_of_need() {
     ];
     let system = build(&recipes).unwrap();
     let from = system.script.find("chmod 755 /usr/sbin").unwrap();
-    let lines: Vec<&str> = system.script[from..].lines().skip(1).collect();
+    let lines = system.script[from..].lines().skip(1);
+    let (sums, lines): (Vec<&str>, Vec<&str>) =
+        lines.partition(|line| line.starts_with("make_md5sums "));
+    assert_eq!(sums[..2], ["make_md5sums libc6:amd64", "make_md5sums dpkg"]);
     assert_eq!(
         lines,
         [
@@ -521,6 +525,52 @@ fn who_diverts_a_file_of_another_comes_later() {
         assert!(system.tree.resolve(b"/var/lib/dpkg/info/aa.list").is_err());
     }
     let error = build([package("aa", &[], file), package("bb", &[], file)]).unwrap_err();
+    assert!(matches!(error, UnpackError::Conflict { .. }), "{error}");
+}
+
+#[test]
+fn architectures_share_their_files() {
+    let (_folder, store) = store();
+    let library = |fields, files| {
+        let recipe = Recipe {
+            name: "libx1",
+            fields,
+            files,
+            ..EMPTY
+        };
+        let bytes = recipe.bytes();
+        let mut selected = recipe.selected(&bytes);
+        if fields.contains("i386") {
+            selected.architecture = "i386".to_owned();
+        }
+        open(&store, &selected, &bytes).unwrap()
+    };
+    let options = SystemOptions {
+        foreign: vec!["i386".to_owned()],
+        ..options()
+    };
+    let own = || {
+        library(
+            "Multi-Arch: same\n",
+            &[("usr/lib/x86/x", "x"), ("usr/share/doc/x", "shared")],
+        )
+    };
+    let foreign = "Multi-Arch: same\nArchitecture: i386\n";
+    let files: &[(&str, &str)] = &[("usr/lib/i386/x", "y"), ("usr/share/doc/x", "shared")];
+    let tree = build_system(vec![own(), library(foreign, files)], &options)
+        .unwrap()
+        .tree;
+    assert_eq!(names(&tree, "/usr/lib"), ["i386", "x86"]);
+    for architecture in ["amd64", "i386"] {
+        let list = text(
+            &tree,
+            &format!("/var/lib/dpkg/info/libx1:{architecture}.list"),
+        );
+        assert!(list.contains("/usr/share/doc/x\n"), "{list}");
+    }
+    assert_eq!(text(&tree, "/var/lib/dpkg/arch"), "amd64\ni386\n");
+    let files: &[(&str, &str)] = &[("usr/share/doc/x", "shareD")];
+    let error = build_system(vec![own(), library(foreign, files)], &options).unwrap_err();
     assert!(matches!(error, UnpackError::Conflict { .. }), "{error}");
 }
 

@@ -6,11 +6,13 @@
 //! that Replaces the other; without that the second one is refused.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use coop_image::tar::{self, Entries, Entry, EntryKind, InPlace, TarError};
 use coop_image::tree::{
     Blob, Content, Entries as Names, Inode, InodeId, Kind, Metadata, Tree, TreeError, display,
+    read_exact_at,
 };
 
 use crate::debian::deb::Deb;
@@ -28,6 +30,14 @@ pub enum UnpackError {
         package: String,
         /// What is wrong.
         source: TarError,
+    },
+    /// A package's files cannot be compared with another's.
+    #[error("package '{package}': {source}")]
+    Read {
+        /// The package.
+        package: String,
+        /// Why not.
+        source: io::Error,
     },
     /// A path that no package may have.
     #[error("package '{package}' has the path '{path}', which {problem}")]
@@ -204,6 +214,10 @@ impl<'d> Merger<'d> {
             deb: current.deb,
             position,
         };
+        if let Some(shared) = self.shared(current, parent, &name, &entry, &content)? {
+            current.files.insert(path, shared);
+            return Ok(());
+        }
         if !self.may_place(current, owner, parent, &name, &path, &entry.kind)? {
             return Ok(());
         }
@@ -301,6 +315,77 @@ impl<'d> Merger<'d> {
         };
         self.folders.insert(path.to_vec(), id);
         Ok(id)
+    }
+
+    /// The file that a package of another architecture has put there already, where both may be
+    /// installed together and it is the very same.
+    fn shared(
+        &self,
+        current: &Current<'_>,
+        parent: InodeId,
+        name: &[u8],
+        entry: &Entry,
+        content: &Content,
+    ) -> Result<Option<InodeId>, UnpackError> {
+        let Some(existing) = self.tree.child(parent, name) else {
+            return Ok(None);
+        };
+        let Some(other) = self.owners.get(&(parent, Box::from(name))) else {
+            return Ok(None);
+        };
+        let (new, old) = (&self.debs[current.deb], &self.debs[other.deb]);
+        let is_pair = new.package.name == old.package.name
+            && new.package.architecture != old.package.architecture
+            && new.is_multi_arch_same()
+            && old.is_multi_arch_same();
+        if !is_pair {
+            return Ok(None);
+        }
+        let is_same = match (&self.tree.inode(existing).kind, &entry.kind) {
+            (Kind::File(there), EntryKind::File(_)) => self
+                .is_same_content(there, content)
+                .map_err(|source| UnpackError::Read {
+                    package: new.package.name.clone(),
+                    source,
+                })?,
+            (Kind::Symlink(there), EntryKind::Symlink(target)) => there == target,
+            // Which file a hard link leads to is settled when that one comes.
+            (Kind::File(_), EntryKind::HardLink(_)) => true,
+            _ => false,
+        };
+        Ok(is_same.then_some(existing))
+    }
+
+    fn is_same_content(&self, left: &Content, right: &Content) -> io::Result<bool> {
+        const PIECE_BYTES: usize = 64 << 10;
+        let plain = |content: &Content| match &*content.segments {
+            [one] if one.length == content.size => Some((one.blob, one.blob_offset)),
+            _ => None,
+        };
+        if left.size != right.size {
+            return Ok(false);
+        }
+        if left.size == 0 {
+            return Ok(true);
+        }
+        // A package's file is one piece of its archive.
+        let (Some(one), Some(two)) = (plain(left), plain(right)) else {
+            return Ok(false);
+        };
+        let mut buffers = [vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]];
+        let mut done = 0;
+        while done < left.size {
+            let rest = usize::try_from(left.size - done).unwrap_or(PIECE_BYTES);
+            let count = rest.min(PIECE_BYTES);
+            for ((blob, offset), buffer) in [one, two].into_iter().zip(&mut buffers) {
+                read_exact_at(&**self.tree.blob(blob), &mut buffer[..count], offset + done)?;
+            }
+            if buffers[0][..count] != buffers[1][..count] {
+                return Ok(false);
+            }
+            done += count as u64;
+        }
+        Ok(true)
     }
 
     /// Decides whether an entry may take its name, and takes it off the list of whoever loses it.

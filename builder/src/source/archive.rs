@@ -73,6 +73,7 @@ impl<'a> Archive<'a> {
             suite: String::new(),
             components: Vec::new(),
             architecture: self.architecture.to_owned(),
+            foreign: Vec::new(),
             keyring: None,
             priority: None,
             now_seconds: self.now_seconds,

@@ -1,5 +1,6 @@
 //! A root file system from Debian packages.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use coop_image::tree::Timestamp;
@@ -58,6 +59,8 @@ struct Opened<'a> {
     packages: Vec<SelectedPackage>,
     /// The names of those that are there for their own sake.
     requested: Vec<String>,
+    /// Architectures beside the system's own.
+    foreign: Vec<String>,
 }
 
 /// One suite of the recipe, the main one or a further one.
@@ -106,6 +109,8 @@ fn open<'a>(
     observer: &'a dyn Observer,
 ) -> Result<Opened<'a>, DebianSourceError> {
     let (mut requests, mut apt) = (Vec::new(), Vec::new());
+    let debs = extra_debs(recipe, fetcher, archive.pins, observer)?;
+    let foreign = foreign(recipe, &debs, archive.architecture);
     for one in wanted(recipe, archive)? {
         let keyring = match one.keyring {
             Keyring::Debian => None,
@@ -123,6 +128,7 @@ fn open<'a>(
             components: one.components.to_vec(),
             keyring: keyring.as_deref().map(Keys::parse).transpose()?,
             priority: one.priority,
+            foreign: foreign.clone(),
             ..request
         });
         apt.push(AptSource {
@@ -140,7 +146,7 @@ fn open<'a>(
     for ((source, priority), facts) in apt.iter_mut().zip(priorities).zip(&suites.facts) {
         source.pin = priority.map(|priority| (facts.codename.clone(), priority));
     }
-    suites.add_debs(extra_debs(recipe, fetcher, archive.pins, observer)?)?;
+    suites.add_debs(debs)?;
     let Selected {
         packages,
         requested,
@@ -158,7 +164,20 @@ fn open<'a>(
         suites,
         packages,
         requested,
+        foreign,
     })
+}
+
+/// The architectures of packages that are asked for, beside the system's own: sorted.
+fn foreign(recipe: &Debian, debs: &[ExtraDeb], native: &str) -> Vec<String> {
+    let named = recipe.packages.iter().filter_map(|text| {
+        let package = text.split('/').next().unwrap_or_default();
+        Some(package.split_once(':')?.1)
+    });
+    let of_debs = debs.iter().map(|deb| deb.package.architecture.as_str());
+    let is_foreign = |name: &&str| *name != native && !["all", "any", "native"].contains(name);
+    let all: BTreeSet<&str> = named.chain(of_debs).filter(is_foreign).collect();
+    all.into_iter().map(str::to_owned).collect()
 }
 
 /// Brings the recipe's own packages into the store.
@@ -257,6 +276,7 @@ pub fn resolve_debian(
         suites,
         packages,
         requested,
+        foreign,
     } = open(recipe, fetcher, archive, observer)?;
     let dates = suites.facts.iter().map(|facts| facts.date_seconds);
     let epoch = Timestamp::from_seconds(dates.max().unwrap_or_default());
@@ -276,6 +296,7 @@ pub fn resolve_debian(
             paths: path_filter(&recipe.exclude),
             debconf: recipe.debconf.clone(),
             requested: requested.into_iter().collect(),
+            foreign,
         },
     })
 }
@@ -306,12 +327,17 @@ impl ResolvedDebian {
         self.suites.iter().cloned().chain(pins).collect()
     }
 
-    /// Everything that can change the unpacked tree and the script that configures it, beside the
-    /// recipe's own words: names and values.
+    /// Everything that can change the unpacked tree and the script that configures it: names and
+    /// values.
     #[must_use]
     pub fn fields(&self) -> Vec<(String, String)> {
         let SystemOptions {
-            architecture, time, ..
+            architecture,
+            foreign,
+            time,
+            paths,
+            debconf,
+            ..
         } = &self.options;
         let mut fields = vec![
             ("architecture".to_owned(), architecture.clone()),
@@ -324,6 +350,17 @@ impl ResolvedDebian {
                 fields.push((format!("keyring {number}"), digest.to_string()));
             }
         }
+        for name in foreign {
+            fields.push((format!("architecture {name}"), String::new()));
+        }
+        for (number, rule) in paths.rules.iter().enumerate() {
+            let verb = if rule.include { "keep" } else { "leave out" };
+            let value = format!("{verb} {}", rule.pattern);
+            fields.push((format!("rule for paths {number}"), value));
+        }
+        for (number, answer) in debconf.iter().enumerate() {
+            fields.push((format!("answer for debconf {number}"), answer.clone()));
+        }
         for name in &self.options.requested {
             fields.push((format!("requested {name}"), String::new()));
         }
@@ -335,8 +372,12 @@ impl ResolvedDebian {
                 download,
                 ..
             } = package;
+            let shown = match foreign.contains(architecture) {
+                true => format!("package {name}:{architecture}"),
+                false => format!("package {name}"),
+            };
             fields.push((
-                format!("package {name}"),
+                shown,
                 format!("{version} {architecture} {}", download.digest),
             ));
         }

@@ -412,6 +412,7 @@ pub fn debian_index(data: &[u8]) {
         let request = ResolveRequest {
             targets: &[],
             architecture: "amd64",
+            foreign: &["i386"],
             variant: Variant::Minimal,
             packages: &wanted,
             recommends: true,
