@@ -192,6 +192,9 @@ pub(crate) struct BuildOptions {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
+    /// Where a step fails, open a shell in its guest as it was; needs a terminal
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) debug_shell: bool,
     /// Print one JSON value on stdout
     #[arg(long)]
     pub(crate) json: bool,

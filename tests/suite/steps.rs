@@ -9,6 +9,7 @@ use fs_err as fs;
 use crate::support::{
     BUILD_DEADLINE, Done, RUN_DEADLINE, coop, give, run, small_archive, temp_folder,
 };
+use crate::terminal::Terminal;
 
 fn coop_in(folder: &Path, words: &[&str]) -> Done {
     let mut command = coop();
@@ -303,4 +304,45 @@ devices: {cobd: [root: {free: 0%}]}
     coop_in(at, &words).expect(0);
     let read = |folder: &str| fs::read(at.join(folder).join("root.cobd")).unwrap();
     assert!(read("out/steps") == read("again"));
+}
+
+#[test]
+fn a_debug_shell_is_in_the_guest_as_it_was() {
+    let folder = temp_folder();
+    let at = folder.path();
+    let steps = r#"  run:
+    - run: echo made > /srv-made; echo in memory > /tmp/made; exit 9
+      environment: {WHICH: the step's}
+      workdir: /tmp
+      mounts: [{source: r.yaml, target: /mnt/recipe}]"#;
+    fs::write(at.join("r.yaml"), recipe(at, steps)).unwrap();
+    let refused = coop_in(at, &["build", "r.yaml", "--debug-shell"]);
+    assert_eq!(refused.code(), Some(2));
+    assert!(
+        refused.stderr.contains("needs a terminal"),
+        "{}",
+        refused.stderr
+    );
+    let (file, output) = (at.join("r.yaml"), at.join("out"));
+    let [file, output] = [&file, &output].map(|path| path.to_str().unwrap());
+    let words = [
+        "build",
+        "--debug-shell",
+        "--progress",
+        "none",
+        "-o",
+        output,
+        file,
+    ];
+    let mut terminal = Terminal::start(&words, BUILD_DEADLINE);
+    terminal.expect("exited with 9 in the guest");
+    terminal.expect("a shell in the guest as the step left it");
+    terminal.send("cat made /srv-made; echo \"$PWD, $WHICH\"; read -r a < /mnt/recipe; echo $a\r");
+    terminal.expect("in memory");
+    terminal.expect("made");
+    terminal.expect("/tmp, the step's");
+    terminal.expect("name: steps");
+    terminal.send("exit\r");
+    assert_eq!(terminal.end(), Some(1));
+    assert!(!at.join("out").exists());
 }

@@ -22,6 +22,8 @@ use crate::rootfs::Login;
 
 /// Guest memory while building, in bytes: enough for dpkg, apt and most maintainer scripts.
 const MEMORY_BYTES: u64 = 1 << 30;
+/// The best shell that the guest has.
+const SHELL: &str = "exec \"$(command -v bash || echo /bin/sh)\"";
 /// How long the guest may take to stop by itself.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,9 @@ impl Guest<'_> {
             return Err(GuestError::Boot(boot_failure(&end, &running.wait())));
         }
         if let Err(error) = self.run_step(&running, context) {
+            if let (Some(debugger), GuestError::Failed { .. }) = (&context.means.debugger, &error) {
+                debugger.attend(&running, self.shell(), &error);
+            }
             // Nothing of the image is wanted any more.
             running.kill();
             let report = running.wait();
@@ -134,7 +139,7 @@ impl Guest<'_> {
     }
 
     fn run_step(&self, running: &Running, context: &GuestContext<'_>) -> Result<(), GuestError> {
-        let StepMeans { secrets, log } = &context.means;
+        let StepMeans { secrets, log, .. } = &context.means;
         let name = &self.step.name;
         if let Some(log) = log {
             log.begin(name);
@@ -168,6 +173,21 @@ impl Guest<'_> {
             tail: listeners.tail(),
             log: log.map(Path::to_owned),
         })
+    }
+
+    /// A shell with what the step has, as root.
+    fn shell(&self) -> ExecRequest {
+        let names = ["HOME", "USER", "LOGNAME"];
+        let request = self.request();
+        let environment = request.environment.into_iter();
+        ExecRequest {
+            argv: ["/bin/sh", "-c", SHELL].map(OsString::from).to_vec(),
+            environment: environment
+                .filter(|(name, _)| names.iter().all(|own| name != own))
+                .collect(),
+            user: None,
+            ..request
+        }
     }
 
     fn request(&self) -> ExecRequest {

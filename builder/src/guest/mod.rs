@@ -14,13 +14,14 @@ mod proxy;
 mod secrets;
 mod step;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coop_image::ext4::{self, Journal, ReadError, Size, WriteError};
 use coop_image::tree::{InodeId, Metadata, Timestamp, Tree, TreeError};
 use coop_runtime::event::Observer;
-use coop_runtime::{CheckError, ExecError, Host, KernelSpec, StartError};
+use coop_runtime::{CheckError, ExecError, ExecRequest, Host, KernelSpec, Running, StartError};
 use tempfile::NamedTempFile;
 
 use crate::rootfs::{RootfsError, login, put_file};
@@ -140,6 +141,13 @@ fn tail_text(tail: &[String], log: Option<&Path>) -> String {
     format!("; its last lines:{}{whole}", lines.collect::<String>())
 }
 
+/// Whoever looks at the guest of a step that failed, before it is killed.
+pub trait Debugger: Send + Sync + fmt::Debug {
+    /// Called with the guest as the step left it, and with a shell for it that has what the step
+    /// had, but as root. Returns when nobody wants the guest any more.
+    fn attend(&self, running: &Running, shell: ExecRequest, failure: &GuestError);
+}
+
 /// What steps have beside their guest.
 #[derive(Clone, Debug, Default)]
 pub struct StepMeans {
@@ -147,6 +155,8 @@ pub struct StepMeans {
     pub secrets: Arc<Secrets>,
     /// Where what they write is kept.
     pub log: Option<Arc<StepLog>>,
+    /// Who looks at a failure.
+    pub debugger: Option<Arc<dyn Debugger>>,
 }
 
 /// What guests that build are made of.

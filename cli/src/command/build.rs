@@ -13,6 +13,7 @@ use coop_runtime::event::Event;
 use serde_json::json;
 
 use super::Ended;
+use super::debug_shell::DebugShell;
 use super::kernel;
 use super::lock;
 use super::means::{self, Means};
@@ -22,19 +23,28 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::host;
 use crate::render::{Output, data, json as render_json, line};
+use crate::terminal;
 
 /// Where appliances go if nobody says otherwise.
 pub(super) const OUTPUT_FOLDER: &str = "out";
 
 /// Builds, and prints the appliance's folder.
 pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Output) -> Ended {
+    if options.debug_shell && !terminal::is_interactive() {
+        let failure = Failure::usage("--debug-shell needs a terminal on stdin and stdout");
+        return Err(failure);
+    }
     let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
     let folder = options
         .output
         .clone()
         .unwrap_or_else(|| Path::new(OUTPUT_FOLDER).join(&recipe.name));
     let pins = lock::pins(&options.recipe, &options.recipe_options)?;
-    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
+    let mut means = Means::prepare(&options.recipe_options, pins, environment, output)?;
+    if options.debug_shell {
+        let terminal = environment.terminal.clone();
+        means.steps.debugger = Some(Arc::new(DebugShell { terminal }));
+    }
     let (built, log) = build(
         &recipe,
         &options.recipe,
@@ -175,12 +185,12 @@ pub(super) fn request<'a>(
         programs: &environment.programs,
         allow_dropped: options.allow_dropped,
         means: StepMeans {
-            secrets: Arc::clone(&means.secrets),
             log: Some(Arc::new(StepLog::new(steps::log_path(
                 means.fetcher.store().root(),
                 &recipe.name,
                 output,
             )))),
+            ..means.steps.clone()
         },
         observer: Arc::clone(&means.observer),
     }

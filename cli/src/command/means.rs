@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use coop_builder::debian::mirror::AptSources;
 use coop_builder::fetch::{Fetcher, Options};
-use coop_builder::guest::Secrets;
+use coop_builder::guest::StepMeans;
 use coop_builder::kernel::KernelChoice;
 use coop_builder::lock::Pins;
 use coop_builder::recipe::{self, Recipe};
@@ -79,8 +79,8 @@ pub(super) struct Means {
     pub(super) fetcher: Fetcher,
     /// Who watches.
     pub(super) observer: Arc<dyn Observer>,
-    /// The secrets of the recipe's steps.
-    pub(super) secrets: Arc<Secrets>,
+    /// What the recipe's steps have beside their guests; the log is the output's.
+    pub(super) steps: StepMeans,
     /// Which kernel recipes without one get.
     pub(super) kernel: KernelChoice,
     apt: AptSources,
@@ -116,7 +116,10 @@ impl Means {
                 inner: progress::observer(options.progress, output),
                 heard: interruption.flag(),
             }),
-            secrets: Arc::new(secrets),
+            steps: StepMeans {
+                secrets: Arc::new(secrets),
+                ..StepMeans::default()
+            },
             kernel: kernel_choice(options, environment)?,
             apt,
             mirror: environment.debian_mirror.clone(),

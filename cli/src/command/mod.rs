@@ -4,6 +4,7 @@ mod attend;
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod check;
+mod debug_shell;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod image;

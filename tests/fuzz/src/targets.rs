@@ -10,6 +10,7 @@ use coop_builder::debian::packages::{PackageList, Universe};
 use coop_builder::debian::relations::Relation;
 use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
+use coop_builder::guest::{ParsedRequest, parse_request};
 use coop_builder::kernel::Target as KernelTarget;
 use coop_builder::kernel::config::{self, DotConfig};
 use coop_builder::kernel::kconfig::Kconfig;
@@ -33,7 +34,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -45,6 +46,7 @@ pub const TARGETS: [Target; 11] = [
     ("kconfig", kconfig),
     ("module_elf", module_elf),
     ("patch", patch),
+    ("proxy_request", proxy_request),
 ];
 
 /// Reads an archive in place and as a stream, which must agree, and with every option; what reads
@@ -487,4 +489,18 @@ fn size_of_file(inode: &coop_image::tree::Inode) -> u64 {
         Kind::File(content) => content.size,
         _ => 0,
     }
+}
+
+/// Reads what a guest asks of the proxy; a request is the same without what follows it.
+pub fn proxy_request(data: &[u8]) {
+    let ParsedRequest::Whole(request) = parse_request(data) else {
+        return;
+    };
+    assert!(request.length > 0 && request.length <= data.len());
+    let alone = parse_request(&data[..request.length]);
+    assert_eq!(alone, ParsedRequest::Whole(request.clone()));
+    let (host, path) = request.address.split_once('/').unwrap();
+    assert!(!host.is_empty() && !host.contains('@'));
+    let mut parts = path.split('/');
+    assert!(parts.all(|part| !matches!(part, "" | "." | "..")));
 }
