@@ -15,6 +15,7 @@ mod explain;
 mod image;
 mod kernel;
 mod lock;
+mod verify;
 
 pub(crate) use cache::{CacheCommand, CacheGcOptions, CacheListOptions, CacheVerifyOptions};
 pub(crate) use diff::DiffOptions;
@@ -25,6 +26,7 @@ pub(crate) use kernel::{
 };
 
 pub(crate) use lock::LockOptions;
+pub(crate) use verify::VerifyOptions;
 
 /// Verbs of later versions.
 pub(crate) const PLANNED: &[&str] = &[
@@ -43,7 +45,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "push",
     "pull",
     "sign",
-    "verify",
     "doctor",
     "schema",
     "completions",
@@ -77,6 +78,9 @@ pub(crate) enum Command {
     /// Tell what two appliances, images, archives or folders differ in
     #[command(after_long_help = diff::EXAMPLES)]
     Diff(DiffOptions),
+    /// Tell whether an appliance is what its manifest says, and what building it again gives
+    #[command(after_long_help = verify::EXAMPLES)]
+    Verify(VerifyOptions),
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),

@@ -58,6 +58,10 @@ fn main() -> ExitCode {
             command::inspect::run(options, &environment, &output),
             options.json,
         ),
+        Command::Verify(options) => (
+            command::verify::run(options, &environment, &output),
+            options.json,
+        ),
         Command::Diff(options) => (command::diff::run(options, &environment), options.json),
         Command::Kernel(command) => (
             command::kernel::run(command, &environment, &output),

@@ -45,6 +45,8 @@ pub struct BuildRequest<'a> {
     /// What tells the recipe from others, as its file: its last build is what [`explain`] compares
     /// with.
     pub origin: &'a Path,
+    /// Whether every step is done again, whatever the store has of it.
+    pub anew: bool,
     /// The folder to make or to replace.
     pub output: &'a Path,
     /// Downloads and the cache.
@@ -199,8 +201,11 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let recipe_digest = inputs::digest(recipe, KernelChoice::Auto)?;
     let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved());
     let store = request.fetcher.store();
-    let trees = Trees::new(store);
     let archives = source.archives().to_vec();
+    let trees = match request.anew {
+        true => Trees::anew(store),
+        false => Trees::new(store),
+    };
     let workshop = Workshop {
         request,
         plan: &plan,
@@ -258,6 +263,9 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
 
 /// What later builds and `coop explain` want to know. Without it they do more and say less.
 fn keep_for_later(request: &BuildRequest<'_>, plan: &Plan, trees: Trees<'_>) {
+    if request.anew {
+        return;
+    }
     let store = request.fetcher.store();
     let remembered = plan::remember(store, &request.origin.to_string_lossy(), plan);
     if let Err(error) = trees.settle().and(remembered) {

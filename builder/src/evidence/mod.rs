@@ -13,6 +13,7 @@
 //! is no clock in it but the source's own, no name of the building host, none of its folders, and
 //! no password but as the hash that the image has too.
 
+mod compare;
 mod components;
 pub mod copyright;
 mod cyclonedx;
@@ -20,6 +21,7 @@ mod inputs;
 mod licence;
 mod provenance;
 mod purl;
+mod rebuild;
 mod software;
 mod spdx;
 
@@ -38,9 +40,11 @@ use crate::lock::{self, Lock, LockError};
 use crate::recipe::{Names, Recipe, restate};
 use crate::source::Archive;
 
+pub use compare::{Difference, first_difference};
 use components::Bill;
 use inputs::{Inputs, Use};
 pub use provenance::{InputFile, Parameters};
+pub use rebuild::{Rebuild, RebuildError, prepare, unlisted};
 
 const RECIPE: &str = "recipe.json";
 const LOCK: &str = "lock.json";

@@ -40,6 +40,9 @@ pub struct Parameters {
     /// The security archive that belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<String>,
+    /// The snapshot archive, where the recipe names an instant and no archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<String>,
     /// The files that the recipe names.
     pub files: Vec<InputFile>,
 }
@@ -69,6 +72,7 @@ impl Parameters {
             allow_dropped: evidence.allow_dropped,
             mirror,
             security,
+            snapshots: snapshots(evidence),
             files: files.to_vec(),
         }
     }
@@ -101,14 +105,26 @@ fn mirrors(evidence: &Evidence<'_>) -> (Option<String>, Option<String>) {
         true => evidence.archive.repository_mirror(&security, &main).ok(),
         false => None,
     };
-    // The guest is not told of other addresses, and nobody is told of a password.
-    let is_public = |url: &String| {
-        (url.starts_with("http://") || url.starts_with("https://")) && !url.contains('@')
-    };
     (
         Some(main.url).filter(|url| is_hosts && is_public(url)),
-        beside.map(|mirror| mirror.url).filter(is_public),
+        beside.map(|mirror| mirror.url).filter(|url| is_public(url)),
     )
+}
+
+fn snapshots(evidence: &Evidence<'_>) -> Option<String> {
+    let Source::Debian(debian) = &evidence.recipe.rootfs.source else {
+        return None;
+    };
+    let is_open = matches!(&debian.mirror, Mirror::Snapshot { url: None, .. });
+    let url = evidence.archive.snapshots.map(str::to_owned);
+    url.filter(|url| is_open && is_public(url))
+}
+
+/// Whether others may know of an address and use it: the guest is not told of other ones, and nobody
+/// is told of a password.
+pub(super) fn is_public(url: &str) -> bool {
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    is_web && !url.contains('@') && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The statement about an appliance.

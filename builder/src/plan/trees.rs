@@ -41,6 +41,8 @@ pub enum PlanError {
 #[derive(Debug)]
 pub struct Trees<'s> {
     store: &'s Store,
+    /// Nothing is taken from the store, and nothing is kept there.
+    is_anew: bool,
     publishing: Mutex<Vec<JoinHandle<Result<(), StoreError>>>>,
 }
 
@@ -57,14 +59,24 @@ impl<'s> Trees<'s> {
     pub fn new(store: &'s Store) -> Self {
         Self {
             store,
+            is_anew: false,
             publishing: Mutex::default(),
+        }
+    }
+
+    /// Trees that are made again, whatever the store has.
+    #[must_use]
+    pub fn anew(store: &'s Store) -> Self {
+        Self {
+            is_anew: true,
+            ..Self::new(store)
         }
     }
 
     /// Whether the store has the tree of a step; nothing of it is read.
     #[must_use]
     pub fn has(&self, key: Digest) -> bool {
-        self.store.has_derived(derived(key))
+        !self.is_anew && self.store.has_derived(derived(key))
     }
 
     /// Takes a tree out of the store. One that cannot be read is set aside, and is then missing.
@@ -72,6 +84,9 @@ impl<'s> Trees<'s> {
     /// # Errors
     /// The store cannot be read.
     pub fn load(&self, key: Digest) -> Result<Option<Tree>, StoreError> {
+        if self.is_anew {
+            return Ok(None);
+        }
         let Some(file) = self.store.derived(derived(key))? else {
             return Ok(None);
         };
@@ -97,6 +112,9 @@ impl<'s> Trees<'s> {
         };
         ext4::write(tree, &options, temp.as_file())?;
         let kept = ext4::read(Arc::new(temp.reopen()?))?;
+        if self.is_anew {
+            return Ok(kept);
+        }
         let store = self.store.clone();
         let publish = move || store.publish_derived(temp, derived(key)).map(|_| ());
         let thread = std::thread::Builder::new()

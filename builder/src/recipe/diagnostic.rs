@@ -1,5 +1,6 @@
 //! What is wrong with a recipe, and exactly where.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -143,6 +144,8 @@ pub(super) struct Position {
 pub(super) struct Source<'a> {
     pub(super) file: &'a Path,
     pub(super) text: &'a str,
+    /// The only names that its files may have, where it is not the reader's own recipe.
+    pub(super) names: Option<&'a BTreeSet<String>>,
 }
 
 /// The longest piece of a line that is shown, in characters.
@@ -193,6 +196,7 @@ mod tests {
         let source = Source {
             file: Path::new("r.yaml"),
             text: "abc\ndef",
+            names: None,
         };
         let at = |line, column, width| {
             source.place(Position {

@@ -25,7 +25,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
@@ -58,8 +58,30 @@ pub fn parse(
     file: &Path,
     sets: &BTreeMap<String, String>,
 ) -> Result<(Recipe, Vec<Warning>), Vec<Diagnostic>> {
-    let source = diagnostic::Source { file, text };
-    let mut decoder = Decoder::new(&source);
+    let names = None;
+    parse_source(&diagnostic::Source { file, text, names }, sets)
+}
+
+/// Reads a recipe of a stranger's: it has no variables to set, and may name no other files than
+/// those of `names`, which are looked for in the folder of `file`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_within(
+    text: &str,
+    file: &Path,
+    names: &BTreeSet<String>,
+) -> Result<Recipe, Vec<Diagnostic>> {
+    let names = Some(names);
+    let source = diagnostic::Source { file, text, names };
+    Ok(parse_source(&source, &BTreeMap::new())?.0)
+}
+
+fn parse_source(
+    source: &diagnostic::Source<'_>,
+    sets: &BTreeMap<String, String>,
+) -> Result<(Recipe, Vec<Warning>), Vec<Diagnostic>> {
+    let mut decoder = Decoder::new(source);
     let mut warnings = Vec::new();
     match stages(&mut decoder, sets, &mut warnings) {
         Some(recipe) if decoder.diagnostics.is_empty() => Ok((recipe, warnings)),

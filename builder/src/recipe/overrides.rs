@@ -68,7 +68,11 @@ impl Overrides {
     /// # Errors
     /// Every error, in the order of the text.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Diagnostic>> {
-        let source = Source { file, text };
+        let source = Source {
+            file,
+            text,
+            names: None,
+        };
         let mut decoder = Decoder::new(&source);
         let root = match node::parse(text) {
             Ok(root) => root,

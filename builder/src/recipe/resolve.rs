@@ -196,6 +196,16 @@ impl Resolver<'_, '_> {
     ) -> HostFile {
         let full = self.folder.join(&written.value);
         let shown = shorten(&full.display().to_string());
+        let names = self.d.source.names;
+        let is_foreign = names.is_some_and(|names| !names.contains(&written.value));
+        if is_foreign {
+            let reason = format!("{shown} is none of the files that belong to the recipe");
+            self.d.reject(written.at, path, reason);
+            return HostFile {
+                written: written.value,
+                path: full,
+            };
+        }
         let reason = match fs::metadata(&full) {
             Ok(metadata) if metadata.is_file() => None,
             Ok(metadata) if metadata.is_dir() && folders_too => None,

@@ -177,6 +177,7 @@ pub(super) fn request<'a>(
     BuildRequest {
         recipe,
         origin,
+        anew: false,
         output,
         fetcher: &means.fetcher,
         archive: means.archive(recipe),

@@ -99,7 +99,7 @@ fn extract(path: &[u8], options: &InspectOptions, environment: &Environment) -> 
 }
 
 /// Says why an image is not what was built, where the image itself tells.
-fn explain(appliance: &Appliance, error: &ApplianceError) -> Failure {
+pub(super) fn explain(appliance: &Appliance, error: &ApplianceError) -> Failure {
     let failure = Failure::work(error);
     let ApplianceError::Member { path, .. } = error else {
         return failure;

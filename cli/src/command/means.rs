@@ -130,6 +130,26 @@ impl Means {
         })
     }
 
+    /// Takes archives in place of the host's, as far as they are given.
+    pub(super) fn use_archives(
+        &mut self,
+        mirror: Option<&str>,
+        security: Option<&str>,
+        snapshots: Option<&str>,
+    ) {
+        if let Some(url) = mirror {
+            let mut apt = AptSources::default();
+            apt.add_list(&format!("deb {url} stable main"));
+            if let Some(url) = security {
+                apt.add_list(&format!("deb {url} stable-security main"));
+            }
+            (self.apt, self.mirror) = (apt, None);
+        }
+        if let Some(url) = snapshots {
+            self.snapshots = Some(url.to_owned());
+        }
+    }
+
     /// Where Debian packages come from.
     pub(super) fn archive(&self, recipe: &Recipe) -> Archive<'_> {
         Archive {

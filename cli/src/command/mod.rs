@@ -15,6 +15,7 @@ mod means;
 mod qemu;
 pub(crate) mod run;
 mod steps;
+pub(crate) mod verify;
 
 /// How a verb ends: an exit code, or what went wrong.
 pub(crate) type Ended = Result<u8, crate::failure::Failure>;

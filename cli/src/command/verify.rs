@@ -1,0 +1,172 @@
+//! `coop verify`: is the appliance what it says, and what does building it again give?
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coop_appliance::Appliance;
+use coop_builder::build::{self, BuildError, BuildRequest};
+use coop_builder::evidence::{self, Difference, Rebuild, RebuildError};
+use coop_builder::guest::StepMeans;
+use coop_builder::kernel::ObtainError;
+use coop_builder::kernel::make::MakeError;
+use coop_builder::lock::Pins;
+use serde_json::json;
+
+use super::Ended;
+use super::build::explain;
+use super::inspect;
+use super::means::Means;
+use crate::arguments::{RecipeOptions, VerifyOptions};
+use crate::environment::Environment;
+use crate::failure::{FAILED, Failure};
+use crate::host;
+use crate::render::{Output, data, json as render_json, plain};
+
+/// Compares digests, and with --rebuild builds again.
+pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &Output) -> Ended {
+    let appliance = Appliance::open(&options.appliance).map_err(|error| Failure::work(&error))?;
+    appliance
+        .verify()
+        .map_err(|error| inspect::explain(&appliance, &error))?;
+    let others = evidence::unlisted(&appliance).map_err(|error| Failure::work(&error))?;
+    if let Some(first) = others.first() {
+        let message = format!(
+            "{} has {} that its manifest does not name, the first is '{first}'",
+            options.appliance.display(),
+            files(others.len())
+        );
+        return Err(Failure::sentence(FAILED, message));
+    }
+    let count = appliance.manifest.members().count();
+    if !options.rebuild {
+        report(options, None);
+        if !options.json {
+            data(&format!(
+                "{} with their digests, and no others\n",
+                files(count)
+            ));
+        }
+        return Ok(0);
+    }
+    let difference = rebuild(&appliance, options, environment, output)?;
+    report(options, Some(&difference));
+    if options.json {
+        return Ok(code(&difference));
+    }
+    match &difference {
+        None => data(&format!("identical: {}\n", files(count))),
+        Some(difference) => data(&format!("{}\n", plain(&difference.to_string()))),
+    }
+    Ok(code(&difference))
+}
+
+fn files(count: usize) -> String {
+    match count {
+        1 => "1 file".to_owned(),
+        _ => format!("{count} files"),
+    }
+}
+
+fn code(difference: &Option<Difference>) -> u8 {
+    if difference.is_some() { FAILED } else { 0 }
+}
+
+fn report(options: &VerifyOptions, rebuilt: Option<&Option<Difference>>) {
+    if !options.json {
+        return;
+    }
+    let mut value = json!({ "appliance": options.appliance, "verified": true });
+    if let Some(difference) = rebuilt {
+        value["identical"] = difference.is_none().into();
+        value["difference"] = json!(difference);
+    }
+    render_json::value(&value);
+}
+
+/// Builds what the evidence tells of, and compares.
+fn rebuild(
+    appliance: &Appliance,
+    options: &VerifyOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Option<Difference>, Failure> {
+    let host = host::host(environment);
+    let context = options.context.as_deref().unwrap_or(Path::new("."));
+    let rebuild = evidence::prepare(appliance, context, &host.scratch)
+        .map_err(|error| explain_evidence(&error))?;
+    let recipe_options = RecipeOptions::rebuilding(options, rebuild.parameters.allow_dropped);
+    let pins = Pins::locked(rebuild.lock.clone());
+    let mut means = Means::prepare(&recipe_options, pins, environment, output)?;
+    means.use_archives(
+        rebuild.parameters.mirror.as_deref(),
+        rebuild.parameters.security.as_deref(),
+        rebuild.parameters.snapshots.as_deref(),
+    );
+    let built = again(&rebuild, &means, options, environment, host).map_err(|error| {
+        let stopped = means.stopped("nothing was compared");
+        stopped.unwrap_or_else(|| explain_build(&error, options))
+    })?;
+    evidence::first_difference(appliance, &built).map_err(|error| Failure::work(&error))
+}
+
+fn again(
+    rebuild: &Rebuild,
+    means: &Means,
+    options: &VerifyOptions,
+    environment: &Environment,
+    host: coop_runtime::Host,
+) -> Result<Appliance, BuildError> {
+    let folder = rebuild.output();
+    // Without programs a kernel can only come from the cache.
+    let programs: &[PathBuf] = match options.build_kernel {
+        true => &environment.programs,
+        false => &[],
+    };
+    let built = build::build(&BuildRequest {
+        recipe: &rebuild.recipe,
+        origin: &folder,
+        anew: true,
+        output: &folder,
+        fetcher: &means.fetcher,
+        archive: means.archive(&rebuild.recipe),
+        kernel: rebuild.kernel,
+        host,
+        programs,
+        allow_dropped: rebuild.parameters.allow_dropped,
+        means: StepMeans {
+            secrets: Arc::clone(&means.steps.secrets),
+            ..StepMeans::default()
+        },
+        observer: Arc::clone(&means.observer),
+    })?;
+    Ok(built.appliance)
+}
+
+fn explain_evidence(error: &RebuildError) -> Failure {
+    let failure = Failure::work(error);
+    match error {
+        RebuildError::Files { .. } => {
+            failure.with_hint("--context names another folder to search in")
+        }
+        RebuildError::Missing(_) => {
+            failure.with_hint("coop build writes an appliance's evidence with it")
+        }
+        _ => failure,
+    }
+}
+
+fn explain_build(error: &BuildError, options: &VerifyOptions) -> Failure {
+    let no_kernel = matches!(
+        error,
+        BuildError::Obtain(ObtainError::Make(
+            MakeError::Missing(_) | MakeError::NoCompiler(_) | MakeError::Gone(_)
+        ))
+    );
+    if no_kernel && !options.build_kernel {
+        let message = "the appliance's kernel was made from source, and the cache does not have it";
+        let hint = "--build-kernel makes it on this host, as the recipe says: that is for recipes \
+                    that you trust";
+        return Failure::sentence(FAILED, message).with_hint(hint);
+    }
+    explain(error)
+}
