@@ -4,6 +4,7 @@
 //! content signs itself (an InRelease file), [`Fetcher::read`] hands bounded, unverified bytes to
 //! the caller, who verifies them before use.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use coop_runtime::event::{Event, Observer, Unit};
 use fs_err as fs;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, ClientBuilder};
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, LOCATION, RANGE};
 use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Hasher};
@@ -70,6 +71,14 @@ pub enum FetchError {
     /// A URL that is neither `http:`, `https:` nor `file:`: the recipe's or the redirect's fault.
     #[error("'{0}' is not an http:, https: or file: URL")]
     Scheme(String),
+    /// A redirect to what is not fetched from there: the server's fault.
+    #[error("'{url}': the server redirects to '{target}', which is not an http: or https: URL")]
+    Redirect {
+        /// What was asked for.
+        url: String,
+        /// Where it is said to be.
+        target: String,
+    },
     /// The network must not be used and the cache does not have it.
     #[error("'{0}' is not in the cache, and offline was asked for")]
     Offline(String),
@@ -159,6 +168,7 @@ pub struct Fetcher {
     options: Options,
     client: OnceLock<Client>,
     client_without_tls: OnceLock<Client>,
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Fetcher {
@@ -178,7 +188,19 @@ impl Fetcher {
             options,
             client: OnceLock::new(),
             client_without_tls: OnceLock::new(),
+            refused: Mutex::default(),
         }
+    }
+
+    /// The addresses that were wanted and not gone to, because the network must not be used.
+    #[must_use]
+    pub fn refused(&self) -> BTreeSet<String> {
+        lock(&self.refused).clone()
+    }
+
+    /// Remembers an address that is not gone to.
+    pub(crate) fn refuse(&self, url: &str) {
+        lock(&self.refused).insert(url.to_owned());
     }
 
     /// The store that downloads go to.
@@ -293,6 +315,12 @@ impl Fetcher {
         let known = (partial.digest(), partial.length);
         self.store.publish(partial.file, &known.0)?;
         Ok(known)
+    }
+
+    /// Whether the store has it; what cannot be looked at is not there.
+    #[must_use]
+    pub fn has(&self, download: &Download) -> bool {
+        matches!(self.cached(download), Ok(Some(_))) || download.url.starts_with("file:")
     }
 
     fn cached(&self, download: &Download) -> Result<Option<fs::File>, FetchError> {
@@ -451,6 +479,7 @@ impl Fetcher {
         match url.split_once(':') {
             Some(("file", rest)) => open_file(rest),
             Some(("http" | "https", _)) if self.options.offline => {
+                self.refuse(url);
                 Err(FetchError::Offline(url.to_owned()))
             }
             Some(("http" | "https", _)) => self.open_http(url, offset),
@@ -468,6 +497,14 @@ impl Fetcher {
         let offset = match status {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT if content_range_start(&response) == Some(offset) => offset,
+            _ if status.is_redirection() && response.headers().contains_key(LOCATION) => {
+                let target = response.headers().get(LOCATION);
+                let target = target.and_then(|target| target.to_str().ok());
+                return Err(FetchError::Redirect {
+                    url: url.to_owned(),
+                    target: target.unwrap_or_default().escape_debug().to_string(),
+                });
+            }
             _ => {
                 let temporary = status.is_server_error()
                     || status == StatusCode::TOO_MANY_REQUESTS
@@ -510,7 +547,10 @@ fn client_builder(options: &Options) -> ClientBuilder {
     let redirects = reqwest::redirect::Policy::custom(|attempt| {
         if !matches!(attempt.url().scheme(), "http" | "https") {
             let target = attempt.url().to_string();
-            attempt.error(FetchError::Scheme(target))
+            attempt.error(FetchError::Redirect {
+                url: String::new(),
+                target,
+            })
         } else if attempt.previous().len() > REDIRECTS_MAX {
             attempt.error(FetchError::Client("too many redirects".to_owned()))
         } else {
@@ -674,8 +714,11 @@ fn content_range_start(response: &reqwest::blocking::Response) -> Option<u64> {
 fn request_error(url: &str, error: reqwest::Error) -> FetchError {
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        if let Some(FetchError::Scheme(target)) = cause.downcast_ref() {
-            return FetchError::Scheme(target.clone());
+        if let Some(FetchError::Redirect { target, .. }) = cause.downcast_ref() {
+            return FetchError::Redirect {
+                url: url.to_owned(),
+                target: target.clone(),
+            };
         }
         source = cause.source();
     }

@@ -25,7 +25,7 @@ pub(crate) use kernel::{
     KernelBuildOptions, KernelCommand, KernelConfigOptions, KernelListOptions,
 };
 
-pub(crate) use lock::LockOptions;
+pub(crate) use lock::{FetchOptions, LockOptions};
 pub(crate) use verify::VerifyOptions;
 
 /// Verbs of later versions.
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// Tell what a build would do, step by step, and why
     #[command(after_long_help = explain::EXAMPLES)]
     Explain(ExplainOptions),
+    /// Download all that a build needs, as for a build with --offline
+    Fetch(FetchOptions),
     /// Show what an appliance or an image is made of, or take a folder or file out of it
     Inspect(InspectOptions),
     /// Tell what two appliances, images, archives or folders differ in

@@ -54,6 +54,10 @@ fn main() -> ExitCode {
             command::cache::run(command, &environment),
             command::cache::is_json(command),
         ),
+        Command::Fetch(options) => (
+            command::lock::fetch(options, &environment, &output),
+            options.json,
+        ),
         Command::Inspect(options) => (
             command::inspect::run(options, &environment, &output),
             options.json,

@@ -1,12 +1,12 @@
 //! What goes wrong has a code and a sentence, and leaves nothing behind.
 
-mod archive;
+pub(crate) mod archive;
 mod host;
 mod machine;
 mod mirror;
 mod recipe;
 mod stopped;
-mod tiny;
+pub(crate) mod tiny;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

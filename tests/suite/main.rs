@@ -14,6 +14,7 @@ mod kernel;
 mod kernel_guests;
 mod lock;
 mod machines;
+mod mirror;
 mod run;
 mod steps;
 mod support;

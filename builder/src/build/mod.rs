@@ -18,7 +18,7 @@ use coop_runtime::event::{self, Event, Observer};
 use crate::assemble::{self, AssembleError, Parts};
 use crate::digest::Digest;
 use crate::evidence::{self, Evidence, EvidenceError};
-use crate::fetch::Fetcher;
+use crate::fetch::{FetchError, Fetcher};
 use crate::guest::{GuestContext, GuestError, MountError, Packages, Step, StepMeans};
 use crate::inputs::{self, Record, seed};
 use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
@@ -34,7 +34,7 @@ pub use self::explain::explain;
 pub use self::kernel::kernel;
 pub(crate) use self::kernel::kernel_spec;
 use self::kernel::{advise, boot_modules, guest_kernel, identity, obtain};
-pub use self::lock::lock;
+pub use self::lock::{Missing, fetch, lock};
 use self::root::{Workshop, needs_guest, programs};
 use self::source::Source;
 
@@ -118,6 +118,12 @@ pub enum BuildError {
     /// What the appliance tells about itself.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+    /// A download.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The network must not be used, and the cache lacks something.
+    #[error("{}", lock::sentence(.0))]
+    Offline(Vec<Missing>),
     /// Services are asked for, but nothing manages them.
     #[error("rootfs.services needs systemd, which is not in the root file system")]
     NoSystemd,
@@ -139,7 +145,8 @@ pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
     let secrets = request.means.secrets.check(request.recipe);
     secrets.map_err(GuestError::from)?;
     let staging = Staging::new(request.output, MANIFEST_NAME)?;
-    let manifest = make(request, inputs, staging.path())?;
+    let made = make(request, inputs, staging.path());
+    let manifest = lock::or_missing(request, made)?;
     staging.publish()?;
     Ok(Built {
         appliance: Appliance {

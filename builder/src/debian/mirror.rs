@@ -134,7 +134,8 @@ pub fn choose(
         Ok(Mirror {
             url,
             origin,
-            check_valid_until: !apt.ignores_valid_until,
+            // A recipe is the same on each host, whatever a host's apt allows.
+            check_valid_until: origin == MirrorOrigin::Recipe || !apt.ignores_valid_until,
             snapshot: None,
         })
     };

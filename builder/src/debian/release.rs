@@ -393,6 +393,7 @@ fn obtain(
         return Ok(bytes);
     }
     if fetcher.is_offline() && is_remote {
+        fetcher.refuse(url);
         return Err(ReleaseError::Offline(request.suite.to_owned()));
     }
     let bytes = fetcher

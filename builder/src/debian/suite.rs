@@ -279,10 +279,11 @@ impl<'a> Suites<'a> {
         let (mut lists, mut facts) = (Vec::new(), Vec::new());
         for request in &self.requests {
             let (of_suite, added) = self.add(request)?;
-            if let Some(old) = self.pins.known_suite(&request.key())?
-                && old.inrelease != of_suite.digest
-            {
-                lists.extend(self.old_lists(request, old));
+            if let Some(old) = self.pins.known_suite(&request.key())? {
+                let digests = [old.inrelease].into_iter().chain(old.older.iter().copied());
+                for digest in digests.filter(|digest| *digest != of_suite.digest) {
+                    lists.extend(self.old_lists(request, digest));
+                }
             }
             lists.extend(added);
             facts.push(of_suite);
@@ -308,19 +309,20 @@ impl<'a> Suites<'a> {
                 codename: facts.codename.clone(),
                 date_seconds: facts.date_seconds,
                 inrelease: facts.digest,
+                older: Vec::new(),
             });
         }
     }
 
-    /// What an old lock holds of the lists of its own index, as far as these can still be had: an
-    /// archive forgets its old versions.
-    fn old_lists(&self, request: &SuiteRequest, old: &LockedSuite) -> Vec<PackageList> {
-        let is_there = matches!(self.fetcher.store().blob(&old.inrelease), Ok(Some(_)));
+    /// What an old lock holds of the lists of one of its indices, as far as these can still be had:
+    /// an archive forgets its old versions.
+    fn old_lists(&self, request: &SuiteRequest, index: Digest) -> Vec<PackageList> {
+        let is_there = matches!(self.fetcher.store().blob(&index), Ok(Some(_)));
         if !is_there {
             return Vec::new();
         }
         let request = SuiteRequest {
-            pinned: Some(old.inrelease),
+            pinned: Some(index),
             ..request.clone()
         };
         let Ok((_, mut lists)) = self.add(&request) else {
@@ -448,6 +450,8 @@ impl<'a> Suites<'a> {
                 live(&universe, &self.held(&universe))?
             }
         };
+        let downloads = packages.iter().map(|package| package.download.clone());
+        self.pins.wants(downloads);
         self.pins.saw(Answer {
             question,
             packages: packages.iter().map(SelectedPackage::locked).collect(),

@@ -25,7 +25,7 @@ pub use coop_appliance::Target;
 pub use default::KernelChoice;
 pub use fetch::{FetchedKernel, KernelSourceError};
 pub use files::{KernelFiles, Library};
-pub use obtain::{KernelRequest, ObtainError, Obtained, obtain, pin};
+pub use obtain::{KernelRequest, ObtainError, Obtained, obtain, pin, pin_missing};
 pub use prebuilt::prebuilt;
 
 use config::Version;

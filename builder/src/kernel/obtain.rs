@@ -120,6 +120,33 @@ pub fn pin(request: &KernelRequest<'_>) -> Result<(), ObtainError> {
     }
 }
 
+/// As [`pin`], but passes over what a kernel of the store makes needless.
+///
+/// # Errors
+/// See [`ObtainError`].
+pub fn pin_missing(request: &KernelRequest<'_>) -> Result<(), ObtainError> {
+    let pins = request.archive.pins;
+    let before = pins.downloads();
+    let is_made = match &request.kernel.origin {
+        KernelOrigin::Package(_) => false,
+        KernelOrigin::Source(source) => {
+            let making = request.making(source, &request.kernel.wanted);
+            make::is_made(&making).unwrap_or(false)
+        }
+        KernelOrigin::Default if request.known_default()? == Some(false) => false,
+        KernelOrigin::Default => {
+            let wanted = default::wanted(&request.kernel.wanted)?;
+            let making = default::source();
+            make::is_made(&request.making(&making, &wanted)).unwrap_or(false)
+        }
+    };
+    pins.wants_only(before);
+    match is_made {
+        true => Ok(()),
+        false => pin(request),
+    }
+}
+
 fn own(kernel: FetchedKernel) -> Obtained {
     Obtained {
         kernel,

@@ -88,15 +88,15 @@ impl fmt::Display for Change {
 #[must_use]
 pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
     let mut changes = Vec::new();
-    let suites = |lock: &Lock| -> BTreeMap<String, _> {
+    let suites = |lock: &Lock| -> BTreeMap<String, (i64, Digest)> {
         let suites = lock.suites.iter();
         suites
-            .map(|suite| (suite.key.clone(), suite.clone()))
+            .map(|suite| (suite.key.clone(), (suite.date_seconds, suite.inrelease)))
             .collect()
     };
     for (key, pair) in pairs(suites(old), suites(new)) {
         if pair[0] != pair[1] {
-            let dates = pair.map(|suite| suite.map(|suite| suite.date_seconds));
+            let dates = pair.map(|suite| suite.map(|(date, _)| date));
             changes.push(Change::Suite { key, dates });
         }
     }
@@ -106,10 +106,11 @@ pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
             .map(|one| (one.question.clone(), one.clone()))
             .collect()
     };
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
     for (question, pair) in pairs(answers(old), answers(new)) {
         match pair {
             [Some(old), Some(new)] => {
-                packages(&old, &new, &mut changes);
+                packages(&old.packages, &new.packages, &mut changes);
                 if old.names != new.names {
                     let names = [
                         without(&old.names, &new.names),
@@ -118,11 +119,17 @@ pub fn differences(old: &Lock, new: &Lock) -> Vec<Change> {
                     changes.push(Change::Names { question, names });
                 }
             }
-            [_, new] => changes.push(Change::Question {
-                question,
-                is_new: new.is_some(),
-            }),
+            [old, new] => {
+                let is_new = new.is_some();
+                gone.extend(old.into_iter().flat_map(|answer| answer.packages));
+                come.extend(new.into_iter().flat_map(|answer| answer.packages));
+                changes.push(Change::Question { question, is_new });
+            }
         }
+    }
+    if !gone.is_empty() && !come.is_empty() {
+        // The recipe asks for something else: what that changes.
+        packages(&gone, &come, &mut changes);
     }
     let files = |lock: &Lock| -> BTreeMap<String, Digest> {
         let files = lock.files.iter();
@@ -142,9 +149,9 @@ fn without(names: &[String], others: &[String]) -> Vec<String> {
     only.cloned().collect()
 }
 
-fn packages(old: &Answer, new: &Answer, changes: &mut Vec<Change>) {
-    let by_name = |answer: &Answer| -> BTreeMap<String, LockedPackage> {
-        let packages = answer.packages.iter();
+fn packages(old: &[LockedPackage], new: &[LockedPackage], changes: &mut Vec<Change>) {
+    let by_name = |packages: &[LockedPackage]| -> BTreeMap<String, LockedPackage> {
+        let packages = packages.iter();
         packages
             .map(|one| (one.name.clone(), one.clone()))
             .collect()
@@ -193,6 +200,7 @@ mod tests {
                 codename: "trixie".to_owned(),
                 date_seconds: date,
                 inrelease: Digest::of(&date.to_le_bytes()),
+                older: Vec::new(),
             }],
             answers: vec![Answer {
                 question: "q".to_owned(),
@@ -236,6 +244,16 @@ mod tests {
         assert_eq!(told[told.len() - 2..], ["  q:  → x, y", "+ root.tar"]);
         new.files.clear();
         new.answers[0].question = "r".to_owned();
-        assert_eq!(said(&old, &new)[1..], ["- q", "+ r"]);
+        assert_eq!(
+            said(&old, &new)[1..],
+            [
+                "- q",
+                "+ r",
+                "  a 1: other content",
+                "  b 1 → 2",
+                "- c 1",
+                "+ d 1"
+            ]
+        );
     }
 }

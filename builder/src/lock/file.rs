@@ -152,6 +152,7 @@ mod tests {
                 codename: "trixie".to_owned(),
                 date_seconds: 1,
                 inrelease: Digest::of(b"i"),
+                older: Vec::new(),
             }],
             answers: vec![Answer {
                 question: "trixie: nothing but a".to_owned(),

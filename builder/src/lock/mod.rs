@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+/// How many indices of a suite a lock remembers beside the newest.
+const OLDER_MAX: usize = 16;
 /// How many letters a name may differ in from the one that was meant.
 const FAR_MAX: usize = 2;
 /// The form of the file that this coop reads and writes.
@@ -90,6 +92,22 @@ pub struct LockedSuite {
     pub date_seconds: i64,
     /// SHA-256 of the InRelease file.
     pub inrelease: Digest,
+    /// Those of indices before it, newest first, where some packages of the lock may still be from
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older: Vec<Digest>,
+}
+
+impl LockedSuite {
+    /// The same with an old lock's indices behind its own.
+    fn after(mut self, old: &Self) -> Self {
+        if self.inrelease != old.inrelease {
+            self.older.push(old.inrelease);
+        }
+        self.older.extend(&old.older);
+        self.older.truncate(OLDER_MAX);
+        self
+    }
 }
 
 /// What a question came to.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Answer, Lock, LockedFile, LockedPackage, LockedSuite};
 use crate::digest::Digest;
+use crate::fetch::Download;
 
 /// A recipe asks for what its lock does not answer: the recipe's matter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,8 @@ enum Mode {
 pub struct Pins {
     mode: Mode,
     seen: Mutex<Lock>,
+    /// What is behind the answers so far.
+    downloads: Mutex<Vec<Download>>,
 }
 
 impl Pins {
@@ -43,7 +46,7 @@ impl Pins {
     pub fn locked(lock: Lock) -> Self {
         Self {
             mode: Mode::Locked(lock),
-            seen: Mutex::default(),
+            ..Self::default()
         }
     }
 
@@ -52,7 +55,7 @@ impl Pins {
     pub fn making(old: Lock, moves: BTreeSet<String>) -> Self {
         Self {
             mode: Mode::Making { old, moves },
-            seen: Mutex::default(),
+            ..Self::default()
         }
     }
 
@@ -69,6 +72,30 @@ impl Pins {
     #[must_use]
     pub fn is_making(&self) -> bool {
         matches!(self.mode, Mode::Making { .. })
+    }
+
+    /// What has to be fetched for the answers so far, each once, in the order of the questions.
+    #[must_use]
+    pub fn downloads(&self) -> Vec<Download> {
+        let mut known = BTreeSet::new();
+        let mut downloads = self.wanted().clone();
+        downloads.retain(|download| known.insert(download.digest));
+        downloads
+    }
+
+    /// Remembers what is behind an answer.
+    pub(crate) fn wants(&self, downloads: impl IntoIterator<Item = Download>) {
+        self.wanted().extend(downloads);
+    }
+
+    /// Forgets what is behind the answers since [`Pins::downloads`] gave these.
+    pub(crate) fn wants_only(&self, downloads: Vec<Download>) {
+        *self.wanted() = downloads;
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Vec<Download>> {
+        let wanted = self.downloads.lock();
+        wanted.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that was asked so far, in the lock's order.
@@ -219,17 +246,23 @@ impl Pins {
     }
 
     /// Remembers a suite; the same one is asked several questions. Where some of a lock stays and
-    /// some moves, the newer index counts.
+    /// some moves, the newer index counts, and the older ones are remembered behind it.
     pub(crate) fn saw_suite(&self, suite: LockedSuite) {
-        let mut seen = self.lock();
-        let Some(known) = seen.suites.iter_mut().find(|known| known.key == suite.key) else {
-            seen.suites.push(suite);
-            return;
+        let known = match &self.mode {
+            Mode::Live => None,
+            Mode::Locked(old) | Mode::Making { old, .. } => {
+                old.suites.iter().find(|known| known.key == suite.key)
+            }
         };
-        if let Mode::Making { old, .. } = &self.mode
-            && old.suites.contains(known)
-        {
-            *known = suite;
+        let suite = match known {
+            Some(known) => suite.after(known),
+            None => suite,
+        };
+        let mut seen = self.lock();
+        match seen.suites.iter_mut().find(|seen| seen.key == suite.key) {
+            None => seen.suites.push(suite),
+            Some(seen) if known == Some(&*seen) => *seen = suite,
+            Some(_) => {}
         }
     }
 

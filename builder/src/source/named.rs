@@ -69,11 +69,13 @@ pub fn address(
         }
         None => Err(NamedFileError::Unpinned(url.to_owned())),
     })?;
-    Ok(Download {
+    let download = Download {
         url: url.to_owned(),
         digest: known.sha256,
         size_bytes: known.size,
-    })
+    };
+    pins.wants([download.clone()]);
+    Ok(download)
 }
 
 /// Opens a file of the host, checked against the recipe's digest and the lock's.

@@ -1,4 +1,4 @@
-//! The grammar of `coop lock`.
+//! The grammar of `coop lock` and `coop fetch`.
 
 use std::path::PathBuf;
 
@@ -29,6 +29,18 @@ pub(crate) struct LockOptions {
     /// Write nothing: tell how the lock differs from what the archives have, and exit with 1
     #[arg(long)]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) recipe_options: RecipeOptions,
+    /// Print one JSON value on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `coop fetch`.
+#[derive(Args, Debug)]
+pub(crate) struct FetchOptions {
+    /// The recipe
+    pub(crate) recipe: PathBuf,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
     /// Print one JSON value on stdout

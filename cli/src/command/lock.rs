@@ -1,4 +1,5 @@
-//! `coop lock`: what a recipe's names stand for, into a file beside it.
+//! `coop lock`: what a recipe's names stand for, into a file beside it. `coop fetch`: the same into the
+//! cache.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,10 +11,10 @@ use serde_json::json;
 use super::Ended;
 use super::build::{explain, request};
 use super::means::{self, Means};
-use crate::arguments::{LockOptions, RecipeOptions};
+use crate::arguments::{FetchOptions, LockOptions, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::{FAILED, Failure};
-use crate::render::{Output, data, json as render_json, plain};
+use crate::render::{Output, data, json as render_json, line, plain};
 
 /// Asks the archives, and writes the lock or compares it.
 pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Output) -> Ended {
@@ -62,6 +63,31 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
         true => FAILED,
         false => 0,
     })
+}
+
+/// Brings what a recipe's lock names, or without one what its names stand for, into the cache.
+pub(crate) fn fetch(options: &FetchOptions, environment: &Environment, output: &Output) -> Ended {
+    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
+    let pins = pins(&options.recipe, &options.recipe_options)?;
+    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
+    let request = request(
+        &recipe,
+        &options.recipe,
+        Path::new(""),
+        &means,
+        &options.recipe_options,
+        environment,
+    );
+    let (files, bytes) = build::fetch(&request).map_err(|error| {
+        let stopped = means.stopped("what was fetched whole is in the cache");
+        stopped.unwrap_or_else(|| explain(&error))
+    })?;
+    if options.json {
+        render_json::value(&json!({ "files": files, "bytes": bytes }));
+    } else {
+        line(&format!("{files} files are in the cache"));
+    }
+    Ok(0)
 }
 
 /// What of the old lock may stay. Without names, an update and a check keep nothing.

@@ -12,7 +12,7 @@ use crate::support;
 
 #[path = "../../../builder/src/debian/testing/signing.rs"]
 #[allow(dead_code)]
-mod signing;
+pub(crate) mod signing;
 
 const PACKAGES: &str = "main/binary-amd64/Packages";
 

@@ -23,7 +23,7 @@ const SEEN_ONLY: &[&str] = &[
 ];
 
 /// Fills a folder.
-pub(super) fn fill(root: &Path) {
+pub(crate) fn fill(root: &Path) {
     for folder in [
         "dev",
         "etc",
@@ -101,7 +101,7 @@ fn archive() -> &'static Path {
 }
 
 /// An appliance of it, built once by the program as it is now; from then on the cache has the kernel.
-pub(super) fn appliance() -> &'static Path {
+pub(crate) fn appliance() -> &'static Path {
     static APPLIANCE: OnceLock<PathBuf> = OnceLock::new();
     APPLIANCE.get_or_init(|| {
         let file = support::home().join("tiny.yaml");

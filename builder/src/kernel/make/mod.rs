@@ -205,6 +205,8 @@ pub fn pin(request: &MakeRequest<'_>) -> Result<(), MakeError> {
             let kernel = KernelPackage::user_mode_linux();
             kernel::fetch::pin(&kernel, fetcher, archive, observer)?;
         }
+        // With a lock, the compiler is for who makes the kernel.
+        BuildPlace::Host if archive.pins.used().is_some() => {}
         BuildPlace::Host => {
             let question = compiler::question(request.source.target);
             archive.pins.names(&question, || {
@@ -222,6 +224,17 @@ pub fn pin(request: &MakeRequest<'_>) -> Result<(), MakeError> {
         }
     }
     Ok(())
+}
+
+/// Whether the store has what [`build`] would make.
+///
+/// # Errors
+/// As [`build`], but for what happens while it makes the kernel.
+pub fn is_made(request: &MakeRequest<'_>) -> Result<bool, MakeError> {
+    match Job::find(request)? {
+        Found::Job(job) => Ok(job.kept()?.is_some()),
+        Found::Kernel(_) => Ok(true),
+    }
 }
 
 /// Configures the kernel without compiling it: what [`build`] would use, from the store where the
