@@ -291,3 +291,6 @@ fn remove_script(tree: &mut Tree) -> Result<(), TreeError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

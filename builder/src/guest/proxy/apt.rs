@@ -36,8 +36,9 @@ pub(in crate::guest) fn files(packages: &Packages<'_>, network: Network) -> Vec<
         let hosts = hosts.into_iter();
         lines.extend(hosts.map(|host| format!("Acquire::http::Proxy::{host} \"{proxy}\";")));
     }
-    if packages.is_locked {
-        // What a lock names is as good as on its first day.
+    if packages.is_locked || network == Network::Packages {
+        // What a lock names is as good as on its first day, and the dates of the rest were judged
+        // before the guest gets it.
         lines.push("Acquire::Check-Valid-Until \"false\";".to_owned());
         lines.push("Acquire::Check-Date \"false\";".to_owned());
     }
