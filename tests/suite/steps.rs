@@ -233,6 +233,7 @@ fn a_failure_shows_the_last_lines_and_the_log() {
         "{log}"
     );
     assert!(log.contains("line 0\nline 1\n"), "{log}");
+    assert!(said.contains("--debug-shell"), "{said}");
     assert!(!at.join("out").join("steps").exists());
 }
 

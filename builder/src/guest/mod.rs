@@ -78,6 +78,12 @@ pub enum GuestError {
         /// Whether a folder is mounted there, or a file.
         is_folder: bool,
     },
+    /// What a step is to see was changed since the build began.
+    #[error("{} changed while the build ran", path.display())]
+    Changed {
+        /// The file or folder of the host.
+        path: PathBuf,
+    },
     /// A step cannot start where it should.
     #[error("{step}: there is no folder {folder} in the root file system")]
     NoFolder {
@@ -213,6 +219,12 @@ fn run_one(mut tree: Tree, step: &Step, context: &GuestContext<'_>) -> Result<Tr
     for mount in &step.mounts {
         let shown = mounts::show(&mount.source)?;
         places.make(&mut tree, &mount.target, shown.is_folder)?;
+        if shown.digest().map_err(MountError::from)? != mount.digest {
+            // What the step leaves would be kept as the result of something else.
+            return Err(GuestError::Changed {
+                path: mount.source.clone(),
+            });
+        }
         let image = scratch_image(&shown.tree, Size::with_free_percent(0), context)?;
         disks.push((image, mount.target.clone(), shown.is_folder));
     }

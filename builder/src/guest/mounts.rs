@@ -132,24 +132,31 @@ fn one_file(file: std::fs::File, size: u64, executable: bool) -> Result<Tree, Mo
 /// # Errors
 /// See [`MountError`].
 pub fn digest_of_source(path: &Path) -> Result<Digest, MountError> {
-    let Shown { tree, is_folder } = show(path)?;
-    let mut record = Record::new(if is_folder { "folder" } else { "file" });
-    for (path, id) in tree.paths() {
-        record.put("path", &path);
-        let inode = tree.inode(id);
-        match &inode.kind {
-            Kind::File(content) => {
-                let tag = match inode.metadata.mode == MODES[0] {
-                    true => "program",
-                    false => "content",
-                };
-                record.put(tag, digest_of_content(&tree, content)?.as_bytes());
+    Ok(show(path)?.digest()?)
+}
+
+impl Shown {
+    /// See [`digest_of_source`].
+    pub(super) fn digest(&self) -> io::Result<Digest> {
+        let Self { tree, is_folder } = self;
+        let mut record = Record::new(if *is_folder { "folder" } else { "file" });
+        for (path, id) in tree.paths() {
+            record.put("path", &path);
+            let inode = tree.inode(id);
+            match &inode.kind {
+                Kind::File(content) => {
+                    let tag = match inode.metadata.mode == MODES[0] {
+                        true => "program",
+                        false => "content",
+                    };
+                    record.put(tag, digest_of_content(tree, content)?.as_bytes());
+                }
+                Kind::Symlink(target) => record.put("link", target),
+                _ => record.put("folder", &[]),
             }
-            Kind::Symlink(target) => record.put("link", target),
-            _ => record.put("folder", &[]),
         }
+        Ok(record.finish())
     }
-    Ok(record.finish())
 }
 
 fn digest_of_content(tree: &Tree, content: &Content) -> io::Result<Digest> {

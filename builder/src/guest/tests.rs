@@ -41,10 +41,12 @@ fn refused(change: impl FnOnce(&mut Step)) -> String {
     )
     .unwrap();
     let mut step = Step::new("a step", b"#!/bin/sh\n".to_vec());
+    let source = folder.path().join("shown");
+    fs_err::create_dir(&source).unwrap();
     step.mounts = vec![Mount {
-        source: folder.path().to_owned(),
+        digest: digest_of_source(&source).unwrap(),
+        source,
         target: "/mnt/host".to_owned(),
-        digest: crate::digest::Digest::of(b""),
     }];
     change(&mut step);
     run(tree, &[step], &context).unwrap_err().to_string()
@@ -63,6 +65,13 @@ fn what_a_step_cannot_have_is_told_before_a_guest_boots() {
     assert_eq!(
         place,
         "/etc/passwd in the root file system is no folder, and the step's mount there is one"
+    );
+    let changed = refused(|step| {
+        fs_err::write(step.mounts[0].source.join("new"), "").unwrap();
+    });
+    assert!(
+        changed.ends_with("shown changed while the build ran"),
+        "{changed}"
     );
     let secret = refused(|step| step.secrets = vec!["token".to_owned()]);
     assert!(secret.contains("the secret 'token'"), "{secret}");

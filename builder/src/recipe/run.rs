@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coop_runtime::DISKS_MAX;
+
 use super::model::{RunAction, RunMount, RunStep, StepNetwork};
 use super::names;
 use super::resolve::Resolver;
 use super::written;
 use crate::guest::{ROOT_FOLDER, ROOT_USER};
 
-/// The most mounts of one step.
-const MOUNTS_MAX: usize = 16;
+/// The most mounts of one step: each is a disk of its guest, beside the root.
+const MOUNTS_MAX: usize = DISKS_MAX - 1;
 /// The most secrets of one step.
 const SECRETS_MAX: usize = 16;
 

@@ -205,6 +205,10 @@ pub(super) fn explain(error: &BuildError) -> Failure {
             format!("--secret {name}=FILE or --secret {name}=env:VARIABLE says it"),
         ),
         BuildError::Guest(GuestError::Secret(_)) => failure,
+        BuildError::Guest(GuestError::Failed { .. }) => failure.with_hint(
+            "coop build --debug-shell opens a shell in the guest there; nothing was written to the \
+             output folder",
+        ),
         BuildError::Guest(_) => failure.with_hint(
             "the guest's output above may tell more; nothing was written to the output folder",
         ),
