@@ -10,7 +10,8 @@ use super::DEADLINE;
 use crate::support;
 
 const PROGRAMS: &[&str] = &[
-    "cat", "chmod", "dpkg", "head", "ln", "mkdir", "rm", "sh", "sleep", "tail", "yes",
+    "cat", "chmod", "dpkg", "head", "ln", "md5sum", "mkdir", "mv", "rm", "sh", "sleep", "tail",
+    "yes",
 ];
 /// dpkg wants to see them but does not need them here.
 const SEEN_ONLY: &[&str] = &[
