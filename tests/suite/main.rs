@@ -8,6 +8,7 @@ mod cli;
 mod confinement;
 mod corpus;
 mod debian;
+mod evidence;
 mod failures;
 mod images;
 mod kernel;

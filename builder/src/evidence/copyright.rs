@@ -10,16 +10,15 @@ const LICENCES_MAX: usize = 500;
 
 /// What a copyright file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Copyright {
+pub(super) struct Copyright {
     /// The licences of groups of files, each once, as they are written: `GPL-2+ or Artistic`.
-    pub licences: Vec<String>,
+    pub(super) licences: Vec<String>,
     /// The text of a licence by its name, as far as it is in the file.
-    pub texts: BTreeMap<String, String>,
+    pub(super) texts: BTreeMap<String, String>,
 }
 
 /// Reads a copyright file; nothing where it is not machine-readable.
-#[must_use]
-pub fn parse(text: &str) -> Option<Copyright> {
+pub(super) fn parse(text: &str) -> Option<Copyright> {
     let mut stanzas = Stanzas::new(text);
     let header = stanzas.next()?.ok()?;
     let format = header

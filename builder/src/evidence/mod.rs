@@ -15,7 +15,7 @@
 
 mod compare;
 mod components;
-pub mod copyright;
+mod copyright;
 mod cyclonedx;
 mod inputs;
 mod licence;
@@ -164,6 +164,13 @@ impl Writer<'_> {
         self.members.push(Member::of(self.folder, &path)?);
         Ok(())
     }
+}
+
+/// The licences that a package's copyright file tells of, as an expression of SPDX; nothing where it
+/// is not machine-readable.
+#[must_use]
+pub fn licence_expression(copyright: &str) -> Option<String> {
+    licence::expression(&copyright::parse(copyright)?, &mut licence::Owns::new())
 }
 
 /// The lock of what an appliance was made of; nothing where the appliance has no evidence.

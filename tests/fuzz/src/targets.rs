@@ -10,6 +10,7 @@ use coop_builder::debian::packages::{PackageList, Universe};
 use coop_builder::debian::relations::Relation;
 use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
+use coop_builder::evidence::licence_expression;
 use coop_builder::guest::{ParsedRequest, parse_request};
 use coop_builder::kernel::Target as KernelTarget;
 use coop_builder::kernel::config::{self, DotConfig};
@@ -34,7 +35,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -47,7 +48,22 @@ pub const TARGETS: [Target; 12] = [
     ("module_elf", module_elf),
     ("patch", patch),
     ("proxy_request", proxy_request),
+    ("copyright", copyright),
 ];
+
+/// A package's copyright file becomes one licence expression: balanced, of one line, and the same
+/// each time.
+pub fn copyright(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Some(expression) = licence_expression(&text) else {
+        return;
+    };
+    assert_eq!(licence_expression(&text).as_ref(), Some(&expression));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || " ().-+".contains(c);
+    assert!(expression.chars().all(allowed), "{expression}");
+    let count = |wanted: char| expression.chars().filter(|c| *c == wanted).count();
+    assert_eq!(count('('), count(')'), "{expression}");
+}
 
 /// Reads an archive in place and as a stream, which must agree, and with every option; what reads
 /// must survive writing and reading again.
