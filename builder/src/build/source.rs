@@ -42,7 +42,10 @@ impl<'r> Source<'r> {
 
     /// Whether there are packages that the guest configures.
     pub(super) fn configures(&self) -> bool {
-        matches!(self, Self::Debian(_))
+        match self {
+            Self::Debian(debian) => debian.configures(),
+            Self::Tarball(_) => false,
+        }
     }
 
     pub(super) fn fields(&self) -> Vec<(String, String)> {

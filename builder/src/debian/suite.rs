@@ -77,6 +77,8 @@ pub struct SuiteRequest {
     pub components: Vec<String>,
     /// Debian's name of the architecture.
     pub architecture: String,
+    /// Whether the architecture is not the one that recipes mean without naming it.
+    pub named_architecture: bool,
     /// Further architectures that packages may have, for suites that have them.
     pub foreign: Vec<String>,
     /// Who may sign; Debian's own keys where there is none. With those, the archive must also call
@@ -107,6 +109,9 @@ impl SuiteRequest {
         }
         if let Some(priority) = self.priority {
             text.push_str(&format!(" at {priority}"));
+        }
+        if self.named_architecture {
+            text.push_str(&format!(" for {}", self.architecture));
         }
         if !self.foreign.is_empty() {
             text.push_str(&format!(" with {}", self.foreign.join(" ")));

@@ -14,6 +14,8 @@ use crate::debian::unpack::{UnpackError, Unpacked, unpack_all};
 /// What reads the answers for debconf, in the guest.
 const SET_SELECTIONS: &[u8] = b"/usr/bin/debconf-set-selections";
 
+/// Where the script waits that another machine has to run.
+const WAITING_FOLDER: &str = "/var/lib/coop";
 /// Where apt keeps what it knows beyond dpkg.
 const APT_STATE: &[u8] = b"/var/lib/apt";
 
@@ -81,6 +83,8 @@ pub struct SystemOptions {
     /// The packages that are there for their own sake, foreign ones as `name:architecture`: apt takes the others away when nothing needs
     /// them any more.
     pub requested: BTreeSet<String>,
+    /// Whether the script is run at once; otherwise it waits in the tree.
+    pub configures: bool,
 }
 
 /// A system that was unpacked and not yet configured.
@@ -89,8 +93,8 @@ pub struct System {
     /// Its files.
     pub tree: Tree,
     /// What the guest's root has to run, with `/bin/sh`, without arguments; it ends with 0 when
-    /// every package is configured. It needs `/proc` and `/dev`.
-    pub script: String,
+    /// every package is configured. It needs `/proc` and `/dev`. Nothing where it waits in the tree.
+    pub script: Option<String>,
 }
 
 /// Unpacks packages, which are in the order of their dependencies, into a system.
@@ -142,6 +146,12 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
         keep_for_later(&mut maker, name, deb)?;
     }
     let script = configure::script(&native, &names, &options.debconf);
+    if !options.configures {
+        let folder = maker.folder(WAITING_FOLDER)?;
+        maker.file(folder, "configure", 0o755, script.into_bytes())?;
+        return Ok(System { tree, script: None });
+    }
+    let script = Some(script);
     Ok(System { tree, script })
 }
 

@@ -37,6 +37,7 @@ fn options() -> SystemOptions {
         paths: PathFilter::default(),
         debconf: Vec::new(),
         requested: BTreeSet::new(),
+        configures: true,
     }
 }
 
@@ -371,8 +372,9 @@ fn scripts_run_in_the_order_of_need() {
         package("mover", "", divert),
     ];
     let system = build(&recipes).unwrap();
-    let from = system.script.find("chmod 755 /usr/sbin").unwrap();
-    let lines = system.script[from..].lines().skip(1);
+    let script = system.script.as_deref().unwrap();
+    let from = script.find("chmod 755 /usr/sbin").unwrap();
+    let lines = script[from..].lines().skip(1);
     let (sums, lines): (Vec<&str>, Vec<&str>) =
         lines.partition(|line| line.starts_with("make_md5sums "));
     assert_eq!(sums[..2], ["make_md5sums libc6:amd64", "make_md5sums dpkg"]);
@@ -408,7 +410,7 @@ fn the_shell_takes_the_script() {
     let system = build(&SAMPLES).unwrap();
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("script");
-    fs::write(&path, &system.script).unwrap();
+    fs::write(&path, system.script.as_deref().unwrap()).unwrap();
     let status = Command::new("sh").arg("-n").arg(&path).status().unwrap();
     assert!(status.success());
 }
@@ -486,7 +488,7 @@ fn answers_for_debconf_come_before_the_questions() {
         debs.push(debconf.deb(&store));
         debs
     };
-    let script = build_system(debs(), &options).unwrap().script;
+    let script = build_system(debs(), &options).unwrap().script.unwrap();
     let place = |text: &str| script.find(text).unwrap_or_else(|| panic!("{script}"));
     let answer = place(
         "\ndebconf-set-selections <<'coop-end-of-answers'\ntzdata tzdata/Areas select it's $HOME\ncoop-end-of-answers\n",
@@ -572,6 +574,21 @@ fn architectures_share_their_files() {
     let files: &[(&str, &str)] = &[("usr/share/doc/x", "shareD")];
     let error = build_system(vec![own(), library(foreign, files)], &options).unwrap_err();
     assert!(matches!(error, UnpackError::Conflict { .. }), "{error}");
+}
+
+#[test]
+fn what_is_only_unpacked_has_its_script_with_it() {
+    let (_folder, store) = store();
+    let options = SystemOptions {
+        architecture: "arm64".to_owned(),
+        configures: false,
+        ..options()
+    };
+    let system = build_system(vec![SAMPLES[0].deb(&store)], &options).unwrap();
+    assert_eq!(system.script, None);
+    let script = text(&system.tree, "/var/lib/coop/configure");
+    assert!(script.starts_with("#!/bin/sh\n") && script.contains("\ndpkg --configure -a\n"));
+    assert_eq!(text(&system.tree, "/var/lib/dpkg/arch"), "arm64\n");
 }
 
 #[test]

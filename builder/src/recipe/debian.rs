@@ -3,8 +3,8 @@
 use super::decode::{At, Decoder, Keys};
 use super::diagnostic::Position;
 use super::model::{
-    Debian, Exclude, Keyring, Mirror, PathRule, Repository, RepositoryMirror, TarballLocation,
-    Variant,
+    Debian, Exclude, Installation, Keyring, Mirror, PathRule, Repository, RepositoryMirror,
+    TarballLocation, Variant,
 };
 use super::names;
 use super::node::{Node, Value};
@@ -60,6 +60,7 @@ pub(super) struct WrittenDebian {
     pub(super) debs: Vec<Tarball>,
     pub(super) exclude: WrittenExclude,
     pub(super) debconf: Vec<At<String>>,
+    pub(super) unpack_only: Option<At<String>>,
 }
 
 #[derive(Default)]
@@ -96,6 +97,7 @@ const DEBIAN: Keys = keys(
         "debs",
         "exclude",
         "debconf",
+        "unpack_only",
     ],
     &[],
 );
@@ -129,6 +131,7 @@ pub(super) fn read(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<W
         }),
         exclude: d.field(&fields, "exclude", exclude).unwrap_or_default(),
         debconf: d.field(&fields, "debconf", debconf).unwrap_or_default(),
+        unpack_only: d.field(&fields, "unpack_only", Decoder::text),
         suite: suite?,
     })
 }
@@ -271,6 +274,12 @@ impl Resolver<'_, '_> {
             debs: self.debs(written.debs),
             exclude: self.exclude(written.exclude, &wanted),
             debconf: self.debconf(written.debconf),
+            installation: match written.unpack_only {
+                Some(text) => Installation::Unpacked {
+                    architecture: self.checked(text, &path("unpack_only"), names::architecture),
+                },
+                None => Installation::Configured,
+            },
         }
     }
 

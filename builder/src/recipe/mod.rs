@@ -34,10 +34,10 @@ use fs_err as fs;
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
     Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Exclude,
-    FileContent, FileEntry, HostFile, Kernel, KernelLocation, KernelOrigin, KernelPackage,
-    KernelSource, Keyring, Mirror, Owner, Password, PathRule, Recipe, Repository, RepositoryMirror,
-    RootSize, Rootfs, RunAction, RunMount, RunStep, Services, Source, StepNetwork, Tarball,
-    TarballLocation, TestStep, User, UserId, Variant, canonical,
+    FileContent, FileEntry, HostFile, Installation, Kernel, KernelLocation, KernelOrigin,
+    KernelPackage, KernelSource, Keyring, Mirror, Owner, Password, PathRule, Recipe, Repository,
+    RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Services, Source,
+    StepNetwork, Tarball, TarballLocation, TestStep, User, UserId, Variant, canonical,
 };
 pub use overrides::Overrides;
 pub use resolve::check_memory;

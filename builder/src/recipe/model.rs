@@ -117,6 +117,31 @@ pub struct Debian {
     /// Answers for debconf, one a line: `package question type value`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub debconf: Vec<String>,
+    /// Whether a guest configures the packages; default: yes.
+    #[serde(skip_serializing_if = "Installation::is_configured")]
+    pub installation: Installation,
+}
+
+/// What is done with packages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Installation {
+    /// They are unpacked and configured.
+    #[default]
+    Configured,
+    /// They are unpacked: a machine of their architecture has to configure them.
+    Unpacked {
+        /// Debian's name of the architecture, which need not be the guest's.
+        architecture: String,
+    },
+}
+
+impl Installation {
+    /// Whether nothing is left to be done.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        *self == Self::Configured
+    }
 }
 
 /// What is left out of a Debian.

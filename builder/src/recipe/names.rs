@@ -63,6 +63,15 @@ pub(super) fn package(text: &str) -> Result<(), String> {
     )
 }
 
+/// Debian's name of an architecture, as dpkg has it.
+pub(super) fn architecture(text: &str) -> Result<(), String> {
+    let good = only(text, |byte| lower(byte) || byte == b'-')
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.len() <= 64
+        && !matches!(text, "all" | "any" | "native");
+    verdict(good, text, "an architecture, as arm64")
+}
+
 /// A Debian package's name alone (Debian policy 5.6.1).
 pub(super) fn package_name(text: &str) -> Result<(), String> {
     let good = package(text).is_ok() && !text.contains([':', '/']);

@@ -106,6 +106,12 @@ pub(super) struct Resolver<'r, 's> {
     warnings: &'r mut Vec<Warning>,
 }
 
+fn at_of_step(step: &written::RunStep) -> Position {
+    match &step.action {
+        written::RunAction::Command(text) | written::RunAction::Script(text) => text.at,
+    }
+}
+
 impl Resolver<'_, '_> {
     fn recipe(&mut self, written: Written) -> Option<Recipe> {
         let architecture = self.architecture(written.architecture);
@@ -244,6 +250,11 @@ impl Resolver<'_, '_> {
             Some(hostname) => self.checked(hostname, "rootfs.hostname", names::hostname),
             None => name.to_owned(),
         };
+        let is_unpacked =
+            matches!(&source, Some(Source::Debian(debian)) if !debian.installation.is_configured());
+        if is_unpacked {
+            self.refuse_what_needs_configured(&written.users, &written.enable, &written.run);
+        }
         let files = self.files(written.files);
         let users = self.users(written.users);
         let services = Services {
@@ -262,6 +273,26 @@ impl Resolver<'_, '_> {
             services,
             run,
         })
+    }
+
+    /// Packages that are only unpacked have no accounts yet, and nothing that could run.
+    fn refuse_what_needs_configured(
+        &mut self,
+        users: &[written::User],
+        enable: &[At<String>],
+        run: &[written::RunStep],
+    ) {
+        let firsts = [
+            (users.first().map(|user| user.name.at), "rootfs.users"),
+            (enable.first().map(|unit| unit.at), "rootfs.services"),
+            (run.first().map(at_of_step), "rootfs.run"),
+        ];
+        for (at, path) in firsts {
+            if let Some(at) = at {
+                let reason = "needs packages that are configured, and unpack_only leaves that to another machine";
+                self.d.reject(at, path, reason);
+            }
+        }
     }
 
     fn tarball(&mut self, written: written::Tarball) -> Option<Tarball> {

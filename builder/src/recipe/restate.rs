@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::debian::PRESETS;
 use super::model::{
     BuildPlace, Cobd, CobdContent, Conet, Debian, Devices, Exclude, FileContent, FileEntry,
-    HostFile, Kernel, KernelLocation, KernelOrigin, Keyring, Mirror, Owner, Password, Recipe,
-    Repository, RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Source,
+    HostFile, Installation, Kernel, KernelLocation, KernelOrigin, Keyring, Mirror, Owner, Password,
+    Recipe, Repository, RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Source,
     StepNetwork, Tarball, TarballLocation, TestStep, User, UserId, Variant,
 };
 use super::resolve::Defaults;
@@ -122,6 +122,7 @@ fn debian(debian: &Debian, names: &Names<'_>) -> Value {
         debs,
         exclude: left_out,
         debconf,
+        installation,
     } = debian;
     map([
         ("suite", Some(text(suite))),
@@ -167,6 +168,13 @@ fn debian(debian: &Debian, names: &Names<'_>) -> Value {
         ),
         ("exclude", Some(exclude(left_out))),
         ("debconf", Some(texts(debconf))),
+        (
+            "unpack_only",
+            match installation {
+                Installation::Configured => None,
+                Installation::Unpacked { architecture } => Some(text(architecture)),
+            },
+        ),
     ])
 }
 

@@ -73,6 +73,7 @@ impl<'a> Archive<'a> {
             suite: String::new(),
             components: Vec::new(),
             architecture: self.architecture.to_owned(),
+            named_architecture: false,
             foreign: Vec::new(),
             keyring: None,
             priority: None,

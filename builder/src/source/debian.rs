@@ -22,7 +22,9 @@ use crate::debian::unpack::UnpackError;
 use crate::digest::Digest;
 use crate::fetch::{Download, Fetcher};
 use crate::lock::Pins;
-use crate::recipe::{Debian, Exclude, Keyring, Mirror, RepositoryMirror, TarballLocation, Variant};
+use crate::recipe::{
+    Debian, Exclude, Installation, Keyring, Mirror, RepositoryMirror, TarballLocation, Variant,
+};
 use crate::store::Store;
 
 /// Why packages did not become a tree.
@@ -110,13 +112,18 @@ fn open<'a>(
 ) -> Result<Opened<'a>, DebianSourceError> {
     let (mut requests, mut apt) = (Vec::new(), Vec::new());
     let debs = extra_debs(recipe, fetcher, archive.pins, observer)?;
-    let foreign = foreign(recipe, &debs, archive.architecture);
+    let architecture = architecture(recipe, archive);
+    let foreign = foreign(recipe, &debs, architecture);
     for one in wanted(recipe, archive)? {
         let keyring = match one.keyring {
             Keyring::Debian => None,
             Keyring::File(file) => Some(fs::read(&file.path)?),
         };
-        let request = archive.request(one.mirror.clone());
+        let request = SuiteRequest {
+            architecture: architecture.to_owned(),
+            named_architecture: architecture != archive.architecture,
+            ..archive.request(one.mirror.clone())
+        };
         let archive = match (one.archive, &one.mirror.snapshot) {
             (Some(name), Some(_)) => format!("{name} {}", request.archive),
             (Some(name), None) => name.to_owned(),
@@ -166,6 +173,14 @@ fn open<'a>(
         requested,
         foreign,
     })
+}
+
+/// The architecture of the packages.
+fn architecture<'r>(recipe: &'r Debian, archive: &Archive<'r>) -> &'r str {
+    match &recipe.installation {
+        Installation::Configured => archive.architecture,
+        Installation::Unpacked { architecture } => architecture,
+    }
 }
 
 /// The architectures of packages that are asked for, beside the system's own: sorted.
@@ -290,12 +305,13 @@ pub fn resolve_debian(
         archives: suites.pinned(),
         packages,
         options: SystemOptions {
-            architecture: archive.architecture.to_owned(),
+            architecture: architecture(recipe, archive).to_owned(),
             time: epoch,
             apt,
             paths: path_filter(&recipe.exclude),
             debconf: recipe.debconf.clone(),
             requested: requested.into_iter().collect(),
+            configures: recipe.installation.is_configured(),
             foreign,
         },
     })
@@ -306,6 +322,12 @@ impl ResolvedDebian {
     #[must_use]
     pub fn epoch(&self) -> Timestamp {
         self.options.time
+    }
+
+    /// Whether a guest configures what is unpacked.
+    #[must_use]
+    pub fn configures(&self) -> bool {
+        self.options.configures
     }
 
     /// The suites' indices, one line each.
@@ -416,7 +438,7 @@ impl ResolvedDebian {
         Ok(SourceTree {
             tree: system.tree,
             epoch: self.epoch(),
-            configure: Some(system.script),
+            configure: system.script,
             resolved: self.resolved(),
         })
     }

@@ -30,6 +30,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("cache")).unwrap();
         let suites = vec![SuiteRequest {
+            named_architecture: false,
             foreign: Vec::new(),
             mirror: Mirror {
                 url: archive.url(),

@@ -30,7 +30,7 @@ use crate::kernel::config::Merged;
 use crate::kernel::files::graft;
 use crate::kernel::source::SourceTree;
 use crate::kernel::{self, modules};
-use crate::recipe::{Debian, Exclude, KernelPackage, Keyring, Mirror, Variant};
+use crate::recipe::{Debian, Exclude, Installation, KernelPackage, Keyring, Mirror, Variant};
 use crate::source;
 use crate::store::DerivedKey;
 
@@ -81,6 +81,7 @@ impl Toolchain {
             debs: Vec::new(),
             exclude: Exclude::default(),
             debconf: Vec::new(),
+            installation: Installation::Configured,
         };
         let MakeRequest {
             fetcher, archive, ..

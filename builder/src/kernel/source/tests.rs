@@ -617,6 +617,7 @@ fn a_suites_packages_are_found_by_name() {
     ];
     mirror.publish(&packages.concat(), NOW_TEXT, "");
     let request = SuiteRequest {
+        named_architecture: false,
         foreign: Vec::new(),
         priority: None,
         archive: String::new(),
