@@ -62,11 +62,7 @@ impl Staging {
     /// # Errors
     /// What the file system says; the destination is then as it was.
     pub fn publish(mut self) -> io::Result<()> {
-        for entry in fs::read_dir(self.folder.path())? {
-            let path = entry?.path();
-            fs::File::open(path)?.sync_all()?;
-        }
-        rustix::fs::fsync(open_folder(self.folder.path())?)?;
+        sync_all(self.folder.path())?;
         let from = self.folder.path();
         // Others may build the same: who comes later replaces.
         let (new, exchange) = (RenameFlags::NOREPLACE, RenameFlags::EXCHANGE);
@@ -86,6 +82,21 @@ impl Staging {
         rustix::fs::fsync(open_folder(parent)?)?;
         Ok(())
     }
+}
+
+/// Has a folder and all in it on the disk. The builder put everything there: folders are few, and
+/// none is a link.
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        } else {
+            fs::File::open(entry.path())?.sync_all()?;
+        }
+    }
+    rustix::fs::fsync(open_folder(folder)?)?;
+    Ok(())
 }
 
 /// Folders that were made on the way to a destination, the innermost first. Dropping it removes

@@ -111,6 +111,10 @@ pub fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member>, Evid
     }
     writer.file(RECIPE, said.recipe.as_bytes())?;
     let mut lock = evidence.archive.pins.seen();
+    for suite in &mut lock.suites {
+        // How the lock came to its pins is nothing to the appliance, and live there is no such thing.
+        suite.older.clear();
+    }
     inputs.rename(evidence.recipe, &mut lock);
     writer.json(LOCK, &lock)?;
     if let Some(tree) = inputs.tree()? {

@@ -61,7 +61,9 @@ impl Lock {
         } = seen;
         let known: BTreeSet<_> = self.files.iter().map(|file| file.sha256).collect();
         *format == self.format
-            && suites.iter().all(|one| self.suites.contains(one))
+            && suites
+                .iter()
+                .all(|one| self.suites.iter().any(|known| known.is_as(one)))
             && answers.iter().all(|one| self.answers.contains(one))
             && files.iter().all(|one| known.contains(&one.sha256))
     }
@@ -99,6 +101,11 @@ pub struct LockedSuite {
 }
 
 impl LockedSuite {
+    /// Whether both have the same index, whatever was before it.
+    fn is_as(&self, other: &Self) -> bool {
+        self.key == other.key && self.inrelease == other.inrelease
+    }
+
     /// The same with an old lock's indices behind its own.
     fn after(mut self, old: &Self) -> Self {
         if self.inrelease != old.inrelease {
