@@ -196,10 +196,24 @@ fn write_cobd(
     };
     Ok(Cobd {
         name: device.name.clone(),
-        image: Member::of(folder, &path)?,
+        image: describe(folder, &path)?,
         filesystem,
         mount,
         readonly,
+    })
+}
+
+/// Hashes an image while the disk takes it: it has to be there before the appliance is.
+fn describe(folder: &Path, path: &str) -> Result<Member, AssembleError> {
+    let image = fs::File::open(folder.join(path))?;
+    std::thread::scope(|scope| {
+        let flushed = std::thread::Builder::new()
+            .name("coop-flush".into())
+            .spawn_scoped(scope, || image.sync_all())?;
+        let member = Member::of(folder, path)?;
+        let failed = || Err(io::Error::other("the thread that flushes ended"));
+        flushed.join().unwrap_or_else(|_| failed())?;
+        Ok(member)
     })
 }
 

@@ -213,10 +213,10 @@ fn what_did_not_change_is_not_done_again() {
 
 fn forgotten_steps_are_done_again(place: &Place, digest: &str) {
     let would = place.json(&["cache", "gc", "--steps", "--dry-run", "--json"], 0);
-    assert_eq!(
-        place.trees().len(),
-        would["report"]["removed"].as_array().unwrap().len()
-    );
+    // What an index answered is a result too.
+    let removed = would["report"]["removed"].as_array().unwrap().iter();
+    let trees = removed.filter(|entry| entry["kind"] == "tree-1").count();
+    assert_eq!(place.trees().len(), trees);
     place.coop(&["cache", "gc", "--steps"]).expect(0);
     assert_eq!(place.trees(), Vec::<PathBuf>::new());
     fs::remove_dir_all(place.path("out")).unwrap();

@@ -236,20 +236,23 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     };
     let (root, epoch) = workshop.root(source)?;
     advise(&root, &kernel.files, observer);
-    let mut manifest = task(observer, "write images", || {
-        Ok(assemble::assemble(
-            &Parts {
-                recipe,
-                root: &root,
-                kernel: member,
-                boot_modules: &boot_modules,
-                inputs,
-                resolved,
-                epoch,
-            },
-            folder,
-        )?)
-    })?;
+    let seen = request.archive.pins.seen();
+    let parts = Parts {
+        recipe,
+        root: &root,
+        kernel: member,
+        boot_modules: &boot_modules,
+        inputs,
+        resolved,
+        epoch,
+    };
+    let assemble = || Ok(assemble::assemble(&parts, folder)?);
+    // Both read every byte.
+    let (manifest, software) = rayon::join(
+        || task(observer, "write images", assemble),
+        || evidence::survey(&root, &seen),
+    );
+    let (mut manifest, software) = (manifest?, software?);
     manifest.evidence = evidence::write(
         &Evidence {
             recipe,
@@ -257,7 +260,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
             archive: &request.archive,
             allow_dropped: request.allow_dropped,
             manifest: &manifest,
-            root: &root,
+            software: &software,
             resolved,
             epoch,
         },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{BufReader, Write};
 use std::sync::OnceLock;
 
 use coop_runtime::event::{Event, Observer};
@@ -18,10 +19,14 @@ use crate::debian::resolve::{ResolveError, ResolveRequest, Variant, resolve};
 use crate::debian::version::Version;
 use crate::digest::Digest;
 use crate::fetch::{Download, FetchError, Fetcher};
+use crate::inputs::Record;
 use crate::lock::{Answer, LockedPackage, LockedSuite, NotLocked, Pins};
+use crate::store::{DerivedKey, StoreError};
 
 /// The component that a request without components means.
 const DEFAULT_COMPONENT: &str = "main";
+/// What the store calls answers to questions.
+const ANSWER_KIND: &str = "answer-1";
 /// What Debian's own archives call themselves.
 const DEBIAN_ORIGINS: &[&str] = &["Debian", "Debian Backports"];
 
@@ -49,6 +54,9 @@ pub enum DebianError {
     /// The downloads.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// The cache.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A .deb of the recipe's own is for another system: the recipe's matter.
     #[error("{written} is for {found}, and the system is {architecture}")]
     OtherArchitecture {
@@ -222,6 +230,8 @@ pub struct Suites<'a> {
     observer: &'a dyn Observer,
     /// Those of the archives and those of `extra`, once something is asked that no lock answers.
     lists: OnceLock<Vec<PackageList>>,
+    /// The verified indices, each asked for once.
+    releases: OnceLock<Vec<VerifiedRelease>>,
     extra: Vec<ExtraDeb>,
 }
 
@@ -258,6 +268,7 @@ impl<'a> Suites<'a> {
             fetcher,
             observer,
             lists: OnceLock::new(),
+            releases: OnceLock::new(),
             extra: Vec::new(),
         };
         let known = suites.requests.iter().map(|request| {
@@ -274,6 +285,12 @@ impl<'a> Suites<'a> {
                 suites.saw(&facts);
                 facts
             }
+            // The lists are for questions that nobody has asked before.
+            None if suites.is_live() => {
+                let facts: Vec<SuiteFacts> = suites.releases()?.iter().map(facts_of).collect();
+                suites.saw(&facts);
+                facts
+            }
             None => suites.open_lists()?,
         };
         Ok(suites)
@@ -282,8 +299,8 @@ impl<'a> Suites<'a> {
     /// Goes to the archives.
     fn open_lists(&self) -> Result<Vec<SuiteFacts>, DebianError> {
         let (mut lists, mut facts) = (Vec::new(), Vec::new());
-        for request in &self.requests {
-            let (of_suite, added) = self.add(request)?;
+        for (request, release) in self.requests.iter().zip(self.releases()?) {
+            let (of_suite, added) = self.add(request, release)?;
             if let Some(old) = self.pins.known_suite(&request.key())? {
                 let digests = [old.inrelease].into_iter().chain(old.older.iter().copied());
                 for digest in digests.filter(|digest| *digest != of_suite.digest) {
@@ -330,7 +347,9 @@ impl<'a> Suites<'a> {
             pinned: Some(index),
             ..request.clone()
         };
-        let Ok((_, mut lists)) = self.add(&request) else {
+        let release = self.open_release(&request);
+        let added = release.and_then(|release| self.add(&request, &release));
+        let Ok((_, mut lists)) = added else {
             return Vec::new();
         };
         for list in &mut lists {
@@ -340,23 +359,47 @@ impl<'a> Suites<'a> {
         lists
     }
 
-    fn add(&self, request: &SuiteRequest) -> Result<(SuiteFacts, Vec<PackageList>), DebianError> {
-        let (fetcher, observer) = (self.fetcher, self.observer);
-        let release = open_suite(fetcher, request)?;
+    fn is_live(&self) -> bool {
+        self.pins.used().is_none() && !self.pins.is_making()
+    }
+
+    fn open_release(&self, request: &SuiteRequest) -> Result<VerifiedRelease, DebianError> {
+        let release = open_suite(self.fetcher, request)?;
         if release.expired {
             let message = format!(
                 "the index of suite '{}' has expired; the host's apt configuration allows that",
                 request.suite
             );
-            observer.event(&Event::Warning { message: &message });
+            let message = &message;
+            self.observer.event(&Event::Warning { message });
         }
+        Ok(release)
+    }
+
+    fn releases(&self) -> Result<&[VerifiedRelease], DebianError> {
+        if self.releases.get().is_none() {
+            let requests = self.requests.iter();
+            let opened = requests.map(|request| self.open_release(request));
+            let opened = opened.collect::<Result<_, _>>()?;
+            // Whoever was first has the same.
+            self.releases.get_or_init(|| opened);
+        }
+        Ok(self.releases.get().map_or(&[], Vec::as_slice))
+    }
+
+    fn add(
+        &self,
+        request: &SuiteRequest,
+        release: &VerifiedRelease,
+    ) -> Result<(SuiteFacts, Vec<PackageList>), DebianError> {
+        let (fetcher, observer) = (self.fetcher, self.observer);
         let default = [DEFAULT_COMPONENT.to_owned()];
         let components = match request.components.as_slice() {
             [] => &default,
             some => some,
         };
         let from = ListRequest {
-            release: &release,
+            release,
             mirror: &request.mirror.url,
             suite: &request.suite,
             key: &request.key(),
@@ -380,12 +423,7 @@ impl<'a> Suites<'a> {
                 }
             }
         }
-        let facts = SuiteFacts {
-            codename: release.release.codename.clone(),
-            date_seconds: release.release.date_seconds,
-            digest: release.digest,
-        };
-        Ok((facts, lists))
+        Ok((facts_of(release), lists))
     }
 
     /// Adds packages that are in no archive; every selection takes them.
@@ -450,10 +488,15 @@ impl<'a> Suites<'a> {
                 let packages = known.packages.iter().map(|package| self.unlocked(package));
                 (packages.collect::<Result<_, _>>()?, known.names.clone())
             }
-            None => {
-                let universe = Universe::new(self.lists()?)?;
-                live(&universe, &self.held(&universe))?
-            }
+            None => match self.answered_before(&question)? {
+                Some(found) => found,
+                None => {
+                    let universe = Universe::new(self.lists()?)?;
+                    let found = live(&universe, &self.held(&universe))?;
+                    self.keep_answer(&question, &found)?;
+                    found
+                }
+            },
         };
         let downloads = packages.iter().map(|package| package.download.clone());
         self.pins.wants(downloads);
@@ -463,6 +506,68 @@ impl<'a> Suites<'a> {
             names: names.clone(),
         });
         Ok((packages, names))
+    }
+
+    /// What an answer is found by: the question with the indices that it was asked. Where a lock is
+    /// made, an old one counts too, and nothing is kept.
+    fn answer_key(&self, question: &str) -> Option<DerivedKey<'static>> {
+        if !self.is_live() {
+            return None;
+        }
+        let mut record = Record::new("coop answer");
+        record.put("coop", env!("COOP_CODE").as_bytes());
+        record.put("architecture", self.architecture().as_bytes());
+        record.put("question", question.as_bytes());
+        for facts in &self.facts {
+            record.put("index", facts.digest.as_bytes());
+        }
+        for architecture in self.requests.iter().flat_map(|one| &one.foreign) {
+            record.put("foreign", architecture.as_bytes());
+        }
+        Some(DerivedKey {
+            kind: ANSWER_KIND,
+            input: record.finish(),
+        })
+    }
+
+    /// The answer of an earlier time, when the archives had the same indices.
+    fn answered_before(&self, question: &str) -> Result<Option<Found>, DebianError> {
+        let Some(key) = self.answer_key(question) else {
+            return Ok(None);
+        };
+        let store = self.fetcher.store();
+        if !store.is_derived_whole(key)? {
+            return Ok(None);
+        }
+        let Some(file) = store.derived(key)? else {
+            return Ok(None);
+        };
+        let Ok(answer) = serde_json::from_reader::<_, Answer>(BufReader::new(file)) else {
+            return Ok(None);
+        };
+        let packages = answer.packages.iter();
+        let packages = packages.map(|package| self.unlocked(package));
+        let packages = packages.collect::<Result<_, _>>();
+        Ok(packages.ok().map(|packages| (packages, answer.names)))
+    }
+
+    fn keep_answer(&self, question: &str, found: &Found) -> Result<(), DebianError> {
+        let Some(key) = self.answer_key(question) else {
+            return Ok(());
+        };
+        let (packages, names) = found;
+        let answer = Answer {
+            question: question.to_owned(),
+            packages: packages.iter().map(SelectedPackage::locked).collect(),
+            names: names.clone(),
+        };
+        let bytes = serde_json::to_vec(&answer).map_err(|error| StoreError::Io(error.into()))?;
+        let store = self.fetcher.store();
+        let mut file = store.temp_file()?;
+        file.write_all(&bytes)
+            .map_err(|error| store.explain(error))?;
+        store.publish_derived(file, key)?;
+        Ok(())
     }
 
     /// Where the packages are that the old lock holds, as far as they still are.
@@ -640,6 +745,14 @@ impl<'a> Suites<'a> {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+}
+
+fn facts_of(release: &VerifiedRelease) -> SuiteFacts {
+    SuiteFacts {
+        codename: release.release.codename.clone(),
+        date_seconds: release.release.date_seconds,
+        digest: release.digest,
     }
 }
 

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use coop_appliance::{Appliance, ApplianceError, EVIDENCE_FOLDER, Manifest, Member};
 use coop_image::tar;
-use coop_image::tree::{Timestamp, Tree};
+use coop_image::tree::Timestamp;
 use fs_err as fs;
 use serde::Serialize;
 
@@ -39,6 +39,7 @@ use crate::kernel::KernelChoice;
 use crate::lock::{self, Lock, LockError};
 use crate::recipe::{Names, Recipe, restate};
 use crate::source::Archive;
+pub(crate) use software::{Software, survey};
 
 pub use compare::{Difference, first_difference};
 use components::Bill;
@@ -70,7 +71,7 @@ pub enum EvidenceError {
 }
 
 /// What an appliance was made of.
-pub struct Evidence<'a> {
+pub(crate) struct Evidence<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
     /// Which kernel it gets where it names none.
@@ -81,8 +82,8 @@ pub struct Evidence<'a> {
     pub allow_dropped: bool,
     /// The manifest, as far as it is without evidence.
     pub manifest: &'a Manifest,
-    /// The finished root file system.
-    pub root: &'a Tree,
+    /// What is in the finished root file system.
+    pub software: &'a Software,
     /// The digest of everything that the recipe resolved to; identifiers come from it.
     pub resolved: Digest,
     /// The time that is said to be the present.
@@ -93,7 +94,7 @@ pub struct Evidence<'a> {
 ///
 /// # Errors
 /// See [`EvidenceError`].
-pub fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member>, EvidenceError> {
+pub(crate) fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member>, EvidenceError> {
     fs::create_dir(folder.join(EVIDENCE_FOLDER))?;
     let mut writer = Writer {
         folder,
@@ -125,8 +126,7 @@ pub fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member>, Evid
     }
     let statement = provenance::statement(evidence, &said.recipe, &lock, &inputs.files());
     writer.json(PROVENANCE, &statement)?;
-    let software = software::survey(evidence.root, &lock)?;
-    let bill = Bill::new(evidence, &software, &lock);
+    let bill = Bill::new(evidence, evidence.software, &lock);
     // With every file it is large: no indentation.
     let mut spdx = serde_json::to_vec(&spdx::document(&bill)).map_err(io::Error::from)?;
     spdx.push(b'\n');

@@ -28,7 +28,7 @@ const PIECE_BYTES: usize = 128 << 10;
 
 /// The software.
 #[derive(Debug, Default)]
-pub(super) struct Software {
+pub(crate) struct Software {
     /// Whose release it is, as `debian`.
     pub(super) vendor: String,
     /// Which release, as `trixie`; may be empty.
@@ -74,7 +74,7 @@ pub(super) struct File {
 ///
 /// # Errors
 /// The content of a file cannot be read.
-pub(super) fn survey(tree: &Tree, lock: &Lock) -> io::Result<Software> {
+pub(crate) fn survey(tree: &Tree, lock: &Lock) -> io::Result<Software> {
     let mut software = Software::default();
     (software.vendor, software.release) = release(tree);
     let pinned: BTreeMap<_, _> = lock
