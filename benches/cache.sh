@@ -77,6 +77,8 @@ if cat "$work"/errors.* | grep '^error'; then exit 1; fi
 for number in 0 1 2 3; do
     out=$work/out/$number
     [ ! -e "$out" ] || "$work/coop" inspect "$out" --verify > /dev/null
+    # A build of what is up to date would look at nothing beside it.
+    rm -rf "$out"
     "$work/coop" build "$work/r0.yaml" --offline -o "$out" --progress none > /dev/null
     "$work/coop" inspect "$out" --verify > /dev/null
     cmp "$out/root.cobd" "$work/first/root.cobd"
