@@ -76,7 +76,10 @@ impl Place {
         let cache = self.make("cache");
         let copied = support::unprivileged("cp")
             .arg("-al")
-            .args(["blob", "derived", "note"].map(|name| support::cache().join("v1").join(name)))
+            .args(
+                ["blob", "object", "result", "note"]
+                    .map(|name| support::cache().join("v1").join(name)),
+            )
             .arg(make_owned(&cache.join("v1")))
             .status()
             .unwrap();
@@ -100,7 +103,7 @@ impl Place {
         }
         let temp = self.path("cache/v1/temp");
         if temp.exists() {
-            assert_eq!(names(&temp), ["lock"]);
+            assert_eq!(names(&temp), [""; 0]);
         }
         let text = self.folder.path().display().to_string();
         assert_eq!(support::processes_naming(&text), [""; 0]);

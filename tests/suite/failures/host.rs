@@ -66,7 +66,7 @@ fn a_full_cache_is_named() {
     let mut command = in_namespace(&mount, &coop, &after);
     let sentence = format!("no space left in the cache folder '{shown}");
     let done = refused(&mut command, 1, &[&sentence]);
-    assert_eq!(done.text(), "temp: lock\n");
+    assert_eq!(done.text(), "temp:\n");
     place.expect_nothing_left();
 }
 

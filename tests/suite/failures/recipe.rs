@@ -12,7 +12,6 @@ fn a_wrong_recipe_builds_nothing() {
         let list = vec![format!("*a{}", level - 1); 9].join(", ");
         bomb.push_str(&format!("a{level}: &a{level} [{list}]\n"));
     }
-    let url = format!("{START}tarball: {{url: \"http://h.invalid/x.tar\"}}\n");
     for (recipe, words) in [
         (
             format!("{START}{DEBIAN}  hostnam: b\n"),
@@ -31,7 +30,6 @@ fn a_wrong_recipe_builds_nothing() {
             &["devices", "r.yaml:5:"],
         ),
         (bomb, &["too many", "r.yaml:"]),
-        (url, &["sha256", "r.yaml:4:"]),
         (
             format!("{START}{DEBIAN}  readonly: {{}}\n"),
             &["rootfs.readonly is not supported yet", "r.yaml:5:3"],
