@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From packages to an image: coop without privileges beside mmdebstrap as root, for the smallest
-# Debian and for a server with systemd and some three hundred packages. Prints medians by hyperfine,
-# the peak memory of one warm build each, and leaves both results' figures in SUMMARY, if that is set.
+# Debian and for a server with systemd and some three hundred packages. Prints what hyperfine measured
+# and the peak memory of one build each. The first build of a new machine also builds the kernel.
 #
 #   COOP_DEBIAN_MIRROR=… benches/debian.sh [minimal] [server]
 set -euo pipefail
