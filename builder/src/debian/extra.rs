@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use coop_runtime::event::Observer;
 
 use crate::debian::deb::{self, DebError};
-use crate::debian::packages::PackageList;
+use crate::debian::packages::{PackageList, RESOLVED_FIELDS};
 use crate::debian::suite::SelectedPackage;
 use crate::fetch::{Download, FetchError, Fetcher};
 
@@ -16,21 +16,6 @@ use crate::fetch::{Download, FetchError, Fetcher};
 pub(super) const KEY: &str = "deb";
 /// Above all that suites may have: apt takes what it is given by a file's name.
 const PRIORITY: u16 = 1001;
-/// The fields that dependencies are resolved by.
-const FIELDS: &[&str] = &[
-    "Package",
-    "Version",
-    "Architecture",
-    "Essential",
-    "Priority",
-    "Multi-Arch",
-    "Pre-Depends",
-    "Depends",
-    "Recommends",
-    "Conflicts",
-    "Breaks",
-    "Provides",
-];
 
 /// A .deb, in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +51,7 @@ impl ExtraDeb {
         };
         let [name, version, architecture] = ["Package", "Version", "Architecture"].map(field);
         let mut stanza = String::new();
-        for name in FIELDS {
+        for name in RESOLVED_FIELDS {
             let value = field(name);
             if !value.is_empty() {
                 // Writing to a String does not fail.

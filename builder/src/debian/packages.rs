@@ -28,8 +28,8 @@ const LINE_BYTES_MAX: u64 = 4 << 20;
 const PACKAGES_MAX: usize = 1_000_000;
 /// What the store calls a cut down file; the number changes with the fields.
 const DERIVED_KIND: &str = "packages-1";
-/// The fields that are kept.
-const KEPT_FIELDS: &[&str] = &[
+/// The fields that dependencies are resolved by.
+pub(super) const RESOLVED_FIELDS: &[&str] = &[
     "Package",
     "Version",
     "Architecture",
@@ -42,10 +42,9 @@ const KEPT_FIELDS: &[&str] = &[
     "Conflicts",
     "Breaks",
     "Provides",
-    "Filename",
-    "Size",
-    "SHA256",
 ];
+/// The fields that say where a package is.
+const PLACE_FIELDS: &[&str] = &["Filename", "Size", "SHA256"];
 
 /// Why a suite's packages cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -303,8 +302,9 @@ fn is_kept(line: &[u8]) -> bool {
         .iter()
         .position(|byte| *byte == b':')
         .unwrap_or(line.len());
-    KEPT_FIELDS
+    RESOLVED_FIELDS
         .iter()
+        .chain(PLACE_FIELDS)
         .any(|field| field.as_bytes().eq_ignore_ascii_case(&line[..length]))
 }
 

@@ -17,6 +17,18 @@ fn universe_text(packages: &[(&str, &str, &str)]) -> String {
     packages.iter().map(stanza).collect()
 }
 
+fn list_of(packages: &[(&str, &str, &str)]) -> PackageList {
+    PackageList {
+        priority: 500,
+        suites: Vec::new(),
+        key: String::new(),
+        only: None,
+        mirror: String::new(),
+        url: String::new(),
+        text: universe_text(packages),
+    }
+}
+
 fn solve_with(
     packages: &[(&str, &str, &str)],
     wanted: &[&str],
@@ -33,15 +45,7 @@ fn solve_without(
     variant: Variant,
     recommends: bool,
 ) -> Result<String, String> {
-    let lists = [PackageList {
-        priority: 500,
-        suites: Vec::new(),
-        key: String::new(),
-        only: None,
-        mirror: String::new(),
-        url: String::new(),
-        text: universe_text(packages),
-    }];
+    let lists = [list_of(packages)];
     let universe = Universe::new(&lists).unwrap();
     let wanted: Vec<_> = wanted
         .iter()
@@ -192,15 +196,7 @@ fn other_architectures_are_taken_where_they_are_asked_for() {
         ("libold", "1", &old),
     ];
     let solve = |wanted: &[&str]| {
-        let lists = [PackageList {
-            priority: 500,
-            suites: Vec::new(),
-            key: String::new(),
-            only: None,
-            mirror: String::new(),
-            url: String::new(),
-            text: universe_text(&packages),
-        }];
+        let lists = [list_of(&packages)];
         let universe = Universe::new(&lists).unwrap();
         let wanted = wanted
             .iter()

@@ -582,12 +582,20 @@ fn what_is_only_unpacked_has_its_script_with_it() {
     let options = SystemOptions {
         architecture: "arm64".to_owned(),
         configures: false,
+        debconf: vec!["tzdata tzdata/Areas select Europe".to_owned()],
         ..options()
     };
-    let system = build_system(vec![SAMPLES[0].deb(&store)], &options).unwrap();
+    let debconf = Recipe {
+        name: "debconf",
+        files: &[("usr/bin/debconf-set-selections", "#!/bin/sh\n")],
+        ..EMPTY
+    };
+    let debs = vec![SAMPLES[0].deb(&store), debconf.deb(&store)];
+    let system = build_system(debs, &options).unwrap();
     assert_eq!(system.script, None);
     let script = text(&system.tree, "/var/lib/coop/configure");
     assert!(script.starts_with("#!/bin/sh\n") && script.contains("\ndpkg --configure -a\n"));
+    assert!(script.contains("\ntzdata tzdata/Areas select Europe\n"));
     assert_eq!(text(&system.tree, "/var/lib/dpkg/arch"), "arm64\n");
 }
 

@@ -242,6 +242,10 @@ impl Resolver<'_, '_> {
     }
 
     fn rootfs(&mut self, written: written::Rootfs, name: &str) -> Option<Rootfs> {
+        if matches!(&written.source, written::Source::Debian(debian) if debian.unpack_only.is_some())
+        {
+            self.refuse_what_needs_configured(&written);
+        }
         let source = match written.source {
             written::Source::Debian(debian) => Some(Source::Debian(Box::new(self.debian(*debian)))),
             written::Source::Tarball(tarball) => self.tarball(tarball).map(Source::Tarball),
@@ -250,11 +254,6 @@ impl Resolver<'_, '_> {
             Some(hostname) => self.checked(hostname, "rootfs.hostname", names::hostname),
             None => name.to_owned(),
         };
-        let is_unpacked =
-            matches!(&source, Some(Source::Debian(debian)) if !debian.installation.is_configured());
-        if is_unpacked {
-            self.refuse_what_needs_configured(&written.users, &written.enable, &written.run);
-        }
         let files = self.files(written.files);
         let users = self.users(written.users);
         let services = Services {
@@ -276,16 +275,15 @@ impl Resolver<'_, '_> {
     }
 
     /// Packages that are only unpacked have no accounts yet, and nothing that could run.
-    fn refuse_what_needs_configured(
-        &mut self,
-        users: &[written::User],
-        enable: &[At<String>],
-        run: &[written::RunStep],
-    ) {
+    fn refuse_what_needs_configured(&mut self, written: &written::Rootfs) {
+        let mut units = written.enable.iter().chain(&written.disable);
         let firsts = [
-            (users.first().map(|user| user.name.at), "rootfs.users"),
-            (enable.first().map(|unit| unit.at), "rootfs.services"),
-            (run.first().map(at_of_step), "rootfs.run"),
+            (
+                written.users.first().map(|user| user.name.at),
+                "rootfs.users",
+            ),
+            (units.next().map(|unit| unit.at), "rootfs.services"),
+            (written.run.first().map(at_of_step), "rootfs.run"),
         ];
         for (at, path) in firsts {
             if let Some(at) = at {

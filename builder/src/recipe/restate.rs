@@ -52,7 +52,7 @@ pub fn restate(recipe: &Recipe, names: &Names<'_>) -> Restated {
         "rootfs": rootfs(root, names),
         "kernel": kernel,
         "devices": devices(of_devices, names),
-        "test": test.iter().map(test_step).collect::<Vec<_>>(),
+        "test": list(test, test_step),
     });
     Restated {
         recipe: format!("{value:#}\n"),
@@ -65,8 +65,12 @@ fn text(text: &str) -> Value {
     Value::String(text.replace("${", "$${"))
 }
 
-fn texts(list: &[String]) -> Value {
-    list.iter().map(|one| text(one)).collect()
+fn texts(of: &[String]) -> Value {
+    list(of, |one| text(one))
+}
+
+fn list<T>(of: &[T], one: impl Fn(&T) -> Value) -> Value {
+    of.iter().map(one).collect()
 }
 
 /// Leaves out what is not there.
@@ -99,13 +103,13 @@ fn rootfs(rootfs: &Rootfs, names: &Names<'_>) -> Value {
     json!({
         "source": source,
         "hostname": hostname,
-        "files": files.iter().map(|one| file(one, names)).collect::<Vec<_>>(),
-        "users": users.iter().map(user).collect::<Vec<_>>(),
+        "files": list(files, |one| file(one, names)),
+        "users": list(users, user),
         "services": {
             "enable": texts(&services.enable),
             "disable": texts(&services.disable),
         },
-        "run": run.iter().map(|step| run_step(step, names)).collect::<Vec<_>>(),
+        "run": list(run, |step| run_step(step, names)),
     })
 }
 
@@ -155,17 +159,9 @@ fn debian(debian: &Debian, names: &Names<'_>) -> Value {
         ("recommends", Some((*recommends).into())),
         (
             "repositories",
-            Some(
-                repositories
-                    .iter()
-                    .map(|one| repository(one, names))
-                    .collect(),
-            ),
+            Some(list(repositories, |one| repository(one, names))),
         ),
-        (
-            "debs",
-            Some(debs.iter().map(|one| tarball(one, names)).collect()),
-        ),
+        ("debs", Some(list(debs, |one| tarball(one, names)))),
         ("exclude", Some(exclude(left_out))),
         ("debconf", Some(texts(debconf))),
         (
@@ -242,16 +238,14 @@ fn keyring(keyring: &Keyring, names: &Names<'_>) -> Option<Value> {
 }
 
 fn tarball(location: &TarballLocation, names: &Names<'_>) -> Value {
-    match location {
-        TarballLocation::Path { file, sha256 } => map([
-            ("path", Some(text(&(names.file)(file)))),
-            ("sha256", sha256.as_deref().map(Value::from)),
-        ]),
-        TarballLocation::Url { url, sha256 } => map([
-            ("url", Some(text(url))),
-            ("sha256", sha256.as_deref().map(Value::from)),
-        ]),
-    }
+    let (key, place, sha256) = match location {
+        TarballLocation::Path { file, sha256 } => ("path", text(&(names.file)(file)), sha256),
+        TarballLocation::Url { url, sha256 } => ("url", text(url), sha256),
+    };
+    map([
+        (key, Some(place)),
+        ("sha256", sha256.as_deref().map(Value::from)),
+    ])
 }
 
 fn file(entry: &FileEntry, names: &Names<'_>) -> Value {
@@ -348,10 +342,7 @@ fn run_step(step: &RunStep, names: &Names<'_>) -> Value {
                 StepNetwork::Off => Some(false.into()),
             },
         ),
-        (
-            "mounts",
-            Some(mounts.iter().map(|one| mount(one, names)).collect()),
-        ),
+        ("mounts", Some(list(mounts, |one| mount(one, names)))),
         ("secrets", Some(texts(secrets))),
     ])
 }
@@ -399,10 +390,9 @@ fn kernel(kernel: &Kernel, names: &Names<'_>) -> (Value, Option<String>) {
                 }
                 KernelLocation::Tarball(location) => ("tarball", tarball(location, names)),
             };
-            let patches = source.patches.iter();
             value["source"] = json!({
                 key: place,
-                "patches": patches.map(|file| text(&(names.file)(file))).collect::<Vec<_>>(),
+                "patches": list(&source.patches, |file| text(&(names.file)(file))),
                 "target": source.target.name(),
                 "in": match source.place {
                     BuildPlace::Host => "host",
@@ -450,8 +440,8 @@ fn devices(devices: &Devices, names: &Names<'_>) -> Value {
     json!({
         "memory": memory.to_string(),
         "cpus": cpus,
-        "cobd": of_cobd.iter().map(|one| cobd(one, names)).collect::<Vec<_>>(),
-        "conet": of_conet.iter().map(conet).collect::<Vec<_>>(),
+        "cobd": list(of_cobd, |one| cobd(one, names)),
+        "conet": list(of_conet, conet),
         "cocon": { "columns": cocon.columns, "rows": cocon.rows },
     })
 }
