@@ -67,6 +67,10 @@ impl Lock {
             && answers.iter().all(|one| self.answers.contains(one))
             && files.iter().all(|one| known.contains(&one.sha256))
     }
+
+    fn answer(&self, question: &str) -> Option<&Answer> {
+        self.answers.iter().find(|one| one.question == question)
+    }
 }
 
 impl Default for Lock {

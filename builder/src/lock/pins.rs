@@ -123,17 +123,13 @@ impl Pins {
         let fits = |file: &&LockedFile| {
             file.name == name && expected.is_none_or(|expected| file.sha256 == expected)
         };
-        let known = match &self.mode {
-            Mode::Live => None,
-            Mode::Locked(lock) => Some(lock.files.iter().find(fits).ok_or_else(|| {
-                NotLocked(match expected {
-                    Some(digest) => format!("{name} with sha256 {digest}"),
-                    None => name.to_owned(),
-                })
-            })?),
-            Mode::Making { moves, .. } if moves.contains(name) => None,
-            Mode::Making { old, .. } => old.files.iter().find(fits),
+        let what = || match expected {
+            Some(digest) => format!("{name} with sha256 {digest}"),
+            None => name.to_owned(),
         };
+        let known = self
+            .known(what, |lock| lock.files.iter().find(fits))?
+            .filter(|_| !self.moves(|moving| moving == name));
         let file = match known {
             Some(file) => file.clone(),
             None => {
@@ -176,18 +172,8 @@ impl Pins {
     /// # Errors
     /// [`NotLocked`].
     pub(crate) fn known_names(&self, question: &str) -> Result<Option<Vec<String>>, NotLocked> {
-        let find = |lock: &Lock| {
-            let known = lock.answers.iter().find(|one| one.question == question);
-            known.map(|answer| answer.names.clone())
-        };
-        match &self.mode {
-            Mode::Live => Ok(None),
-            Mode::Making { old, .. } => Ok(find(old)),
-            Mode::Locked(lock) => match find(lock) {
-                None => Err(NotLocked(question.to_owned())),
-                known => Ok(known),
-            },
-        }
+        let known = self.known(|| question.to_owned(), |lock| lock.answer(question))?;
+        Ok(known.map(|answer| answer.names.clone()))
     }
 
     /// Remembers an answer that is not about packages.
@@ -206,32 +192,37 @@ impl Pins {
 
     /// What a lock has of a suite; nothing where it is not to be looked up in one.
     pub(crate) fn known_suite(&self, key: &str) -> Result<Option<&LockedSuite>, NotLocked> {
-        let find = |lock: &'_ Lock| lock.suites.iter().position(|suite| suite.key == key);
-        match &self.mode {
-            Mode::Live => Ok(None),
-            Mode::Making { old, .. } => Ok(find(old).map(|index| &old.suites[index])),
-            Mode::Locked(lock) => match find(lock) {
-                None => Err(NotLocked(format!("suite {key}"))),
-                Some(index) => Ok(Some(&lock.suites[index])),
-            },
-        }
+        self.known(
+            || format!("suite {key}"),
+            |lock| lock.suites.iter().find(|suite| suite.key == key),
+        )
     }
 
     /// What a lock answers to a question about packages; nothing where the archives are to.
     pub(crate) fn known_answer(&self, question: &str) -> Result<Option<&Answer>, NotLocked> {
+        let known = self.known(|| question.to_owned(), |lock| lock.answer(question))?;
+        Ok(known.filter(|answer| !self.moves(|name| answer.is_about(name))))
+    }
+
+    /// What the lock that is used has, or the old one; nothing where the archives are to say it.
+    fn known<'a, T>(
+        &'a self,
+        what: impl FnOnce() -> String,
+        find: impl FnOnce(&'a Lock) -> Option<T>,
+    ) -> Result<Option<T>, NotLocked> {
         match &self.mode {
             Mode::Live => Ok(None),
-            Mode::Making { old, moves } => {
-                let mut answers = old.answers.iter();
-                let known = answers.find(|answer| answer.question == question);
-                Ok(known.filter(|answer| moves.iter().all(|name| !answer.is_about(name))))
-            }
-            Mode::Locked(lock) => {
-                let mut answers = lock.answers.iter();
-                let known = answers.find(|answer| answer.question == question);
-                Ok(Some(known.ok_or_else(|| NotLocked(question.to_owned()))?))
-            }
+            Mode::Making { old, .. } => Ok(find(old)),
+            Mode::Locked(lock) => match find(lock) {
+                None => Err(NotLocked(what())),
+                known => Ok(known),
+            },
         }
+    }
+
+    /// Whether something like this is to move.
+    fn moves(&self, is_about: impl Fn(&str) -> bool) -> bool {
+        matches!(&self.mode, Mode::Making { moves, .. } if moves.iter().any(|name| is_about(name)))
     }
 
     /// The packages of a suite that the old lock has and that are not to move.
