@@ -1,6 +1,6 @@
 //! What a build would do, without doing it.
 
-use super::kernel::{identity, kernel_request};
+use super::kernel::{identity, installs_modules, kernel_request};
 use super::root::needs_guest;
 use super::{BuildError, BuildRequest, Source, plan, up_to_date};
 use crate::fetch::{Fetcher, Options};
@@ -36,10 +36,7 @@ pub fn explain(request: &BuildRequest<'_>) -> Result<Explanation, BuildError> {
         None => NO_KERNEL.to_owned(),
     };
     let with_modules = match &own {
-        Some(own) => {
-            let has_modules = own.kernel.files.modules.is_some();
-            recipe.kernel.modules && !own.stands_in && has_modules
-        }
+        Some(own) => installs_modules(recipe, own),
         None => recipe.kernel.modules,
     };
     let (own, guest) = (name(&own), name(&guest));

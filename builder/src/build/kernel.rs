@@ -18,7 +18,7 @@ use crate::kernel::{
     self, FetchedKernel, KernelError, KernelFiles, KernelRequest, ObtainError, Obtained, Target,
     modules,
 };
-use crate::recipe;
+use crate::recipe::{self, Recipe};
 use crate::store::TempFolder;
 
 /// Has the recipe's kernel fetched or made, checked against what the recipe asks for. The request's
@@ -52,6 +52,12 @@ pub(super) fn kernel_request<'a>(
         host: &request.host,
         observer: &request.observer,
     }
+}
+
+/// Whether the kernel's modules come into the root file system.
+pub(super) fn installs_modules(recipe: &Recipe, obtained: &Obtained) -> bool {
+    let has_modules = obtained.kernel.files.modules.is_some();
+    recipe.kernel.modules && !obtained.stands_in && has_modules
 }
 
 pub(super) fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)>, KernelError> {

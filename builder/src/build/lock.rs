@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernel::kernel_request;
-use super::{BuildError, BuildRequest};
+use super::{BuildError, BuildRequest, Source};
 use crate::kernel::{self, KernelRequest, ObtainError, Target};
 use crate::lock::Lock;
-use crate::recipe::{self, Source};
-use crate::source::{self, TarballError};
+use crate::recipe;
 
 /// Asks the archives all that a build would ask them, or, where the request has a lock, the lock.
 /// Little is fetched: indices, and what stands between a metapackage and its kernel.
@@ -15,29 +14,9 @@ use crate::source::{self, TarballError};
 /// # Errors
 /// Those of [`BuildError`] that are about names.
 pub fn lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {
-    root(request)?;
+    Source::resolve(request)?;
     kernels(request, kernel::pin)?;
     Ok(request.archive.pins.seen())
-}
-
-fn root(request: &BuildRequest<'_>) -> Result<(), BuildError> {
-    let BuildRequest {
-        recipe,
-        fetcher,
-        archive,
-        observer,
-        ..
-    } = request;
-    match &recipe.rootfs.source {
-        Source::Debian(debian) => {
-            source::pins(debian, fetcher, archive, &**observer)?;
-        }
-        Source::Tarball(tarball) => {
-            source::pin_tarball(&tarball.location, fetcher, archive.pins, &**observer)
-                .map_err(TarballError::from)?;
-        }
-    }
-    Ok(())
 }
 
 fn kernels(
@@ -72,7 +51,7 @@ fn fetch_all(request: &BuildRequest<'_>) -> Result<(usize, u64), BuildError> {
         fetcher.fetch(&downloads, "download", &*request.observer)?;
         Ok(downloads.iter().filter_map(|one| one.size_bytes).sum())
     };
-    root(request)?;
+    Source::resolve(request)?;
     let of_root = some()?;
     kernels(request, kernel::pin)?;
     let of_kernels = some()?;
@@ -106,7 +85,7 @@ pub(super) fn or_missing<T>(
 fn missing(request: &BuildRequest<'_>) -> Vec<Missing> {
     let (fetcher, pins) = (request.fetcher, request.archive.pins);
     // Why one of them fails is not the matter here: what it misses it has told.
-    let _ = root(request);
+    let _ = Source::resolve(request);
     let _ = kernels(request, kernel::pin_missing);
     let mut list: BTreeMap<String, Option<u64>> = BTreeMap::new();
     for url in fetcher.refused() {

@@ -21,7 +21,7 @@ use crate::evidence::{self, Evidence, EvidenceError};
 use crate::fetch::{FetchError, Fetcher};
 use crate::guest::{GuestContext, GuestError, MountError, Packages, Step, StepMeans};
 use crate::inputs::{self, Record, seed};
-use crate::kernel::{KernelChoice, KernelError, ObtainError, Obtained, bootable};
+use crate::kernel::{KernelChoice, KernelError, ObtainError, bootable};
 use crate::lock::Lock;
 use crate::plan::{self, Given, Plan, PlanError, Trees};
 use crate::publish::Staging;
@@ -33,7 +33,7 @@ use crate::store::StoreError;
 pub use self::explain::explain;
 pub use self::kernel::kernel;
 pub(crate) use self::kernel::kernel_spec;
-use self::kernel::{advise, boot_modules, guest_kernel, identity, obtain};
+use self::kernel::{advise, boot_modules, guest_kernel, identity, installs_modules, obtain};
 pub use self::lock::{Missing, fetch, lock};
 use self::root::{Workshop, needs_guest, programs};
 use self::source::Source;
@@ -178,7 +178,9 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     if let KernelOrigin::Source(source) = &recipe.kernel.origin {
         bootable::check_source(source)?;
     }
-    let Obtained { kernel, stands_in } = obtain(request, &recipe.kernel)?;
+    let obtained = obtain(request, &recipe.kernel)?;
+    let with_modules = installs_modules(recipe, &obtained);
+    let kernel = obtained.kernel;
     bootable::check(&kernel.files)?;
     bootable::check_cpus(&kernel.files, recipe.devices.cpus)?;
     let source = Source::resolve(request)?;
@@ -201,11 +203,12 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
         }
         None => (kernel_spec(&member, folder), &own),
     };
-    let has_modules = kernel.files.modules.is_some();
-    let with_modules = recipe.kernel.modules && !stands_in && has_modules;
     let (plan, programs) = plan(request, &source, &own, guest_identity, with_modules)?;
     // Which kernel it came to is among the pins, whoever chose it.
-    let recipe_digest = inputs::digest(recipe, KernelChoice::Auto)?;
+    let recipe_digest = match request.kernel {
+        KernelChoice::Auto => inputs,
+        _ => inputs::digest(recipe, KernelChoice::Auto)?,
+    };
     let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved());
     let store = request.fetcher.store();
     let archives = source.archives().to_vec();

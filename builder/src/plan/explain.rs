@@ -17,7 +17,7 @@ const CHANGES_MAX: usize = 200;
 
 /// The steps of a recipe's last build.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
+pub(crate) struct Remembered {
     steps: Vec<RememberedStep>,
 }
 
@@ -32,7 +32,7 @@ struct RememberedStep {
 ///
 /// # Errors
 /// The store cannot be written.
-pub fn remember(store: &Store, recipe: &str, plan: &Plan) -> Result<(), StoreError> {
+pub(crate) fn remember(store: &Store, recipe: &str, plan: &Plan) -> Result<(), StoreError> {
     let steps = plan.steps.iter().map(|step| RememberedStep {
         name: step.name.clone(),
         key: step.key,
@@ -49,7 +49,7 @@ pub fn remember(store: &Store, recipe: &str, plan: &Plan) -> Result<(), StoreErr
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn remembered(store: &Store, recipe: &str) -> Result<Option<Remembered>, StoreError> {
+pub(crate) fn remembered(store: &Store, recipe: &str) -> Result<Option<Remembered>, StoreError> {
     let note = store.note(NOTE_KIND, recipe)?;
     Ok(note.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
@@ -107,7 +107,7 @@ impl Explanation {
     /// Looks at a plan. `has` says whether the cache has a step's result, `current` whether the
     /// output is of these inputs.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         plan: &Plan,
         last: Option<&Remembered>,
         current: bool,

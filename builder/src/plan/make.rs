@@ -13,30 +13,30 @@ use crate::recipe::{CobdContent, FileContent, FileEntry, Owner, Recipe, Source};
 
 /// What the recipe's names came to.
 #[derive(Clone, Copy, Debug)]
-pub struct Given<'a> {
+pub(crate) struct Given<'a> {
     /// The recipe.
-    pub recipe: &'a Recipe,
+    pub(crate) recipe: &'a Recipe,
     /// What the source's tree depends on.
-    pub source: &'a [(String, String)],
+    pub(crate) source: &'a [(String, String)],
     /// Whether the source has packages that the guest configures.
-    pub configures: bool,
+    pub(crate) configures: bool,
     /// The indices of the archives, one line each: what a step with a network may meet.
-    pub suites: &'a [String],
+    pub(crate) suites: &'a [String],
     /// The appliance's kernel.
-    pub kernel: &'a str,
+    pub(crate) kernel: &'a str,
     /// The kernel of the guests that build.
-    pub guest_kernel: &'a str,
+    pub(crate) guest_kernel: &'a str,
     /// The kernel whose modules are installed.
-    pub modules: Option<&'a str>,
+    pub(crate) modules: Option<&'a str>,
     /// Services and `run:` steps.
-    pub programs: &'a [Step],
+    pub(crate) programs: &'a [Step],
 }
 
 /// Makes a recipe's plan.
 ///
 /// # Errors
 /// A file of the host that the recipe names cannot be read.
-pub fn make(given: &Given<'_>) -> io::Result<Plan> {
+pub(crate) fn make(given: &Given<'_>) -> io::Result<Plan> {
     let recipe = given.recipe;
     let mut plan = Plan::default();
     plan.push(source_name(recipe), Action::Source, source_fields(given)?);

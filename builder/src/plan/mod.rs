@@ -22,9 +22,11 @@ mod explain;
 mod make;
 mod trees;
 
-pub use explain::{Explanation, Remembered, Status, StepReport, remember, remembered};
-pub use make::{Given, make};
-pub use trees::{PlanError, TREE_KIND, Trees};
+pub use explain::{Explanation, Status, StepReport};
+pub(crate) use explain::{remember, remembered};
+pub(crate) use make::{Given, make};
+pub use trees::PlanError;
+pub(crate) use trees::Trees;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,17 +35,17 @@ use crate::inputs::Record;
 
 /// Something that a step's result depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Field {
+pub(crate) struct Field {
     /// What it is: `package libc6`, `script`.
-    pub name: String,
+    pub(crate) name: String,
     /// What it has: a version, a digest.
-    pub value: String,
+    pub(crate) value: String,
 }
 
 impl Field {
     /// A field.
     #[must_use]
-    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             value: value.into(),
@@ -59,7 +61,7 @@ impl From<(String, String)> for Field {
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Brings the source's tree.
     Source,
     /// Configures packages in the guest.
@@ -77,34 +79,34 @@ pub enum Action {
 impl Action {
     /// Whether the store keeps the tree that the step leaves.
     #[must_use]
-    pub fn is_kept(self) -> bool {
+    pub(crate) fn is_kept(self) -> bool {
         matches!(self, Self::Configure | Self::Run(_))
     }
 }
 
 /// A step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlanStep {
+pub(crate) struct PlanStep {
     /// What it is called: `packages`, `run: apt-get install nginx`.
-    pub name: String,
+    pub(crate) name: String,
     /// What it does.
-    pub action: Action,
+    pub(crate) action: Action,
     /// What its result depends on, beside the step before it.
-    pub fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
     /// The digest of both.
-    pub key: Digest,
+    pub(crate) key: Digest,
 }
 
 /// The steps of a build, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The steps.
-    pub steps: Vec<PlanStep>,
+    pub(crate) steps: Vec<PlanStep>,
 }
 
 impl Plan {
     /// Adds a step behind the others.
-    pub fn push(&mut self, name: impl Into<String>, action: Action, fields: Vec<Field>) {
+    pub(crate) fn push(&mut self, name: impl Into<String>, action: Action, fields: Vec<Field>) {
         let mut record = Record::new("coop step");
         if let Some(before) = self.steps.last() {
             record.put("before", before.key.as_bytes());

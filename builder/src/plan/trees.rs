@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::store::{DerivedKey, Store, StoreError};
 
 /// The store's kind of trees.
-pub const TREE_KIND: &str = "tree-1";
+const TREE_KIND: &str = "tree-1";
 /// Identity of every kept image; nobody ever mounts one.
 const SEED: [u8; 16] = *b"coop kept tree\0\x01";
 
@@ -39,7 +39,7 @@ pub enum PlanError {
 
 /// The trees of one build. What it keeps comes to the disk while the build goes on.
 #[derive(Debug)]
-pub struct Trees<'s> {
+pub(crate) struct Trees<'s> {
     store: &'s Store,
     /// Nothing is taken from the store, and nothing is kept there.
     is_anew: bool,
@@ -56,7 +56,7 @@ fn derived(key: Digest) -> DerivedKey<'static> {
 impl<'s> Trees<'s> {
     /// Trees of a store.
     #[must_use]
-    pub fn new(store: &'s Store) -> Self {
+    pub(crate) fn new(store: &'s Store) -> Self {
         Self {
             store,
             is_anew: false,
@@ -66,7 +66,7 @@ impl<'s> Trees<'s> {
 
     /// Trees that are made again, whatever the store has.
     #[must_use]
-    pub fn anew(store: &'s Store) -> Self {
+    pub(crate) fn anew(store: &'s Store) -> Self {
         Self {
             is_anew: true,
             ..Self::new(store)
@@ -75,7 +75,7 @@ impl<'s> Trees<'s> {
 
     /// Whether the store has the tree of a step; nothing of it is read.
     #[must_use]
-    pub fn has(&self, key: Digest) -> bool {
+    pub(crate) fn has(&self, key: Digest) -> bool {
         !self.is_anew && self.store.has_derived(derived(key))
     }
 
@@ -83,7 +83,7 @@ impl<'s> Trees<'s> {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn load(&self, key: Digest) -> Result<Option<Tree>, StoreError> {
+    pub(crate) fn load(&self, key: Digest) -> Result<Option<Tree>, StoreError> {
         if self.is_anew {
             return Ok(None);
         }
@@ -103,7 +103,7 @@ impl<'s> Trees<'s> {
     ///
     /// # Errors
     /// See [`PlanError`].
-    pub fn keep(&self, key: Digest, tree: &Tree) -> Result<Tree, PlanError> {
+    pub(crate) fn keep(&self, key: Digest, tree: &Tree) -> Result<Tree, PlanError> {
         let temp = self.store.temp_file()?;
         let options = ext4::Options {
             journal: Journal::None,
@@ -132,7 +132,7 @@ impl<'s> Trees<'s> {
     ///
     /// # Errors
     /// What could not be published; the build has what it needs all the same.
-    pub fn settle(self) -> Result<(), StoreError> {
+    pub(crate) fn settle(self) -> Result<(), StoreError> {
         let publishing = self
             .publishing
             .into_inner()

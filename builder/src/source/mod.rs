@@ -10,7 +10,7 @@ use coop_image::tree::{Timestamp, Tree};
 pub use archive::Archive;
 pub use debian::{DebianSourceError, ResolvedDebian, closure, debian, pins, resolve_debian};
 pub use named::{NamedFileError, address, host_file};
-pub use tarball::{ResolvedTarball, TarballError, pin_tarball, resolve_tarball};
+pub use tarball::{ResolvedTarball, TarballError, resolve_tarball};
 
 /// A root file system as its source gives it.
 #[derive(Debug)]

@@ -208,27 +208,6 @@ fn read(
     Ok(tree)
 }
 
-/// Has the archive pinned, without reading it.
-///
-/// # Errors
-/// It is missing, or is not the one that the recipe pins.
-pub fn pin_tarball(
-    location: &TarballLocation,
-    fetcher: &Fetcher,
-    pins: &Pins,
-    observer: &dyn Observer,
-) -> Result<(), NamedFileError> {
-    match location {
-        TarballLocation::Url { url, sha256 } => {
-            named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
-        }
-        TarballLocation::Path { file, sha256 } => {
-            named::host_file(file, sha256.as_deref(), pins)?;
-        }
-    }
-    Ok(())
-}
-
 /// The time of the youngest entry: nothing that coop adds is younger than the archive itself.
 fn latest_time(tree: &Tree) -> Timestamp {
     let times = tree.inodes().iter().map(|i| i.metadata.times.modified);

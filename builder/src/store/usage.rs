@@ -18,8 +18,8 @@ use super::derived::{Reference, remove_if_there};
 use super::{Store, StoreError, removal};
 use crate::digest::Digest;
 
-/// The kinds of derived objects that are results of steps.
-const STEP_KINDS: &[&str] = &["tree-1", "answer-1"];
+/// The kinds of derived objects that are results of steps, in any version.
+const STEP_KINDS: &[&str] = &["tree", "answer"];
 /// An object that nothing refers to may be about to get its reference, for so long, in seconds.
 const UNREFERENCED_SECONDS: i64 = 60 * 60;
 /// A disk block of stat(2), in bytes.
@@ -204,7 +204,8 @@ fn kind_of(folder: &Path) -> String {
 }
 
 fn part_of(kind: &str) -> Part {
-    match STEP_KINDS.contains(&kind) {
+    let name = kind.rsplit_once('-').map_or(kind, |(name, _version)| name);
+    match STEP_KINDS.contains(&name) {
         true => Part::Step,
         false => Part::Derived,
     }

@@ -22,7 +22,9 @@ Examples:
   coop cache gc --steps             all trees that steps left, and appliances of coop run RECIPE
   coop cache gc --steps --dry-run   what that would remove
 
-Builds that run keep what they have open; an appliance that runs stays.";
+Builds that run keep what they have open; an appliance that runs stays. What a killed build left
+unfinished goes by itself, without an option: its temporary files with the next build, and an object
+that nothing names yet with the first gc an hour later (another build may be about to name it).";
 
 /// `coop cache ls`.
 #[derive(Args, Debug)]
