@@ -20,6 +20,7 @@ use reqwest::header::{CONTENT_RANGE, LOCATION, RANGE};
 use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Hasher};
+use crate::percent;
 use crate::store::{Store, StoreError};
 
 /// The most that one download may have where its size is not known, in bytes (64 GiB).
@@ -686,18 +687,7 @@ fn file_path(rest: &str) -> Option<PathBuf> {
     if !path.starts_with('/') {
         return None;
     }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            bytes.push(byte);
-        }
-    }
+    let bytes = percent::decode(path)?;
     Some(std::ffi::OsString::from_vec(bytes).into())
 }
 

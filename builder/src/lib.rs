@@ -14,6 +14,7 @@ pub mod guest;
 pub mod inputs;
 pub mod kernel;
 pub mod lock;
+mod percent;
 pub mod plan;
 pub mod publish;
 pub mod recipe;

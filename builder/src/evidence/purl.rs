@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::percent;
+
 /// The package URL of a Debian package: `pkg:deb/debian/g%2B%2B@4:14.2.0-1?arch=amd64`. `distro` is
 /// the release that it belongs to.
 pub(super) fn debian(
@@ -44,15 +46,7 @@ pub(super) fn of_vendor(
 
 /// Percent-encoding of what is neither a letter, a digit nor one of `.-_~:`.
 fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b".-_~:".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    percent::encode(text.as_bytes(), b".-_~:")
 }
 
 #[cfg(test)]

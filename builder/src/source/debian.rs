@@ -22,6 +22,7 @@ use crate::debian::unpack::UnpackError;
 use crate::digest::Digest;
 use crate::fetch::{Download, Fetcher};
 use crate::lock::Pins;
+use crate::percent;
 use crate::recipe::{
     Debian, Exclude, Installation, Keyring, Mirror, RepositoryMirror, TarballLocation, Variant,
 };
@@ -226,15 +227,8 @@ fn extra_debs(
 /// The `file:` URL of an absolute path.
 fn file_url(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let mut url = "file://".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {
-            url.push(char::from(*byte));
-        } else {
-            url.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    url
+    let path = percent::encode(path.as_os_str().as_bytes(), b"/-._~");
+    format!("file://{path}")
 }
 
 /// The names of all packages that the recipe's root file system has, without fetching them.

@@ -11,12 +11,14 @@ use coop_runtime::event::Observer;
 
 use super::request::Request;
 use super::{IDLE_TICKS_MAX, TICK, is_timeout};
+use crate::fetch::DOWNLOAD_BYTES_MAX;
+use crate::percent;
 
 const HTTP_PORT: u16 = 80;
+/// What stands for itself in a path, RFC 3986 section 3.3.
+const PATH_BYTES: &[u8] = b"-._~!$&'()*+,;=:@/";
 /// How long an archive may take to answer a call.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
-/// The most bytes of one answer (64 GiB).
-const ANSWER_BYTES_MAX: u64 = 1 << 36;
 
 /// Asks the archive, and passes its answer on; the connection cannot be used again.
 ///
@@ -34,12 +36,12 @@ pub(super) fn relay(
     let method = if request.is_head { "HEAD" } else { "GET" };
     let head = format!(
         "{method} /{} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",
-        escape(path)
+        percent::encode(path.as_bytes(), PATH_BYTES)
     );
     archive.write_all(head.as_bytes())?;
     let mut buffer = vec![0; 64 << 10];
     let (mut passed, mut idle) = (0_u64, 0);
-    while passed < ANSWER_BYTES_MAX {
+    while passed < DOWNLOAD_BYTES_MAX {
         match archive.read(&mut buffer) {
             Ok(0) if passed == 0 => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(0) => return Ok(()),
@@ -83,28 +85,4 @@ fn connect(host: &str) -> io::Result<TcpStream> {
         }
     }
     Err(failure)
-}
-
-/// Puts escapes back where an address needs them, RFC 3986 section 3.3.
-fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_are_put_back() {
-        assert_eq!(escape("debian/g++_1~2.deb"), "debian/g++_1~2.deb");
-        assert_eq!(escape("a%b<c"), "a%25b%3Cc");
-    }
 }

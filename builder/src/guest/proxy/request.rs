@@ -1,6 +1,9 @@
 //! What a guest asks of the proxy: one HTTP/1.1 request after the other, RFC 9112. Any bytes are
 //! safe.
 
+use crate::debian::is_plain_path;
+use crate::percent;
+
 /// The longest head of a request, in bytes.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
 /// The most header fields of a request.
@@ -94,30 +97,9 @@ fn address(target: &str, host: Option<&[u8]>) -> Option<String> {
     if host.is_empty() || !host.bytes().all(is_host_byte) {
         return None;
     }
-    let path = unescape(path)?;
-    let is_plain = path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-        && path.bytes().all(|byte| byte.is_ascii_graphic())
-        && !path.contains(['?', '#']);
+    let path = String::from_utf8(percent::decode(path)?).ok()?;
+    let is_plain = is_plain_path(&path) && !path.contains(['?', '#']);
     is_plain.then(|| format!("{host}/{path}"))
-}
-
-/// Takes `%xx` out, RFC 3986 section 2.1.
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        rest = others;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, others) = rest.split_at_checked(2)?;
-        let digits = std::str::from_utf8(digits).ok()?;
-        let both = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| both)?);
-        rest = others;
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
