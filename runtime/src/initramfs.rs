@@ -1,11 +1,10 @@
 //! The guest's first file system: the agent, its configuration, and the kernel's modules.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use coop_appliance::Filesystem;
 use coop_driver::device::cobd;
-use coop_driver::device::conet::GATEWAY;
+use coop_driver::device::conet::{GATEWAY, GUEST, NAME_SERVER, PREFIX_BITS};
 use coop_guest::boot::{self, BootConfig, CONFIG_PATH, Channel, MODULES_FOLDER, Purpose};
 use coop_guest::message::PORT_NAME;
 use coop_image::cpio::{self, CpioError, Entry};
@@ -16,10 +15,6 @@ use crate::spec::{DiskWrites, MachineSpec, Workload};
 
 /// The largest archive of modules, in bytes: the guest's memory holds it at boot.
 pub(crate) const MODULES_BYTES_MAX: u64 = 64 << 20;
-/// The guest's side of the user network.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-const PREFIX: u8 = 24;
-const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 /// The name under which a disk is found in the guest.
 pub(crate) fn serial(index: usize) -> String {
@@ -172,8 +167,8 @@ fn root(readonly: bool) -> boot::Root {
 fn network() -> boot::Network {
     boot::Network {
         interface: "eth0".to_owned(),
-        address: ADDRESS,
-        prefix: PREFIX,
+        address: GUEST,
+        prefix: PREFIX_BITS,
         gateway: Some(GATEWAY),
         dns: vec![NAME_SERVER],
     }

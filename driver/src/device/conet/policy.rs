@@ -5,49 +5,26 @@
 //! addresses (where clouds answer with credentials), the unspecified, multicast, broadcast and
 //! reserved ones are closed always.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 
 use super::options::{GATEWAY, NAME_SERVER, NETMASK, NETWORK, UserOptions};
 use super::resolv::DNS_PORT;
 use super::route::{RouteKind, Routes};
-use super::service::{Accept, Service};
+use super::service::Service;
 
 /// What becomes of traffic for an address.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It goes to this address of the host's world.
     Open(SocketAddr),
     /// It goes to this service of coop.
-    Service(Accept),
+    Service(Service),
     /// It goes to the host's name servers.
     NameServer,
     /// It is refused and the guest is told.
     Refused,
     /// It is refused without an answer, as no answer may be given to a group.
     Silent,
-}
-
-impl fmt::Debug for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open(address) => write!(f, "open {address}"),
-            Self::Service(_) => f.write_str("service"),
-            Self::NameServer => f.write_str("name server"),
-            Self::Refused => f.write_str("refused"),
-            Self::Silent => f.write_str("silent"),
-        }
-    }
-}
-
-impl PartialEq for Verdict {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Open(left), Self::Open(right)) => left == right,
-            (Self::Service(left), Self::Service(right)) => Arc::ptr_eq(left, right),
-            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
-        }
-    }
 }
 
 /// The rules of one user network.
@@ -74,9 +51,7 @@ impl Policy {
         let mut services = self.services.iter();
         let service = services.find(|service| service.port == remote.port());
         match service {
-            Some(service) if *remote.ip() == GATEWAY => {
-                Verdict::Service(Arc::clone(&service.accept))
-            }
+            Some(service) if *remote.ip() == GATEWAY => Verdict::Service(service.clone()),
             _ => self.judge(remote),
         }
     }
@@ -126,6 +101,8 @@ fn is_closed(address: Ipv4Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn judge(allow_host: bool, address: &str, port: u16) -> Verdict {

@@ -16,7 +16,7 @@ use super::host_socket::HostSocket;
 use super::options::{GATEWAY, GUEST, TCP_BUFFER_BYTES, TCP_FLOWS_MAX};
 use super::policy::Verdict;
 use super::reactor::{Micros, Ready, Token};
-use super::service::Accept;
+use super::service::Service;
 use super::stack::Stack;
 
 /// How long the guest may stay silent while a connection opens or closes.
@@ -126,7 +126,7 @@ impl TcpTable {
             Verdict::Open(address) => VecDeque::from([address]),
             Verdict::NameServer => resolvers.iter().copied().collect(),
             Verdict::Refused => VecDeque::new(),
-            Verdict::Service(accept) if self.serve(stack, frame, key, &accept) => return,
+            Verdict::Service(service) if self.serve(stack, frame, key, &service) => return,
             Verdict::Service(_) => VecDeque::new(),
             Verdict::Silent => return,
         };
@@ -137,7 +137,7 @@ impl TcpTable {
     }
 
     /// Joins the guest to a service of coop. False: the host has no descriptors left.
-    fn serve(&mut self, stack: &mut Stack, syn: &[u8], key: TcpKey, accept: &Accept) -> bool {
+    fn serve(&mut self, stack: &mut Stack, syn: &[u8], key: TcpKey, service: &Service) -> bool {
         let Ok((ours, theirs)) = HostSocket::service() else {
             return false;
         };
@@ -148,7 +148,7 @@ impl TcpTable {
         let Some(number) = self.insert(stack, TcpFlow::new(key, stage, ours)) else {
             return false;
         };
-        accept(theirs);
+        (service.accept)(theirs);
         if let Some(flow) = self.flows.get_mut(&number) {
             flow.open(stack, syn);
         }
