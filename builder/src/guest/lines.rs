@@ -16,9 +16,9 @@ const LINE_BYTES_MAX: usize = 4096;
 
 /// Where the lines of a step go.
 pub(super) struct Listeners {
-    pub(super) observer: Arc<dyn Observer>,
-    pub(super) log: Option<Arc<StepLog>>,
-    pub(super) mask: Mask,
+    observer: Arc<dyn Observer>,
+    log: Option<Arc<StepLog>>,
+    mask: Mask,
     tail: Mutex<VecDeque<String>>,
 }
 

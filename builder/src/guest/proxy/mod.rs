@@ -196,7 +196,7 @@ impl Proxy<'_> {
     fn answer(&self, mut stream: &UnixStream, request: &Request) -> io::Result<bool> {
         match self.shelf.find(&request.address) {
             Ok(file) => {
-                let length = shelf::length(&file)?;
+                let length = file.metadata()?.len();
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\
                      Content-Type: application/octet-stream\r\n\r\n"
@@ -222,8 +222,9 @@ impl Proxy<'_> {
             Err(Refusal::Failed(sentence)) => {
                 let message = &format!("a step cannot have {}: {sentence}", request.address);
                 self.observer.event(&Event::Warning { message });
+                let reason = self.shelf.for_guest(&sentence);
                 // Whatever may go away by itself was tried again; apt need not.
-                refuse(stream, 424, &sentence, request.closes).map(|()| true)
+                refuse(stream, 424, &reason, request.closes).map(|()| true)
             }
         }
     }
@@ -233,7 +234,8 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Says no. apt shows the status line, so the sentence stands there too.
+/// Says no. apt shows the status line, so the sentence stands there; without a body the answer is
+/// right for HEAD too.
 fn refuse(mut stream: &UnixStream, status: u16, reason: &str, closes: bool) -> io::Result<()> {
     let plain = |character: char| match character {
         ' '..='~' => character,
@@ -241,11 +243,7 @@ fn refuse(mut stream: &UnixStream, status: u16, reason: &str, closes: bool) -> i
     };
     let reason: String = reason.chars().map(plain).take(REASON_BYTES_MAX).collect();
     let closing = if closes { "Connection: close\r\n" } else { "" };
-    let text = format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Length: {}\r\nContent-Type: text/plain\r\n{closing}\r\n\
-         {reason}\n",
-        reason.len() + 1
-    );
+    let text = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\n{closing}\r\n");
     stream.write_all(text.as_bytes())
 }
 

@@ -2,7 +2,6 @@
 //! name. Everything is verified by the digest that an index names before the guest sees it.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use coop_runtime::event::Observer;
@@ -24,6 +23,9 @@ pub(super) enum Refusal {
     /// It is one of them, but cannot be had; a sentence.
     Failed(String),
 }
+
+/// The most bytes of lists that are held at once; the guest says which architectures it asks for.
+const LISTS_BYTES_MAX: usize = 512 << 20;
 
 /// Lists by suite, component and architecture.
 type Lists = BTreeMap<(usize, String, String), Arc<PackageList>>;
@@ -105,6 +107,15 @@ impl<'a> Shelf<'a> {
         suites.any(|suite| {
             let rest = address.strip_prefix(&suite.base);
             rest.is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+
+    /// A sentence with the addresses that the guest has in place of the archives' own, in which may
+    /// be a password.
+    pub(super) fn for_guest(&self, sentence: &str) -> String {
+        self.suites.iter().fold(sentence.to_owned(), |text, suite| {
+            let own = suite.request.mirror.url.trim_end_matches('/');
+            text.replace(own, &format!("http://{}", suite.base))
         })
     }
 
@@ -209,6 +220,10 @@ impl<'a> Shelf<'a> {
         };
         let list = fetch_list(self.fetcher, &request, component, self.observer);
         let list = Arc::new(list.map_err(|error| failed(&error))?);
+        let held: usize = lists.values().map(|list| list.text.len()).sum();
+        if held.saturating_add(list.text.len()) > LISTS_BYTES_MAX {
+            lists.clear();
+        }
         lists.insert(key, Arc::clone(&list));
         Ok(Some(list))
     }
@@ -260,11 +275,6 @@ fn look_up(text: &str, path: &str) -> Option<(Digest, u64)> {
     let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name));
     let digest = field("SHA256: ")?.parse().ok()?;
     Some((digest, field("Size: ")?.parse().ok()?))
-}
-
-/// How long a file is.
-pub(super) fn length(file: &fs::File) -> io::Result<u64> {
-    Ok(file.metadata()?.len())
 }
 
 #[cfg(test)]

@@ -143,11 +143,30 @@ fn everything_else_is_refused_with_a_sentence() {
     assert!(connect.starts_with("HTTP/1.1 403 encrypted"), "{connect}");
     assert!(connect.contains("\r\nConnection: close\r\n"));
     assert_eq!(bench.ask("GET http://half"), "");
+    // No body, so that the answer behind it is found.
+    let both = "HEAD http://elsewhere.invalid/a HTTP/1.1\r\n\r\n".repeat(2);
+    let answers = bench.ask(&both);
+    assert!(answers.ends_with("\r\n\r\n"), "{answers}");
+    let heads: Vec<&str> = answers.split_terminator("\r\n\r\n").collect();
+    assert!(heads.len() == 2 && heads.iter().all(|head| head.starts_with("HTTP/1.1 404 ")));
     // A lock whose index nobody has any more says so.
     let mut bench = Bench::new();
     bench.suites[0].pinned = Some(Digest::of(b"long ago"));
     let gone = bench.get("dists/trixie/InRelease");
     assert!(gone.contains("but the lock names"), "{gone}");
+}
+
+#[test]
+fn a_guest_is_not_told_the_password_of_an_archive() {
+    let mut bench = Bench::new();
+    bench.suites[0].mirror.url = "https://me:hunter2@127.0.0.1:1/debian/".to_owned();
+    let refused = bench.get("dists/trixie/InRelease");
+    assert!(refused.starts_with("HTTP/1.1 424 "), "{refused}");
+    assert!(
+        refused.contains("http://archive-0.invalid/dists/trixie/InRelease"),
+        "{refused}"
+    );
+    assert!(!refused.contains("hunter2"), "{refused}");
 }
 
 #[test]
