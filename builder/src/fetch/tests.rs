@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{Request, Server, announced, response};
-use coop_runtime::event::Silent;
+use coop_runtime::event::{Event, Silent};
 use tempfile::TempDir;
 
 const TEXT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";

@@ -4,28 +4,34 @@
 //! content signs itself (an InRelease file), [`Fetcher::read`] hands bounded, unverified bytes to
 //! the caller, who verifies them before use.
 
+mod body;
+mod error;
+mod http;
+mod partial;
+mod progress;
+
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::io::{self, Read};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use coop_runtime::event::{Event, Observer, Unit};
+use coop_runtime::event::Observer;
 use fs_err as fs;
-use reqwest::StatusCode;
-use reqwest::blocking::{Client, ClientBuilder};
-use reqwest::header::{CONTENT_RANGE, LOCATION, RANGE};
-use tempfile::NamedTempFile;
 
-use crate::digest::{Digest, Hasher};
-use crate::percent;
-use crate::store::{Store, StoreError};
+use crate::digest::Digest;
+use crate::store::Store;
+
+use body::{Body, open_file};
+pub use error::FetchError;
+use error::read_error;
+use http::Http;
+use partial::Partial;
+use progress::Progress;
 
 /// The most that one download may have where its size is not known, in bytes (64 GiB).
 pub const DOWNLOAD_BYTES_MAX: u64 = 1 << 36;
-const REDIRECTS_MAX: usize = 10;
 const BUFFER_BYTES: usize = 128 << 10;
 
 /// One thing to download.
@@ -66,109 +72,11 @@ impl Default for Options {
     }
 }
 
-/// Why a download failed.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// A URL that is neither `http:`, `https:` nor `file:`: the recipe's or the redirect's fault.
-    #[error("'{0}' is not an http:, https: or file: URL")]
-    Scheme(String),
-    /// A redirect to what is not fetched from there: the server's fault.
-    #[error("'{url}': the server redirects to '{target}', which is not an http: or https: URL")]
-    Redirect {
-        /// What was asked for.
-        url: String,
-        /// Where it is said to be.
-        target: String,
-    },
-    /// The network must not be used and the cache does not have it.
-    #[error("'{0}' is not in the cache, and offline was asked for")]
-    Offline(String),
-    /// The server answered with something else than the file.
-    #[error("'{url}': the server answered {status}")]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// The HTTP status with its reason.
-        status: String,
-        /// Whether it may go away by itself.
-        temporary: bool,
-    },
-    /// No connection, a broken one, or a silent server.
-    #[error("'{url}': {reason}")]
-    Network {
-        /// What was asked for.
-        url: String,
-        /// What went wrong, from the outermost to the innermost cause.
-        reason: String,
-    },
-    /// A local file cannot be read.
-    #[error("{0}")]
-    File(#[source] io::Error),
-    /// More bytes than were announced or are allowed.
-    #[error("'{url}' is longer than {limit_bytes} bytes")]
-    TooLong {
-        /// What was asked for.
-        url: String,
-        /// The size named by the signed index, or the limit.
-        limit_bytes: u64,
-    },
-    /// Fewer bytes than were announced.
-    #[error("'{url}' ended after {actual_bytes} of {expected_bytes} bytes")]
-    Short {
-        /// What was asked for.
-        url: String,
-        /// The size named by the signed index.
-        expected_bytes: u64,
-        /// What came.
-        actual_bytes: u64,
-    },
-    /// Other bytes than were named.
-    #[error("'{url}' has the SHA-256 {actual}, not {expected}")]
-    Mismatch {
-        /// What was asked for.
-        url: String,
-        /// What was named.
-        expected: Digest,
-        /// What came.
-        actual: Digest,
-    },
-    /// The host's certificates or network stack cannot be used.
-    #[error("the HTTP client cannot be set up: {0}")]
-    Client(String),
-    /// Whoever watches called it off, or another download of the same work failed.
-    #[error("the download of '{0}' was called off")]
-    Cancelled(String),
-    /// The cache folder fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl FetchError {
-    fn is_temporary(&self) -> bool {
-        match self {
-            Self::Status { temporary, .. } => *temporary,
-            Self::Network { .. } | Self::Short { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// Whether the server says that there is no such file.
-    #[must_use]
-    pub fn is_missing(&self) -> bool {
-        match self {
-            Self::Status { status, .. } => status.starts_with("404") || status.starts_with("410"),
-            Self::File(error) => error.kind() == io::ErrorKind::NotFound,
-            _ => false,
-        }
-    }
-}
-
 /// Downloads into one store.
 pub struct Fetcher {
     store: Store,
     options: Options,
-    client: OnceLock<Client>,
-    client_without_tls: OnceLock<Client>,
+    http: Http,
     refused: Mutex<BTreeSet<String>>,
 }
 
@@ -186,9 +94,8 @@ impl Fetcher {
     pub fn new(store: Store, options: Options) -> Self {
         Self {
             store,
+            http: Http::new(options.silence),
             options,
-            client: OnceLock::new(),
-            client_without_tls: OnceLock::new(),
             refused: Mutex::default(),
         }
     }
@@ -483,178 +390,9 @@ impl Fetcher {
                 self.refuse(url);
                 Err(FetchError::Offline(url.to_owned()))
             }
-            Some(("http" | "https", _)) => self.open_http(url, offset),
+            Some(("http" | "https", _)) => self.http.open(url, offset),
             _ => Err(FetchError::Scheme(url.to_owned())),
         }
-    }
-
-    fn open_http(&self, url: &str, offset: u64) -> Result<Body, FetchError> {
-        let mut request = self.client(url)?.get(url);
-        if offset > 0 {
-            request = request.header(RANGE, format!("bytes={offset}-"));
-        }
-        let response = request.send().map_err(|error| request_error(url, error))?;
-        let status = response.status();
-        let offset = match status {
-            StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT if content_range_start(&response) == Some(offset) => offset,
-            _ if status.is_redirection() && response.headers().contains_key(LOCATION) => {
-                let target = response.headers().get(LOCATION);
-                let target = target.and_then(|target| target.to_str().ok());
-                return Err(FetchError::Redirect {
-                    url: url.to_owned(),
-                    target: target.unwrap_or_default().escape_debug().to_string(),
-                });
-            }
-            _ => {
-                let temporary = status.is_server_error()
-                    || status == StatusCode::TOO_MANY_REQUESTS
-                    || status == StatusCode::REQUEST_TIMEOUT;
-                return Err(FetchError::Status {
-                    url: url.to_owned(),
-                    status: status.to_string(),
-                    temporary,
-                });
-            }
-        };
-        Ok(Body {
-            reader: Box::new(response),
-            offset,
-        })
-    }
-
-    /// A host without certificates can still use a mirror that is reached without TLS: what comes
-    /// from there is verified all the same.
-    fn client(&self, url: &str) -> Result<&Client, FetchError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let client = match client_builder(&self.options).build() {
-            Err(_) if url.starts_with("http:") => {
-                if let Some(client) = self.client_without_tls.get() {
-                    return Ok(client);
-                }
-                let client = client_builder(&self.options).tls_certs_only([]).build();
-                let client = client.map_err(|error| FetchError::Client(causes(&error)))?;
-                return Ok(self.client_without_tls.get_or_init(|| client));
-            }
-            client => client.map_err(|error| FetchError::Client(causes(&error)))?,
-        };
-        Ok(self.client.get_or_init(|| client))
-    }
-}
-
-fn client_builder(options: &Options) -> ClientBuilder {
-    let redirects = reqwest::redirect::Policy::custom(|attempt| {
-        if !matches!(attempt.url().scheme(), "http" | "https") {
-            let target = attempt.url().to_string();
-            attempt.error(FetchError::Redirect {
-                url: String::new(),
-                target,
-            })
-        } else if attempt.previous().len() > REDIRECTS_MAX {
-            attempt.error(FetchError::Client("too many redirects".to_owned()))
-        } else {
-            attempt.follow()
-        }
-    });
-    Client::builder()
-        .user_agent(concat!("coop/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(options.silence)
-        // For a blocking client this bounds each read, not the whole download.
-        .timeout(options.silence)
-        .redirect(redirects)
-}
-
-/// Bytes of a file from some offset on.
-struct Body {
-    reader: Box<dyn Read>,
-    offset: u64,
-}
-
-/// A download under way.
-struct Partial {
-    file: NamedTempFile,
-    hasher: Hasher,
-    length: u64,
-    resumed: bool,
-}
-
-impl Partial {
-    fn new(file: NamedTempFile) -> Self {
-        Self {
-            file,
-            hasher: Hasher::new(),
-            length: 0,
-            resumed: false,
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn reset(&mut self) -> io::Result<()> {
-        self.file.as_file().set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.hasher = Hasher::new();
-        self.length = 0;
-        self.resumed = false;
-        Ok(())
-    }
-
-    fn digest(&self) -> Digest {
-        self.hasher.clone().finish()
-    }
-}
-
-/// Adds up what the threads have received.
-struct Progress<'a> {
-    task: &'a str,
-    observer: &'a dyn Observer,
-    done: AtomicU64,
-    started: Instant,
-}
-
-impl<'a> Progress<'a> {
-    fn start(
-        downloads: &[Download],
-        missing: &[usize],
-        task: &'a str,
-        observer: &'a dyn Observer,
-    ) -> Self {
-        let sizes = missing.iter().map(|index| downloads[*index].size_bytes);
-        observer.event(&Event::TaskStarted {
-            task,
-            total: sizes.sum(),
-            unit: Unit::Bytes,
-        });
-        Self {
-            task,
-            observer,
-            done: AtomicU64::new(0),
-            started: Instant::now(),
-        }
-    }
-
-    fn add(&self, count: i64) {
-        let before = self
-            .done
-            .fetch_add(count.cast_unsigned(), Ordering::Relaxed);
-        self.observer.event(&Event::TaskProgress {
-            task: self.task,
-            done: before.wrapping_add(count.cast_unsigned()),
-        });
-    }
-
-    fn finish(&self) {
-        self.observer.event(&Event::TaskFinished {
-            task: self.task,
-            elapsed: self.started.elapsed(),
-        });
     }
 }
 
@@ -668,78 +406,5 @@ fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn open_file(rest: &str) -> Result<Body, FetchError> {
-    let path = file_path(rest).ok_or_else(|| FetchError::Scheme(format!("file:{rest}")))?;
-    let file = fs::File::open(path).map_err(FetchError::File)?;
-    Ok(Body {
-        reader: Box::new(file),
-        offset: 0,
-    })
-}
-
-/// The path of a `file:` URL (RFC 8089) whose scheme is cut off; only this machine's files.
-fn file_path(rest: &str) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStringExt;
-    let path = match rest.strip_prefix("//") {
-        Some(authority) => authority.strip_prefix("localhost").unwrap_or(authority),
-        None => rest,
-    };
-    if !path.starts_with('/') {
-        return None;
-    }
-    let bytes = percent::decode(path)?;
-    Some(std::ffi::OsString::from_vec(bytes).into())
-}
-
-fn content_range_start(response: &reqwest::blocking::Response) -> Option<u64> {
-    let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
-    text.strip_prefix("bytes ")?
-        .split_once('-')?
-        .0
-        .trim()
-        .parse()
-        .ok()
-}
-
-fn request_error(url: &str, error: reqwest::Error) -> FetchError {
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        if let Some(FetchError::Redirect { target, .. }) = cause.downcast_ref() {
-            return FetchError::Redirect {
-                url: url.to_owned(),
-                target: target.clone(),
-            };
-        }
-        source = cause.source();
-    }
-    FetchError::Network {
-        url: url.to_owned(),
-        reason: causes(&error.without_url()),
-    }
-}
-
-fn read_error(url: &str, error: &io::Error) -> FetchError {
-    FetchError::Network {
-        url: url.to_owned(),
-        reason: causes(error),
-    }
-}
-
-/// An error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
-#[path = "fetch_tests.rs"]
 mod tests;
