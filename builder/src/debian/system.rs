@@ -80,8 +80,8 @@ pub struct SystemOptions {
     pub paths: PathFilter,
     /// Answers for debconf, one a line, as debconf-set-selections(1) reads them.
     pub debconf: Vec<String>,
-    /// The packages that are there for their own sake, foreign ones as `name:architecture`: apt takes the others away when nothing needs
-    /// them any more.
+    /// The packages that are there for their own sake, foreign ones as `name:architecture`: apt
+    /// takes the others away when nothing needs them any more.
     pub requested: BTreeSet<String>,
     /// Whether the script is run at once; otherwise it waits in the tree.
     pub configures: bool,
