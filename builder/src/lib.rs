@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod build;
+pub mod calendar;
 pub mod cobd;
 pub mod debian;
 pub mod digest;

@@ -6,13 +6,11 @@ use coop_image::tree::display;
 
 use super::Evidence;
 use super::software::{Package, Software};
+use crate::calendar::Moment;
 use crate::digest::Digest;
 use crate::inputs::seed;
 use crate::lock::Lock;
 use crate::recipe::Source;
-
-/// Seconds of a day.
-const DAY_SECONDS: i64 = 86_400;
 
 /// What bills of materials are made of.
 pub(super) struct Bill<'a> {
@@ -77,41 +75,15 @@ pub(super) fn pinned(line: &str) -> Option<(String, Digest)> {
 
 /// Seconds since 1970 as date and time in UTC; what is before 1970 or after 9999 is cut off there.
 pub(super) fn rfc3339(seconds: i64) -> String {
-    const LAST: i64 = 253_402_300_799;
-    let seconds = seconds.clamp(0, LAST);
-    let (days, second) = (seconds / DAY_SECONDS, seconds % DAY_SECONDS);
-    let (year, month, day) = date(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-/// The date so many days after 1970-01-01, which is in the proleptic Gregorian calendar.
-fn date(days: i64) -> (i64, i64, i64) {
-    let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    let (mut year, mut left) = (1970, days);
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if left < length {
-            break;
-        }
-        left -= length;
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 1;
-    for length in lengths {
-        if left < length {
-            break;
-        }
-        left -= length;
-        month += 1;
-    }
-    (year, month, left + 1)
+    let Moment {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    } = Moment::of(seconds.max(0));
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// An address that may stand in a document.

@@ -270,13 +270,8 @@ pub(super) fn reference_of(path: &Path) -> std::io::Result<Reference> {
 mod tests {
     use std::io::Write as _;
 
+    use super::super::tests::opened;
     use super::*;
-
-    fn opened() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        (folder, store)
-    }
 
     fn key(input: &str) -> DerivedKey<'static> {
         DerivedKey {

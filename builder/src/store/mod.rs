@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    fn opened() -> (TempDir, Store) {
+    pub(super) fn opened() -> (TempDir, Store) {
         let folder = TempDir::new().unwrap();
         let store = Store::open(&folder.path().join("cache")).unwrap();
         (folder, store)

@@ -399,15 +399,11 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::{Duration, SystemTime};
 
+    use super::super::tests::opened;
     use super::*;
     use crate::store::DerivedKey;
-
-    fn opened() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        (folder, store)
-    }
 
     fn key(kind: &'static str, input: &str) -> DerivedKey<'static> {
         DerivedKey {
@@ -422,17 +418,10 @@ mod tests {
         store.publish_derived(file, key).unwrap();
     }
 
-    fn set_used(store: &Store, path: &Path, seconds: i64) {
+    fn set_used(store: &Store, path: &Path, seconds: u64) {
         let file = fs::File::open(store.root().join(path)).unwrap();
-        let time = Timespec {
-            tv_sec: seconds,
-            tv_nsec: 0,
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        futimens(&file, &times).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        file.into_parts().0.set_modified(time).unwrap();
     }
 
     fn kinds(entries: &[Entry]) -> Vec<(Part, &str)> {

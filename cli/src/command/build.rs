@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coop_appliance::{ApplianceError, Target};
-use coop_builder::build::{self, BuildError, BuildRequest, Built};
-use coop_builder::guest::{GuestError, SecretError, StepLog, StepMeans};
+use coop_builder::build::{self, BuildError, Built};
+use coop_builder::guest::{GuestError, SecretError};
 use coop_builder::inputs;
 use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe, Source};
 use coop_runtime::event::Event;
@@ -17,11 +17,9 @@ use super::debug_shell::DebugShell;
 use super::kernel;
 use super::lock;
 use super::means::{self, Means};
-use super::steps;
 use crate::arguments::{BuildOptions, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host;
 use crate::render::{Output, data, json as render_json, line};
 use crate::terminal;
 
@@ -34,25 +32,18 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         let failure = Failure::usage("--debug-shell needs a terminal on stdin and stdout");
         return Err(failure);
     }
-    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
-    let folder = options
-        .output
-        .clone()
-        .unwrap_or_else(|| Path::new(OUTPUT_FOLDER).join(&recipe.name));
-    let pins = lock::pins(&options.recipe, &options.recipe_options)?;
-    let mut means = Means::prepare(&options.recipe_options, pins, environment, output)?;
+    let (recipe, mut means) = means::of_recipe(
+        &options.recipe,
+        &options.recipe_options,
+        environment,
+        output,
+    )?;
+    let folder = output_of(options.output.as_deref(), &recipe);
     if options.debug_shell {
         let terminal = environment.terminal.clone();
         means.steps.debugger = Some(Arc::new(DebugShell { terminal }));
     }
-    let (built, log) = build(
-        &recipe,
-        &options.recipe,
-        &folder,
-        &means,
-        &options.recipe_options,
-        environment,
-    )?;
+    let (built, log) = build(&recipe, &options.recipe, &folder, &means)?;
     if built.fresh && means.pins.used().is_none() && names_something(&recipe) {
         let recipe = options.recipe.display();
         let message = format!("names stand for what archives have now; coop lock {recipe} pins it");
@@ -73,6 +64,12 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         data(&format!("{shown}\n"));
     }
     Ok(0)
+}
+
+/// Where a recipe's appliance goes.
+pub(super) fn output_of(output: Option<&Path>, recipe: &Recipe) -> PathBuf {
+    let named = || Path::new(OUTPUT_FOLDER).join(&recipe.name);
+    output.map_or_else(named, Path::to_owned)
 }
 
 /// Whether a lock would have anything to pin.
@@ -112,7 +109,7 @@ pub(super) fn for_run(
     let pins = lock::pins(file, options)?;
     let choice = means::kernel_choice(options, environment)?;
     let inputs = inputs::digest(&recipe, choice).map_err(|error| Failure::work(&error))?;
-    let folder = Path::new(OUTPUT_FOLDER).join(&recipe.name);
+    let folder = output_of(None, &recipe);
     if build::up_to_date(&folder, &inputs, pins.used()).is_some() {
         return Ok(Held {
             folder,
@@ -126,7 +123,7 @@ pub(super) fn for_run(
     let folder = store.appliance_path(&inputs);
     let mut held = Err(std::io::ErrorKind::NotFound.into());
     for _ in 0..ATTEMPTS_MAX {
-        build(&recipe, file, &folder, &means, options, environment)?;
+        build(&recipe, file, &folder, &means)?;
         held = store.hold_appliance(&inputs);
         if held.is_ok() {
             break;
@@ -145,17 +142,12 @@ fn build(
     file: &Path,
     folder: &Path,
     means: &Means,
-    options: &RecipeOptions,
-    environment: &Environment,
 ) -> Result<(Built, Option<PathBuf>), Failure> {
     let folder = std::path::absolute(folder).map_err(|error| Failure::work(&error))?;
     let origin = origin(file);
-    let request = request(recipe, &origin, &folder, means, options, environment);
-    let built = build::build(&request).map_err(|error| {
-        means
-            .stopped("the build was stopped by a signal; the output folder is as it was")
-            .unwrap_or_else(|| explain(&error))
-    })?;
+    let request = means.request(recipe, &origin, &folder);
+    let stopped = "the build was stopped by a signal; the output folder is as it was";
+    let built = build::build(&request).map_err(|error| means.failed(&error, stopped))?;
     let log = request.means.log.as_ref().and_then(|log| log.written());
     Ok((built, log.map(Path::to_owned)))
 }
@@ -163,38 +155,6 @@ fn build(
 /// The recipe's file, whatever it was called by.
 pub(super) fn origin(file: &Path) -> PathBuf {
     fs_err::canonicalize(file).unwrap_or_else(|_| file.to_owned())
-}
-
-/// What a build is asked for.
-pub(super) fn request<'a>(
-    recipe: &'a Recipe,
-    origin: &'a Path,
-    output: &'a Path,
-    means: &'a Means,
-    options: &RecipeOptions,
-    environment: &'a Environment,
-) -> BuildRequest<'a> {
-    BuildRequest {
-        recipe,
-        origin,
-        anew: false,
-        output,
-        fetcher: &means.fetcher,
-        archive: means.archive(recipe),
-        kernel: means.kernel,
-        host: host::host(environment),
-        programs: &environment.programs,
-        allow_dropped: options.allow_dropped,
-        means: StepMeans {
-            log: Some(Arc::new(StepLog::new(steps::log_path(
-                means.fetcher.store().root(),
-                &recipe.name,
-                output,
-            )))),
-            ..means.steps.clone()
-        },
-        observer: Arc::clone(&means.observer),
-    }
 }
 
 /// A failure with how to go on.

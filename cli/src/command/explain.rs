@@ -1,14 +1,12 @@
 //! `coop explain`: what a build would do, and why.
 
-use std::path::Path;
-
 use coop_builder::build;
 use coop_builder::plan::{Explanation, Status};
 use serde_json::json;
 
-use super::build::{OUTPUT_FOLDER, explain, origin, request};
-use super::means::{self, Means};
-use super::{Ended, lock};
+use super::Ended;
+use super::build::{origin, output_of};
+use super::means;
 use crate::arguments::ExplainOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -16,27 +14,18 @@ use crate::render::{Output, data, json as render_json, plain};
 
 /// Explains.
 pub(crate) fn run(options: &ExplainOptions, environment: &Environment, output: &Output) -> Ended {
-    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
-    let folder = options
-        .output
-        .clone()
-        .unwrap_or_else(|| Path::new(OUTPUT_FOLDER).join(&recipe.name));
-    let absolute = std::path::absolute(&folder).map_err(|error| Failure::work(&error))?;
-    let pins = lock::pins(&options.recipe, &options.recipe_options)?;
-    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
-    let origin = origin(&options.recipe);
-    let request = request(
-        &recipe,
-        &origin,
-        &absolute,
-        &means,
+    let (recipe, means) = means::of_recipe(
+        &options.recipe,
         &options.recipe_options,
         environment,
-    );
-    let explanation = build::explain(&request).map_err(|error| {
-        let stopped = means.stopped("stopped by a signal");
-        stopped.unwrap_or_else(|| explain(&error))
-    })?;
+        output,
+    )?;
+    let folder = output_of(options.output.as_deref(), &recipe);
+    let absolute = std::path::absolute(&folder).map_err(|error| Failure::work(&error))?;
+    let origin = origin(&options.recipe);
+    let request = means.request(&recipe, &origin, &absolute);
+    let explanation = build::explain(&request);
+    let explanation = explanation.map_err(|error| means.failed(&error, "stopped by a signal"))?;
     if options.json {
         render_json::value(&json!({
             "name": recipe.name,

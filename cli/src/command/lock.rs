@@ -9,7 +9,6 @@ use coop_builder::lock::{self, Change, Lock, Pins};
 use serde_json::json;
 
 use super::Ended;
-use super::build::{explain, request};
 use super::means::{self, Means};
 use crate::arguments::{FetchOptions, LockOptions, RecipeOptions};
 use crate::environment::Environment;
@@ -27,18 +26,9 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
     }
     let pins = Pins::making(kept(options, old.as_ref())?, moves(options));
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
-    let request = request(
-        &recipe,
-        &options.recipe,
-        Path::new(""),
-        &means,
-        &options.recipe_options,
-        environment,
-    );
-    let new = build::lock(&request).map_err(|error| {
-        let stopped = means.stopped("the lock is as it was");
-        stopped.unwrap_or_else(|| explain(&error))
-    })?;
+    let request = means.request(&recipe, &options.recipe, Path::new(""));
+    let new = build::lock(&request);
+    let new = new.map_err(|error| means.failed(&error, "the lock is as it was"))?;
     let changes = match &old {
         Some(old) => lock::differences(old, &new),
         None => Vec::new(),
@@ -67,21 +57,16 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
 
 /// Brings what a recipe's lock names, or without one what its names stand for, into the cache.
 pub(crate) fn fetch(options: &FetchOptions, environment: &Environment, output: &Output) -> Ended {
-    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
-    let pins = pins(&options.recipe, &options.recipe_options)?;
-    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
-    let request = request(
-        &recipe,
+    let (recipe, means) = means::of_recipe(
         &options.recipe,
-        Path::new(""),
-        &means,
         &options.recipe_options,
         environment,
-    );
-    let (files, bytes) = build::fetch(&request).map_err(|error| {
-        let stopped = means.stopped("what was fetched whole is in the cache");
-        stopped.unwrap_or_else(|| explain(&error))
-    })?;
+        output,
+    )?;
+    let request = means.request(&recipe, &options.recipe, Path::new(""));
+    let stopped = "what was fetched whole is in the cache";
+    let fetched = build::fetch(&request);
+    let (files, bytes) = fetched.map_err(|error| means.failed(&error, stopped))?;
     if options.json {
         render_json::value(&json!({ "files": files, "bytes": bytes }));
     } else {

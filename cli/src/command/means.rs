@@ -1,24 +1,27 @@
 //! What work from a recipe needs: the recipe, the cache, downloads, and who watches and interrupts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use coop_builder::build::{BuildError, BuildRequest};
 use coop_builder::debian::mirror::AptSources;
 use coop_builder::fetch::{Fetcher, Options};
-use coop_builder::guest::StepMeans;
-use coop_builder::kernel::KernelChoice;
+use coop_builder::guest::{StepLog, StepMeans};
+use coop_builder::kernel::{KernelChoice, KernelRequest};
 use coop_builder::lock::Pins;
 use coop_builder::recipe::{self, Recipe};
 use coop_builder::source::Archive;
 use coop_builder::store::Store;
+use coop_runtime::Host;
 use coop_runtime::event::Observer;
 
-use super::steps;
+use super::{build, lock, steps};
 use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::host;
 use crate::render::progress::{self, Interruptible};
 use crate::render::{Output, error, line};
 use crate::signals::Interruption;
@@ -35,6 +38,18 @@ pub(super) fn read(
     let (recipe, warnings) = recipe::read(file, &options.sets()).map_err(Failure::recipe)?;
     error::warnings(output, &warnings);
     Ok(recipe)
+}
+
+/// A recipe, and the means of work with it and the lock beside it.
+pub(super) fn of_recipe(
+    file: &Path,
+    options: &RecipeOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Result<(Recipe, Means), Failure> {
+    let recipe = read(file, options, output)?;
+    let pins = lock::pins(file, options)?;
+    Ok((recipe, Means::prepare(options, pins, environment, output)?))
 }
 
 /// Opens the cache.
@@ -83,6 +98,12 @@ pub(super) struct Means {
     pub(super) steps: StepMeans,
     /// Which kernel recipes without one get.
     pub(super) kernel: KernelChoice,
+    /// Whether what a kernel's configuration does not hold is a warning only.
+    allow_dropped: bool,
+    /// What the host offers to guests.
+    pub(super) host: Host,
+    /// Where the host's programs are looked for.
+    programs: Vec<PathBuf>,
     apt: AptSources,
     mirror: Option<String>,
     snapshots: Option<String>,
@@ -121,6 +142,9 @@ impl Means {
                 ..StepMeans::default()
             },
             kernel: kernel_choice(options, environment)?,
+            allow_dropped: options.allow_dropped,
+            host: host::host(environment),
+            programs: environment.programs.clone(),
             apt,
             mirror: environment.debian_mirror.clone(),
             snapshots: environment.debian_snapshots.clone(),
@@ -160,6 +184,58 @@ impl Means {
             now_seconds: self.now_seconds,
             pins: &self.pins,
         }
+    }
+
+    /// What a build is asked for. Where nothing is built there is no output: its path is empty.
+    pub(super) fn request<'a>(
+        &'a self,
+        recipe: &'a Recipe,
+        origin: &'a Path,
+        output: &'a Path,
+    ) -> BuildRequest<'a> {
+        let log = steps::log_path(self.fetcher.store().root(), &recipe.name, output);
+        BuildRequest {
+            recipe,
+            origin,
+            anew: false,
+            output,
+            fetcher: &self.fetcher,
+            archive: self.archive(recipe),
+            kernel: self.kernel,
+            host: self.host.clone(),
+            programs: &self.programs,
+            allow_dropped: self.allow_dropped,
+            means: StepMeans {
+                log: Some(Arc::new(StepLog::new(log))),
+                ..self.steps.clone()
+            },
+            observer: Arc::clone(&self.observer),
+        }
+    }
+
+    /// What is asked of a recipe's kernel alone.
+    pub(super) fn kernel_request<'a>(
+        &'a self,
+        recipe: &'a Recipe,
+        archive: &'a Archive<'a>,
+    ) -> KernelRequest<'a> {
+        KernelRequest {
+            kernel: &recipe.kernel,
+            choice: self.kernel,
+            fetcher: &self.fetcher,
+            archive,
+            programs: &self.programs,
+            allow_dropped: self.allow_dropped,
+            only_stored: false,
+            host: &self.host,
+            observer: &self.observer,
+        }
+    }
+
+    /// The failure of what a build does. Where a signal called it off, `stopped` says what that left.
+    pub(super) fn failed(&self, error: &BuildError, stopped: &str) -> Failure {
+        let stopped = self.stopped(stopped);
+        stopped.unwrap_or_else(|| build::explain(error))
     }
 
     /// The failure of work that a signal has called off: whatever failed then failed because of it.

@@ -1,12 +1,10 @@
 //! `coop verify`: is the appliance what it says, and what does building it again give?
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use coop_appliance::Appliance;
 use coop_builder::build::{self, BuildError, BuildRequest};
 use coop_builder::evidence::{self, Difference, Rebuild, RebuildError};
-use coop_builder::guest::StepMeans;
 use coop_builder::kernel::ObtainError;
 use coop_builder::kernel::make::MakeError;
 use coop_builder::lock::Pins;
@@ -90,9 +88,8 @@ fn rebuild(
     environment: &Environment,
     output: &Output,
 ) -> Result<Option<Difference>, Failure> {
-    let host = host::host(environment);
     let context = options.context.as_deref().unwrap_or(Path::new("."));
-    let rebuild = evidence::prepare(appliance, context, &host.scratch)
+    let rebuild = evidence::prepare(appliance, context, &host::host(environment).scratch)
         .map_err(|error| explain_evidence(&error))?;
     let recipe_options = RecipeOptions::rebuilding(options, rebuild.parameters.allow_dropped);
     let pins = Pins::locked(rebuild.lock.clone());
@@ -102,7 +99,7 @@ fn rebuild(
         rebuild.parameters.security.as_deref(),
         rebuild.parameters.snapshots.as_deref(),
     );
-    let built = again(&rebuild, &means, options, environment, host).map_err(|error| {
+    let built = again(&rebuild, &means, options).map_err(|error| {
         let stopped = means.stopped("nothing was compared");
         stopped.unwrap_or_else(|| explain_build(&error, options))
     })?;
@@ -113,33 +110,19 @@ fn again(
     rebuild: &Rebuild,
     means: &Means,
     options: &VerifyOptions,
-    environment: &Environment,
-    host: coop_runtime::Host,
 ) -> Result<Appliance, BuildError> {
     let folder = rebuild.output();
-    // Without programs a kernel can only come from the cache.
-    let programs: &[PathBuf] = match options.build_kernel {
-        true => &environment.programs,
-        false => &[],
-    };
-    let built = build::build(&BuildRequest {
-        recipe: &rebuild.recipe,
-        origin: &folder,
+    let mut request = BuildRequest {
         anew: true,
-        output: &folder,
-        fetcher: &means.fetcher,
-        archive: means.archive(&rebuild.recipe),
         kernel: rebuild.kernel,
-        host,
-        programs,
-        allow_dropped: rebuild.parameters.allow_dropped,
-        means: StepMeans {
-            secrets: Arc::clone(&means.steps.secrets),
-            ..StepMeans::default()
-        },
-        observer: Arc::clone(&means.observer),
-    })?;
-    Ok(built.appliance)
+        means: means.steps.clone(),
+        ..means.request(&rebuild.recipe, &folder, &folder)
+    };
+    if !options.build_kernel {
+        // Without programs a kernel can only come from the cache.
+        request.programs = &[];
+    }
+    Ok(build::build(&request)?.appliance)
 }
 
 fn explain_evidence(error: &RebuildError) -> Failure {

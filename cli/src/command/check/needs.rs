@@ -15,7 +15,6 @@ use super::super::means::Means;
 use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host;
 use crate::render::Output;
 
 /// What was found, and what could not be looked at.
@@ -60,7 +59,7 @@ pub(super) fn look(
         false => None,
     };
     let packages = packages(recipe, debian, means.as_ref(), &mut looked);
-    let known = known(recipe, means.as_ref(), environment, &mut looked);
+    let known = known(recipe, means.as_ref(), &mut looked);
     if let Some(known) = known {
         let names: BTreeSet<&str> = packages.iter().map(String::as_str).collect();
         looked.advice = advice(&names, &known.config, known.target, &known.version);
@@ -93,28 +92,13 @@ fn packages(
 }
 
 /// The kernel's configuration as it is known, or what the recipe asks for.
-fn known(
-    recipe: &Recipe,
-    means: Option<&Means>,
-    environment: &Environment,
-    looked: &mut Looked,
-) -> Option<Known> {
+fn known(recipe: &Recipe, means: Option<&Means>, looked: &mut Looked) -> Option<Known> {
     let before = means.and_then(|means| {
         let archive = means.archive(recipe);
-        let (host, silent) = (
-            host::host(environment),
-            Arc::new(Silent) as Arc<dyn Observer>,
-        );
+        let silent = Arc::new(Silent) as Arc<dyn Observer>;
         let request = KernelRequest {
-            kernel: &recipe.kernel,
-            choice: means.kernel,
-            fetcher: &means.fetcher,
-            archive: &archive,
-            programs: &environment.programs,
-            allow_dropped: true,
-            only_stored: false,
-            host: &host,
             observer: &silent,
+            ..means.kernel_request(recipe, &archive)
         };
         kernel::known(&request).ok().flatten()
     });

@@ -7,8 +7,7 @@ use coop_builder::kernel::export::export;
 use serde_json::json;
 
 use super::super::build::OUTPUT_FOLDER;
-use super::super::lock;
-use super::super::means::{self, Means};
+use super::super::means;
 use super::{Asked, Ended};
 use crate::arguments::KernelBuildOptions;
 use crate::environment::Environment;
@@ -21,14 +20,17 @@ pub(super) fn run(
     environment: &Environment,
     output: &Output,
 ) -> Ended {
-    let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
+    let (recipe, means) = means::of_recipe(
+        &options.recipe,
+        &options.recipe_options,
+        environment,
+        output,
+    )?;
     let folder = options.output.clone().unwrap_or_else(|| {
         let name = format!("{}-kernel", recipe.name);
         Path::new(OUTPUT_FOLDER).join(name)
     });
-    let pins = lock::pins(&options.recipe, &options.recipe_options)?;
-    let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
-    let asked = Asked::new(&recipe, &means, &options.recipe_options, environment);
+    let asked = Asked::new(&recipe, &means);
     let obtained = kernel::obtain(&asked.request()).map_err(|error| asked.failed(&error))?;
     let exported = export(&obtained.kernel, &folder).map_err(|error| Failure::work(&error))?;
     if options.json {

@@ -59,8 +59,7 @@ impl Context<'_> {
     }
 
     fn effective(&self, recipe: &Recipe, means: &Means) -> Result<Configuration, Failure> {
-        let options = &self.options.recipe_options;
-        let asked = Asked::new(recipe, means, options, self.environment);
+        let asked = Asked::new(recipe, means);
         kernel::configuration(&asked.request()).map_err(|error| asked.failed(&error))
     }
 

@@ -44,7 +44,7 @@ pub(super) fn run(
     let old = read(&fragment)?;
     let pins = lock::pins(&options.recipe, &options.recipe_options)?;
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
-    let asked = Asked::new(&recipe, &means, &options.recipe_options, environment);
+    let asked = Asked::new(&recipe, &means);
     let changes = {
         let device = File::options().read(true).write(true).open(TERMINAL);
         let device = device.map_err(|error| Failure::work(&error).about(Path::new(TERMINAL)))?;

@@ -10,14 +10,12 @@ use coop_builder::kernel::make::MakeError;
 use coop_builder::kernel::{KernelRequest, ObtainError};
 use coop_builder::recipe::Recipe;
 use coop_builder::source::Archive;
-use coop_runtime::Host;
 
 use super::Ended;
 use super::means::Means;
-use crate::arguments::{KernelCommand, RecipeOptions};
+use crate::arguments::KernelCommand;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host;
 use crate::render::Output;
 
 /// Runs one of the verbs below `kernel`.
@@ -43,40 +41,19 @@ struct Asked<'a> {
     recipe: &'a Recipe,
     means: &'a Means,
     archive: Archive<'a>,
-    environment: &'a Environment,
-    allow_dropped: bool,
-    host: Host,
 }
 
 impl<'a> Asked<'a> {
-    fn new(
-        recipe: &'a Recipe,
-        means: &'a Means,
-        options: &RecipeOptions,
-        environment: &'a Environment,
-    ) -> Self {
+    fn new(recipe: &'a Recipe, means: &'a Means) -> Self {
         Self {
             recipe,
             means,
             archive: means.archive(recipe),
-            environment,
-            allow_dropped: options.allow_dropped,
-            host: host::host(environment),
         }
     }
 
     fn request(&self) -> KernelRequest<'_> {
-        KernelRequest {
-            kernel: &self.recipe.kernel,
-            choice: self.means.kernel,
-            fetcher: &self.means.fetcher,
-            archive: &self.archive,
-            programs: &self.environment.programs,
-            allow_dropped: self.allow_dropped,
-            only_stored: false,
-            host: &self.host,
-            observer: &self.means.observer,
-        }
+        self.means.kernel_request(self.recipe, &self.archive)
     }
 
     fn failed(&self, error: &ObtainError) -> Failure {
