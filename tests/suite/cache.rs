@@ -1,7 +1,7 @@
 //! The cache: what is in it is not done again, what is damaged is made again, and nothing that
 //! builders leave who are killed is ever half.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,52 +10,13 @@ use fs_err as fs;
 use serde_json::Value;
 
 use crate::support::{
-    BUILD_DEADLINE, Done, Process, cache, coop, give, recipe, run, sha256, small_archive,
-    temp_folder,
+    BUILD_DEADLINE, Done, Process, coop, own_cache, recipe, run, sha256, small_archive, temp_folder,
 };
 
 /// How long builders are killed.
 const KILLING: Duration = Duration::from_secs(20);
 /// How many build at once.
 const BUILDERS: usize = 8;
-
-/// A cache of its own with what the shared one has of downloads and kernels, in no more room.
-fn own_cache(folder: &Path) -> PathBuf {
-    let own = folder.join("cache");
-    for part in ["blob", "object", "note", "result"] {
-        link_all(&cache().join("v1").join(part), &own.join("v1").join(part));
-    }
-    let trees = own.join("v1/result/tree-1");
-    if trees.exists() {
-        fs::remove_dir_all(trees).unwrap();
-    }
-    give_all(&own);
-    own
-}
-
-fn link_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            link_all(&path, &target);
-        } else {
-            // Another test may take it away meanwhile.
-            let _ = fs::hard_link(&path, &target);
-        }
-    }
-}
-
-fn give_all(folder: &Path) {
-    give(folder);
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            give_all(&path);
-        }
-    }
-}
 
 /// A folder with a cache and a recipe from the small archive.
 struct Place {
@@ -69,6 +30,10 @@ impl Place {
         crate::support::small();
         let folder = temp_folder();
         let cache = own_cache(folder.path());
+        let trees = cache.join("v1/result/tree-1");
+        if trees.exists() {
+            fs::remove_dir_all(trees).unwrap();
+        }
         Self { folder, cache }
     }
 

@@ -13,6 +13,7 @@ use coop_image::tree::{Kind, Timestamp, Tree, display};
 use coop_image::{compress, ext4, tar};
 use fs_err as fs;
 
+use crate::failures::archive::Archive;
 use crate::support::{self, BUILD_DEADLINE, Done, RUN_DEADLINE};
 
 /// A server's packages, among them several that divert files of others, and many with alternatives,
@@ -474,4 +475,32 @@ fn a_recipe_adds_and_leaves_out() {
                     hello\ngreeter\n\
                     0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n";
     assert_eq!(done.text(), expected, "{}", done.stderr);
+}
+
+#[test]
+fn another_architecture_is_unpacked_and_not_configured() {
+    if !support::oracle("dpkg-deb") {
+        return;
+    }
+    let mut archive = Archive::of("arm64");
+    archive.add("base", "Essential: yes\nPriority: required\n", |folder| {
+        let script = folder.join("DEBIAN/postinst");
+        fs::write(&script, "#!/bin/sh\nexit 1\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(script, mode).unwrap();
+        fs::create_dir_all(folder.join("usr/bin")).unwrap();
+        fs::write(folder.join("usr/bin/program"), "for arm64").unwrap();
+    });
+    let recipe = archive.publish("") + "      unpack_only: arm64\n";
+    let appliance = build("debian-unpacked", &recipe);
+    let tree = ext4::read(Arc::new(open(&appliance.join("root.cobd")))).unwrap();
+    assert_eq!(text(&tree, b"/usr/bin/program"), "for arm64");
+    assert_eq!(text(&tree, b"/var/lib/dpkg/arch"), "arm64\n");
+    let status = text(&tree, b"/var/lib/dpkg/status");
+    assert!(
+        status.contains("\nStatus: install ok unpacked\n"),
+        "{status}"
+    );
+    let script = text(&tree, b"/var/lib/coop/configure");
+    assert!(script.contains("\ndpkg --configure -a\n"), "{script}");
 }

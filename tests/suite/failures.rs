@@ -71,22 +71,6 @@ impl Place {
         command
     }
 
-    /// A cache of this place alone, with what the shared one has.
-    fn own_cache(&self) -> PathBuf {
-        let cache = self.make("cache");
-        let copied = support::unprivileged("cp")
-            .arg("-al")
-            .args(
-                ["blob", "object", "result", "note"]
-                    .map(|name| support::cache().join("v1").join(name)),
-            )
-            .arg(make_owned(&cache.join("v1")))
-            .status()
-            .unwrap();
-        assert!(copied.success());
-        cache
-    }
-
     /// Fails unless temporary files and output are gone.
     #[track_caller]
     fn expect_nothing_left(&self) {
@@ -108,12 +92,6 @@ impl Place {
         let text = self.folder.path().display().to_string();
         assert_eq!(support::processes_naming(&text), [""; 0]);
     }
-}
-
-fn make_owned(path: &Path) -> &Path {
-    fs::create_dir(path).unwrap();
-    support::give(path);
-    path
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use crate::support::{BUILD_DEADLINE, Done, RUN_DEADLINE, coop, oracle, run, sha256, temp_folder};
+use crate::support::{
+    BUILD_DEADLINE, RUN_DEADLINE, coop, coop_in, oracle, run, sha256, temp_folder,
+};
 
 /// A system of several suites, small enough to be built often.
 fn recipe(packages: &str) -> String {
@@ -19,12 +21,6 @@ fn recipe(packages: &str) -> String {
                repositories: [{{suite: trixie-updates}}, {{suite: trixie-backports}}]\n\
          kernel: {{package: {{name: user-mode-linux, suite: sid}}}}\n"
     )
-}
-
-fn coop_in(folder: &Path, words: &[&str]) -> Done {
-    let mut command = coop();
-    command.current_dir(folder).args(words);
-    run(&mut command, BUILD_DEADLINE)
 }
 
 #[test]

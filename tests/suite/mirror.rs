@@ -72,22 +72,32 @@ fn a_tampered_index_is_refused() {
     fetched(&mirror);
 }
 
+/// What a server may have in place of a file, and what is said of it.
+fn tampered(good: &[u8]) -> [(Vec<u8>, String); 3] {
+    let size = good.len();
+    let mut bad = good.to_vec();
+    bad[30] ^= 1;
+    [
+        (bad, "has the SHA-256".to_owned()),
+        (
+            [good, b"\n"].concat(),
+            format!("is longer than {size} bytes"),
+        ),
+        (
+            good[..size - 9].to_vec(),
+            format!("ended after {} of {size} bytes", size - 9),
+        ),
+    ]
+}
+
 #[test]
 fn a_tampered_list_is_refused() {
     let Some(mirror) = mirror() else { return };
     let path = format!("dists/trixie/{LIST}");
     let good = mirror.get(&path);
-    let mut bad = good.clone();
-    bad[30] ^= 1;
-    let longer = format!("is longer than {} bytes", good.len());
-    let shorter = format!("ended after {} of {} bytes", good.len() - 1, good.len());
-    for (bytes, words) in [
-        (&bad[..], "has the SHA-256"),
-        (&[&good[..], b"\n"].concat(), &longer),
-        (&good[..good.len() - 1], &shorter),
-    ] {
-        mirror.put(&path, bytes);
-        let stored = mirror.refused(&[LIST, words]);
+    for (bytes, words) in tampered(&good) {
+        mirror.put(&path, &bytes);
+        let stored = mirror.refused(&[LIST, &words]);
         assert_eq!(stored.len(), 1, "the index alone");
     }
     mirror.put(&path, &good);
@@ -99,18 +109,10 @@ fn a_tampered_package_is_refused() {
     let Some(mirror) = mirror() else { return };
     let path = deb("lib", "1");
     let good = mirror.get(&path);
-    let mut bad = good.clone();
-    bad[30] ^= 1;
-    let longer = format!("is longer than {} bytes", good.len());
-    let shorter = format!("ended after {} of {} bytes", good.len() - 9, good.len());
-    for (bytes, words) in [
-        (&bad[..], "has the SHA-256"),
-        (&[&good[..], b"\n"].concat(), &longer),
-        (&good[..good.len() - 9], &shorter),
-    ] {
-        mirror.put(&path, bytes);
-        let stored = mirror.refused(&["pool/lib_1.deb", words]);
-        assert!(!stored.contains(&sha256_of(bytes)) && !stored.contains(&sha256_of(&good)));
+    for (bytes, words) in tampered(&good) {
+        mirror.put(&path, &bytes);
+        let stored = mirror.refused(&["pool/lib_1.deb", &words]);
+        assert!(!stored.contains(&sha256_of(&bytes)) && !stored.contains(&sha256_of(&good)));
     }
     mirror.put(&path, &good);
     fetched(&mirror);

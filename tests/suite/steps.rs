@@ -7,15 +7,9 @@ use std::path::Path;
 use fs_err as fs;
 
 use crate::support::{
-    BUILD_DEADLINE, Done, RUN_DEADLINE, coop, give, run, small_archive, temp_folder,
+    BUILD_DEADLINE, RUN_DEADLINE, coop, coop_in, give, own_cache, run, small_archive, temp_folder,
 };
 use crate::terminal::Terminal;
-
-fn coop_in(folder: &Path, words: &[&str]) -> Done {
-    let mut command = coop();
-    command.current_dir(folder).args(words);
-    run(&mut command, BUILD_DEADLINE)
-}
 
 /// A name that no earlier run had, so that the store has no step of it.
 fn new_name(folder: &Path) -> String {
@@ -144,8 +138,7 @@ fn a_secret_reaches_its_step_and_nothing_else() {
     );
     // A cache of its own, which can be searched.
     let mut command = coop();
-    let cache = at.join("cache");
-    link_downloads(&cache);
+    let cache = own_cache(at);
     command
         .current_dir(at)
         .env("COOP_CACHE", &cache)
@@ -169,16 +162,6 @@ fn a_secret_reaches_its_step_and_nothing_else() {
         let read = |folder: &str| fs::read(at.join(folder).join(file)).unwrap();
         assert!(read("out/steps") == read("again"), "{file}");
     }
-}
-
-/// A cache with the shared one's downloads in it, by hard links.
-fn link_downloads(cache: &Path) {
-    let mut command = crate::support::unprivileged("cp");
-    command
-        .args(["-rl"])
-        .arg(crate::support::cache())
-        .arg(cache);
-    run(&mut command, RUN_DEADLINE).expect(0);
 }
 
 /// The files below a folder that hold some bytes.

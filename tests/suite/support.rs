@@ -50,6 +50,31 @@ pub fn cache() -> PathBuf {
     cache
 }
 
+/// A cache of a test's own, in its folder, with what the shared one has and in no more room.
+pub fn own_cache(folder: &Path) -> PathBuf {
+    let own = folder.join("cache");
+    owned_folder(&own);
+    owned_folder(&own.join("v1"));
+    for part in ["blob", "object", "note", "result"] {
+        link_all(&cache().join("v1").join(part), &own.join("v1").join(part));
+    }
+    own
+}
+
+fn link_all(from: &Path, to: &Path) {
+    owned_folder(to);
+    for entry in fs::read_dir(from).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            link_all(&path, &target);
+        } else {
+            // Another test may take it away meanwhile.
+            let _ = fs::hard_link(&path, &target);
+        }
+    }
+}
+
 /// The kernel of recipes without one, as COOP_KERNEL names it: `prebuilt`, because the trimmed one
 /// has to be built first, which takes minutes. COOP_TEST_DEFAULT_KERNEL=trimmed has it built once,
 /// and everything tested with it.
@@ -243,6 +268,13 @@ pub fn coop() -> Command {
     let mut command = unprivileged(program());
     plain_environment(&mut command);
     command
+}
+
+/// Runs `coop` in a folder.
+pub fn coop_in(folder: &Path, words: &[&str]) -> Done {
+    let mut command = coop();
+    command.current_dir(folder).args(words);
+    run(&mut command, BUILD_DEADLINE)
 }
 
 /// Sets the environment that every run of the program gets.

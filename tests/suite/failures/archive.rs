@@ -14,20 +14,24 @@ use crate::support;
 #[allow(dead_code)]
 pub(crate) mod signing;
 
-const PACKAGES: &str = "main/binary-amd64/Packages";
-
 /// A folder that is an archive with the suite `trixie`.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     folder: TempDir,
     key: Cert,
+    architecture: &'static str,
     stanzas: String,
 }
 
 impl Archive {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::of("amd64")
+    }
+
+    pub(crate) fn of(architecture: &'static str) -> Self {
         let archive = Self {
             folder: support::temp_folder(),
             key: signing::new_key(None),
+            architecture,
             stanzas: String::new(),
         };
         fs::create_dir(archive.path("pool")).unwrap();
@@ -36,23 +40,24 @@ impl Archive {
         archive
     }
 
-    pub(super) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
-    pub(super) fn deb(&self, name: &str) -> PathBuf {
+    pub(crate) fn deb(&self, name: &str) -> PathBuf {
         self.path(&format!("pool/{name}.deb"))
     }
 
     /// Adds a package with these further fields and what `fill` puts into its folder.
-    pub(super) fn add(&mut self, name: &str, fields: &str, fill: impl FnOnce(&Path)) {
+    pub(crate) fn add(&mut self, name: &str, fields: &str, fill: impl FnOnce(&Path)) {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("DEBIAN");
         fs::create_dir(&control).unwrap();
         fill(folder.path());
         let text = format!(
-            "Package: {name}\nVersion: 1\nArchitecture: amd64\n\
-             Maintainer: T <t@example.invalid>\n{fields}Description: test\n"
+            "Package: {name}\nVersion: 1\nArchitecture: {}\n\
+             Maintainer: T <t@example.invalid>\n{fields}Description: test\n",
+            self.architecture
         );
         fs::write(control.join("control"), &text).unwrap();
         let deb = self.deb(name);
@@ -70,15 +75,17 @@ impl Archive {
     }
 
     /// Writes and signs the index, and gives a recipe for these packages and what is essential.
-    pub(super) fn publish(&self, packages: &str) -> String {
+    pub(crate) fn publish(&self, packages: &str) -> String {
         let suite = self.path("dists/trixie");
-        let list = suite.join(PACKAGES);
+        let architecture = self.architecture;
+        let packages_path = format!("main/binary-{architecture}/Packages");
+        let list = suite.join(&packages_path);
         fs::create_dir_all(list.parent().unwrap()).unwrap();
         fs::write(&list, &self.stanzas).unwrap();
         let (size, digest) = (self.stanzas.len(), support::sha256(&list));
         let release = format!(
             "Origin: Test\nSuite: stable\nCodename: trixie\nDate: {}\n\
-             Architectures: all amd64\nComponents: main\nSHA256:\n {digest} {size} {PACKAGES}\n",
+             Architectures: all {architecture}\nComponents: main\nSHA256:\n {digest} {size} {packages_path}\n",
             signing::NOW_TEXT
         );
         let signed = signing::clear_sign(&self.key, &release);

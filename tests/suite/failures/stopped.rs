@@ -35,7 +35,7 @@ fn build_again(place: &Place, mut command: Command) {
 
 fn waiting_in_the_guest(place: &Place) -> (Process, PathBuf) {
     tiny::appliance();
-    let cache = place.own_cache();
+    let cache = support::own_cache(&place.path(""));
     let recipe = tiny::recipe("  run: [\"echo half-way; sleep 600\"]\n");
     let mut command = place.build(&recipe, &["--offline"]);
     let build = Process::start(
@@ -121,7 +121,7 @@ fn a_build_killed_in_a_download_is_cleaned_up_after_by_the_next() {
     let archive = support::home().join("tiny.tar");
     let server = Halting::start(fs::read(&archive).unwrap());
     let place = Place::new();
-    let cache = place.own_cache();
+    let cache = support::own_cache(&place.path(""));
     let recipe = format!(
         "name: tiny\nrootfs:\n  source:\n    tarball: {{url: \"http://127.0.0.1:{}/t.tar\", \
          sha256: {}}}\n",
