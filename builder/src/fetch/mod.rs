@@ -154,17 +154,6 @@ impl Fetcher {
             .collect()
     }
 
-    /// One download without a progress of its own.
-    ///
-    /// # Errors
-    /// As [`Fetcher::fetch`].
-    pub fn fetch_one(&self, download: &Download) -> Result<fs::File, FetchError> {
-        match self.cached(download)? {
-            Some(file) => Ok(file),
-            None => self.download(download, &|_| {}, &AtomicBool::new(false)),
-        }
-    }
-
     /// Reads a small file whose content the caller verifies before use.
     ///
     /// # Errors

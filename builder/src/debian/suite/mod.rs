@@ -14,13 +14,12 @@ use coop_runtime::event::Observer;
 
 use crate::debian::extra::ExtraDeb;
 use crate::debian::keys::KeysError;
-use crate::debian::mirror::MirrorError;
 use crate::debian::packages::{PackageId, PackageList, PackagesError, Universe};
 use crate::debian::relations::{self, InvalidRelation, Operator, Relation, parse_one};
 use crate::debian::release::{ReleaseError, VerifiedRelease};
 use crate::debian::resolve::{ResolveError, ResolveRequest, resolve};
 use crate::debian::version::Version;
-use crate::fetch::{FetchError, Fetcher};
+use crate::fetch::Fetcher;
 use crate::lock::{LockedSuite, NotLocked, Pins};
 use crate::store::StoreError;
 
@@ -32,9 +31,6 @@ pub use request::{Selected, SelectedPackage, Selection, SuiteFacts, SuiteRequest
 /// Why packages cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum DebianError {
-    /// No mirror.
-    #[error(transparent)]
-    Mirror(#[from] MirrorError),
     /// No usable keyring.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -50,9 +46,6 @@ pub enum DebianError {
     /// The dependencies.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// The downloads.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
     /// The cache.
     #[error(transparent)]
     Store(#[from] StoreError),
