@@ -6,8 +6,15 @@ use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-/// The folders with code that can change an image, from this one.
-const FOLDERS: &[&str] = &["src", "image/src", "../runtime/guest/src"];
+/// The folders with code that can change an image, from this one: what makes trees and images, and
+/// what guests start with and run on.
+const FOLDERS: &[&str] = &[
+    "src",
+    "image/src",
+    "../runtime/src",
+    "../runtime/guest/src",
+    "../driver/src",
+];
 
 fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
