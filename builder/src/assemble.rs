@@ -110,6 +110,7 @@ pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleEr
             cpus: parts.recipe.devices.cpus,
         },
         cobd,
+        readonly: None,
         conet: parts.recipe.devices.conet.iter().map(conet).collect(),
         cocon: Cocon {
             columns: parts.recipe.devices.cocon.columns,
@@ -301,6 +302,7 @@ fn write_initramfs(
     folder: &Path,
 ) -> Result<Member, AssembleError> {
     let archive = lone_initramfs(&LoneMachine {
+        readonly: None,
         cobd,
         network: !parts.recipe.devices.conet.is_empty(),
         modules: parts.boot_modules,

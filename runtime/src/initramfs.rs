@@ -71,6 +71,8 @@ fn start(config: &BootConfig) -> Result<Vec<u8>, InitramfsError> {
 pub struct LoneMachine<'a> {
     /// The appliance's block devices, the root first.
     pub cobd: &'a [coop_appliance::Cobd],
+    /// What of a read-only root lies in memory.
+    pub readonly: Option<&'a coop_appliance::Readonly>,
     /// Whether it has a network, with the addresses that QEMU's user network has too.
     pub network: bool,
     /// The kernel modules that boot needs, in the order of loading: file name and content.
@@ -114,6 +116,8 @@ fn lone_config(machine: &LoneMachine<'_>) -> BootConfig {
         channel: Channel::Nobody,
         hostname: None,
         root: machine.cobd.first().map(|cobd| root(cobd.readonly)),
+        readonly: machine.readonly.map(readonly),
+        identity: Vec::new(),
         cobd: cobd.collect(),
         network: machine.network.then(network),
         environment: Vec::new(),
@@ -143,6 +147,8 @@ fn boot_config(spec: &MachineSpec) -> BootConfig {
             .disks
             .first()
             .map(|disk| root(disk.writes == DiskWrites::Refused)),
+        readonly: spec.readonly.as_ref().map(readonly),
+        identity: spec.identity.clone(),
         cobd: cobd.collect(),
         network: spec.network.as_ref().map(|_| network()),
         environment: spec.environment.clone(),
@@ -161,6 +167,20 @@ fn root(readonly: bool) -> boot::Root {
         filesystem: "ext4".to_owned(),
         readonly,
         options: String::new(),
+    }
+}
+
+fn readonly(readonly: &coop_appliance::Readonly) -> boot::Readonly {
+    let writable = readonly.writable.iter().map(|(path, start)| {
+        let start = match start {
+            coop_appliance::Writable::Empty => boot::Writable::Empty,
+            coop_appliance::Writable::Copy => boot::Writable::Copy,
+        };
+        (path.clone(), start)
+    });
+    boot::Readonly {
+        writable: writable.collect(),
+        etc: readonly.etc.clone(),
     }
 }
 
@@ -205,6 +225,7 @@ mod tests {
         ];
         let machine = LoneMachine {
             cobd: &[],
+            readonly: None,
             network: true,
             modules: &modules,
         };

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coop_appliance::{Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, Target};
+use coop_appliance::{
+    Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, Readonly, Target,
+};
 use coop_driver::device::conet::Service;
 use coop_driver::engine::Pin;
+use coop_guest::boot::IdentityFile;
 
 /// How long a guest may take until commands can be run, unless told otherwise.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -102,6 +105,10 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// Block devices, at least the root.
     pub disks: Vec<DiskSpec>,
+    /// What of a read-only root lies in memory; the root's disk is then read-only too.
+    pub readonly: Option<Readonly>,
+    /// Files that make the guest the one that it is; they are only ever in its memory.
+    pub identity: Vec<IdentityFile>,
     /// The network; without one the guest has only its loopback.
     pub network: Option<NetworkSpec>,
     /// The console, if somebody uses it; otherwise its output is thrown away.
@@ -194,6 +201,8 @@ impl MachineSpec {
                 .iter()
                 .map(disk)
                 .collect::<Result<_, ApplianceError>>()?,
+            readonly: manifest.readonly.clone(),
+            identity: Vec::new(),
             network,
             console: None,
             workload: Workload::Commands,

@@ -124,6 +124,8 @@ impl Guest<'_> {
             disks: std::iter::once(root)
                 .chain(self.mounts.iter().map(shown))
                 .collect(),
+            readonly: None,
+            identity: Vec::new(),
             network,
             console: None,
             workload: Workload::Commands,

@@ -11,6 +11,7 @@ mod processors;
 pub use digest::sha256_of_file;
 pub use manifest::{
     Appliance, ApplianceError, Cobd, Cocon, Conet, EVIDENCE_FOLDER, FORMAT, Filesystem, Forward,
-    Kernel, MANIFEST_NAME, Machine, Manifest, Member, Protocol, Target, TestStep,
+    Kernel, MANIFEST_NAME, Machine, Manifest, Member, Protocol, Readonly, Target, TestStep,
+    Writable,
 };
 pub use processors::processors_of_config;

@@ -1,5 +1,6 @@
 //! `appliance.json`: what the machine is made of, with a digest for every file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
@@ -39,6 +40,10 @@ pub struct Manifest {
     pub machine: Machine,
     /// Block devices: the first is `/dev/cobd0`.
     pub cobd: Vec<Cobd>,
+    /// What of a read-only root the guest may write to, in its memory; without it the root is
+    /// writable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readonly: Option<Readonly>,
     /// Network devices.
     pub conet: Vec<Conet>,
     /// The console.
@@ -171,6 +176,26 @@ pub struct Cobd {
     pub mount: Option<String>,
     /// Whether the guest may not write.
     pub readonly: bool,
+}
+
+/// A root that is mounted read-only, and the parts of it that lie in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readonly {
+    /// Folders that are writable, by absolute path, and what each starts with.
+    pub writable: BTreeMap<String, Writable>,
+    /// Files below `/etc`, as `resolv.conf`, that are links into memory and made at boot.
+    pub etc: Vec<String>,
+}
+
+/// What a folder in memory starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Writable {
+    /// Nothing.
+    Empty,
+    /// What the image has there.
+    Copy,
 }
 
 /// TCP or UDP.
@@ -473,6 +498,7 @@ mod tests {
                 cpus: 1,
             },
             cobd: Vec::new(),
+            readonly: None,
             conet: Vec::new(),
             cocon: Cocon {
                 columns: 80,

@@ -1,5 +1,6 @@
 //! The agent's boot configuration: `/coop.json` in the initramfs.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub const CONFIG_PATH: &str = "/coop.json";
 /// The folder of the initramfs whose `*.ko` files are loaded in the order of their names.
 pub const MODULES_FOLDER: &str = "/modules";
+/// Where a read-only root's links lead: the files of [`Readonly::etc`] are made there at boot.
+pub const ETC_FOLDER: &str = "/tmp/coop/etc";
+/// Where a read-only root keeps what such files say.
+pub const ETC_KEPT_FOLDER: &str = "/usr/share/coop/etc";
 /// The largest configuration, in bytes.
 pub const CONFIG_SIZE_MAX: u64 = 1 << 20;
 
@@ -21,6 +26,12 @@ pub struct BootConfig {
     pub hostname: Option<String>,
     /// The root file system; without one the initramfs is all there is.
     pub root: Option<Root>,
+    /// What of the root lies in memory, where it is read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readonly: Option<Readonly>,
+    /// Files that make this machine the one that it is: they lie in memory, over the root's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity: Vec<IdentityFile>,
     /// Every block device, in order: the first becomes `/dev/cobd0`.
     pub cobd: Vec<Cobd>,
     /// The network, if there is one.
@@ -56,6 +67,39 @@ pub struct Root {
     pub readonly: bool,
     /// Options for the file system, separated by commas; may be empty.
     pub options: String,
+}
+
+/// The parts of a read-only root that lie in memory. They are made once the root is mounted,
+/// whatever it is mounted from, and before anything else runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readonly {
+    /// Folders that are writable, by absolute path, and what each starts with.
+    pub writable: BTreeMap<String, Writable>,
+    /// Files below `/etc` that the root has as links into [`ETC_FOLDER`].
+    pub etc: Vec<String>,
+}
+
+/// What a folder in memory starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Writable {
+    /// Nothing.
+    Empty,
+    /// What the root has there.
+    Copy,
+}
+
+/// A file of root's that lies in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityFile {
+    /// Where: an absolute path whose folder the root has; where it has not, there is no such file.
+    pub path: String,
+    /// Its mode.
+    pub mode: u16,
+    /// What it says.
+    pub content: String,
 }
 
 /// A block device.
@@ -152,6 +196,15 @@ mod tests {
                 readonly: false,
                 options: String::new(),
             }),
+            readonly: Some(Readonly {
+                writable: [("/var".into(), Writable::Copy)].into(),
+                etc: vec!["fstab".into()],
+            }),
+            identity: vec![IdentityFile {
+                path: "/etc/machine-id".into(),
+                mode: 0o444,
+                content: "0\n".into(),
+            }],
             cobd: vec![
                 Cobd {
                     serial: "cobd0".into(),
