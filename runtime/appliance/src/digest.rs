@@ -146,7 +146,7 @@ impl Reader {
     }
 }
 
-fn as_u64(length: usize) -> u64 {
+pub(crate) fn as_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 

@@ -4,6 +4,7 @@
 //! holds `appliance.json` (the [`Manifest`]), the kernel with its `config`, the cobds, and the
 //! evidence; every file that the manifest names lies inside the folder and has its digest there.
 
+pub mod bundle;
 mod digest;
 mod manifest;
 mod processors;

@@ -17,7 +17,7 @@ pub const EVIDENCE_FOLDER: &str = "evidence";
 /// The only format version that this program reads and writes.
 pub const FORMAT: u32 = 1;
 /// The largest manifest that is read, in bytes.
-const MANIFEST_SIZE_MAX: u64 = 4 << 20;
+pub(crate) const MANIFEST_SIZE_MAX: u64 = 4 << 20;
 
 /// The whole of `appliance.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,17 +319,7 @@ impl Appliance {
         fs::File::open(&path)?
             .take(MANIFEST_SIZE_MAX)
             .read_to_end(&mut text)?;
-        let syntax = |source| ApplianceError::Syntax {
-            path: path.clone(),
-            source,
-        };
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(syntax)?;
-        let found = value.get("format").and_then(serde_json::Value::as_u64);
-        if found != Some(u64::from(FORMAT)) {
-            let found = found.unwrap_or_default();
-            return Err(ApplianceError::Format { path, found });
-        }
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(syntax)?;
+        let manifest = Manifest::parse(&text, &path)?;
         let appliance = Self {
             folder: folder.to_owned(),
             manifest,
@@ -345,14 +335,7 @@ impl Appliance {
     /// # Errors
     /// The path is not a plain path inside the folder.
     pub fn path(&self, member: &Member) -> Result<PathBuf, ApplianceError> {
-        let relative = Path::new(&member.path);
-        let plain = relative
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        if member.path.is_empty() || !plain {
-            return Err(ApplianceError::MemberPath(member.path.clone()));
-        }
-        Ok(self.folder.join(relative))
+        Ok(self.folder.join(member.plain_path()?))
     }
 
     fn check_size(&self, member: &Member) -> Result<(), ApplianceError> {
@@ -390,6 +373,24 @@ impl Appliance {
 }
 
 impl Manifest {
+    /// Reads the text of an `appliance.json`; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// It was written by another version, or is not what the grammar says.
+    pub fn parse(text: &[u8], path: &Path) -> Result<Self, ApplianceError> {
+        let syntax = |source| ApplianceError::Syntax {
+            path: path.to_owned(),
+            source,
+        };
+        let value: serde_json::Value = serde_json::from_slice(text).map_err(syntax)?;
+        let found = value.get("format").and_then(serde_json::Value::as_u64);
+        if found != Some(u64::from(FORMAT)) {
+            let (path, found) = (path.to_owned(), found.unwrap_or_default());
+            return Err(ApplianceError::Format { path, found });
+        }
+        serde_json::from_slice(text).map_err(syntax)
+    }
+
     /// Every file that the manifest names.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         let kernel = [&self.kernel.vmlinux, &self.kernel.config];
@@ -420,6 +421,19 @@ impl Manifest {
 }
 
 impl Member {
+    /// The path, relative to the appliance's folder.
+    ///
+    /// # Errors
+    /// It would leave the folder, or has other odd parts.
+    pub fn plain_path(&self) -> Result<&Path, ApplianceError> {
+        let relative = Path::new(&self.path);
+        let is_plain = |part| matches!(part, Component::Normal(_));
+        if self.path.is_empty() || !relative.components().all(is_plain) {
+            return Err(ApplianceError::MemberPath(self.path.clone()));
+        }
+        Ok(relative)
+    }
+
     /// Describes the file at `folder/path`.
     ///
     /// # Errors
