@@ -109,6 +109,7 @@ pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleEr
             memory_bytes: parts.recipe.devices.memory.0,
             cpus: parts.recipe.devices.cpus,
         },
+        root: parts.recipe.devices.root.clone(),
         cobd,
         readonly: None,
         conet: parts.recipe.devices.conet.iter().map(conet).collect(),

@@ -11,10 +11,13 @@ use coop_image::cpio::{self, CpioError, Entry};
 use fs_err as fs;
 
 use crate::agent_program::AGENT;
-use crate::spec::{DiskWrites, MachineSpec, Workload};
+use crate::spec::{DiskWrites, MachineSpec, RootSpec, Workload};
 
 /// The largest archive of modules, in bytes: the guest's memory holds it at boot.
 pub(crate) const MODULES_BYTES_MAX: u64 = 64 << 20;
+
+/// The gateway's port where coop serves the root.
+pub(crate) const NFS_PORT: u16 = 2049;
 
 /// The name under which a disk is found in the guest.
 pub(crate) fn serial(index: usize) -> String {
@@ -129,7 +132,7 @@ fn lone_config(machine: &LoneMachine<'_>) -> BootConfig {
 
 /// What the agent does at boot.
 fn boot_config(spec: &MachineSpec) -> BootConfig {
-    let cobd = spec.disks.iter().enumerate();
+    let cobd = (spec.root.first_disk()..).zip(&spec.disks);
     let cobd = cobd.map(|(index, disk)| boot::Cobd {
         serial: serial(index),
         purpose: purpose(
@@ -143,10 +146,18 @@ fn boot_config(spec: &MachineSpec) -> BootConfig {
     BootConfig {
         channel: Channel::Port(PORT_NAME.to_owned()),
         hostname: spec.hostname.clone(),
-        root: spec
-            .disks
-            .first()
-            .map(|disk| root(disk.writes == DiskWrites::Refused)),
+        root: match &spec.root {
+            RootSpec::Disk => spec
+                .disks
+                .first()
+                .map(|disk| root(disk.writes == DiskWrites::Refused)),
+            RootSpec::Served { options, .. } => Some(served_root(options)),
+            RootSpec::Nfs {
+                server,
+                path,
+                options,
+            } => Some(nfs_root(server, path, &[], options)),
+        },
         readonly: spec.readonly.as_ref().map(readonly),
         identity: spec.identity.clone(),
         cobd: cobd.collect(),
@@ -181,6 +192,28 @@ fn readonly(readonly: &coop_appliance::Readonly) -> boot::Readonly {
     boot::Readonly {
         writable: writable.collect(),
         etc: readonly.etc.clone(),
+    }
+}
+
+/// The root that coop itself serves. Its image does not change, so the guest need not ask twice.
+fn served_root(options: &[String]) -> boot::Root {
+    let port = format!("port={NFS_PORT}");
+    let mount_port = format!("mountport={NFS_PORT}");
+    let own = [&port, &mount_port, "nocto", "actimeo=86400"];
+    nfs_root(&GATEWAY.to_string(), "/", &own, options)
+}
+
+/// A root on an NFS server, in the words of the kernel's client (nfs(5)).
+fn nfs_root(server: &str, path: &str, own: &[&str], options: &[String]) -> boot::Root {
+    let address = format!("addr={server}");
+    let always = [&address, "vers=3", "proto=tcp", "mountproto=tcp", "nolock"];
+    let words = always.iter().chain(own).copied();
+    let words: Vec<&str> = words.chain(options.iter().map(String::as_str)).collect();
+    boot::Root {
+        device: format!("{server}:{path}"),
+        filesystem: "nfs".to_owned(),
+        readonly: true,
+        options: words.join(","),
     }
 }
 

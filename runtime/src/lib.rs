@@ -39,5 +39,5 @@ pub use session::{
 };
 pub use spec::{
     BOOT_TIMEOUT, ConsoleSpec, DiskSpec, DiskWrites, Host, KernelSpec, MachineSpec, NetworkSpec,
-    Workload,
+    RootSpec, Workload,
 };

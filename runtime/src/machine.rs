@@ -13,7 +13,7 @@ use coop_driver::engine::user::{COMMAND_LINE_BYTES_MAX, MEMORY_BYTES_MIN};
 use fs_err as fs;
 
 use crate::initramfs::MODULES_BYTES_MAX;
-use crate::spec::{DiskSpec, DiskWrites, MachineSpec};
+use crate::spec::{DiskSpec, DiskWrites, MachineSpec, RootSpec};
 
 /// Disks that a machine has at most.
 pub const DISKS_MAX: usize = 16;
@@ -71,8 +71,11 @@ fn check_numbers(spec: &MachineSpec, problems: &mut Vec<String>) {
             spec.memory_bytes
         ));
     }
-    if spec.disks.is_empty() {
+    if spec.root == RootSpec::Disk && spec.disks.is_empty() {
         problems.push("the machine has no root disk".to_owned());
+    }
+    if matches!(spec.root, RootSpec::Served { .. }) {
+        problems.push("a root that coop itself serves is not supported yet".to_owned());
     }
     if spec.disks.len() > DISKS_MAX {
         problems.push(format!(

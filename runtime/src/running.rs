@@ -187,7 +187,7 @@ impl Machine {
         });
         let process = GuestProcess::default();
         let mut bus = Bus::new(instance.folder(), &process, &shared);
-        for (index, disk) in disks.into_iter().enumerate() {
+        for (index, disk) in (spec.root.first_disk()..).zip(disks) {
             let serial = initramfs::serial(index);
             let device = Cobd::new(disk, &serial);
             bus.add(serial, Box::new(device))?;

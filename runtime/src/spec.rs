@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coop_appliance::{
-    Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, Readonly, Target,
+    Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, NfsRoot, Readonly, Root,
+    Target,
 };
 use coop_driver::device::conet::Service;
 use coop_driver::engine::Pin;
@@ -44,7 +45,42 @@ pub enum DiskWrites {
     Dropped,
 }
 
-/// A block device. The first is the root; the device's number is its place in the list.
+/// Where the guest's root file system comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RootSpec {
+    /// The first disk.
+    #[default]
+    Disk,
+    /// An ext4 image that coop serves to the guest by NFS, read-only.
+    Served {
+        /// The image.
+        image: PathBuf,
+        /// Words for the guest's NFS client.
+        options: Vec<String>,
+    },
+    /// An NFS server that the guest reaches through its network.
+    Nfs {
+        /// Its address, or a name that the host can resolve.
+        server: String,
+        /// What it exports.
+        path: String,
+        /// Words for the guest's NFS client.
+        options: Vec<String>,
+    },
+}
+
+impl RootSpec {
+    /// The number of the first disk: a root that is no disk keeps the number 0.
+    #[must_use]
+    pub(crate) fn first_disk(&self) -> usize {
+        match self {
+            Self::Disk => 0,
+            Self::Served { .. } | Self::Nfs { .. } => 1,
+        }
+    }
+}
+
+/// A block device; its number is its place in the list, from 1 where the root is no disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
     /// The recipe's name for it, for messages.
@@ -103,7 +139,9 @@ pub struct MachineSpec {
     pub memory_bytes: u64,
     /// Processors; more than one need a kernel with `CONFIG_SMP`.
     pub cpus: u32,
-    /// Block devices, at least the root.
+    /// Where the root comes from.
+    pub root: RootSpec,
+    /// Block devices; the first may be the root.
     pub disks: Vec<DiskSpec>,
     /// What of a read-only root lies in memory; the root's disk is then read-only too.
     pub readonly: Option<Readonly>,
@@ -186,6 +224,15 @@ impl MachineSpec {
                 ..NetworkSpec::default()
             },
         });
+        let mut disks: Vec<DiskSpec> = manifest
+            .cobd
+            .iter()
+            .map(disk)
+            .collect::<Result<_, ApplianceError>>()?;
+        let root = match &manifest.root {
+            Root::Cobd => RootSpec::Disk,
+            Root::Nfs(nfs) => nfs_root(nfs, &mut disks),
+        };
         Ok(Self {
             kernel: KernelSpec {
                 vmlinux: member(&manifest.kernel.vmlinux)?,
@@ -196,11 +243,8 @@ impl MachineSpec {
             },
             memory_bytes: manifest.machine.memory_bytes,
             cpus: manifest.machine.cpus,
-            disks: manifest
-                .cobd
-                .iter()
-                .map(disk)
-                .collect::<Result<_, ApplianceError>>()?,
+            root,
+            disks,
             readonly: manifest.readonly.clone(),
             identity: Vec::new(),
             network,
@@ -215,5 +259,23 @@ impl MachineSpec {
             timeout: None,
             boot_timeout: BOOT_TIMEOUT,
         })
+    }
+}
+
+/// The root on a server; its image is no disk then.
+fn nfs_root(nfs: &NfsRoot, disks: &mut Vec<DiskSpec>) -> RootSpec {
+    let image = (!disks.is_empty()).then(|| disks.remove(0).path);
+    let options = nfs.options.clone();
+    match (&nfs.server, image) {
+        (Some(server), _) => RootSpec::Nfs {
+            server: server.clone(),
+            path: nfs.path.clone(),
+            options,
+        },
+        // A manifest without a single image is found out when the image is opened.
+        (None, image) => RootSpec::Served {
+            image: image.unwrap_or_default(),
+            options,
+        },
     }
 }

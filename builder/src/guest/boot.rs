@@ -8,8 +8,8 @@ use std::time::Duration;
 use coop_appliance::Filesystem;
 use coop_runtime::{
     BOOT_TIMEOUT, Cause, DiskSpec, DiskWrites, ExecRequest, ExecStreams, Exit, Machine,
-    MachineSpec, NetworkSpec, Pin, Report, Running, Service, SessionEnd, TransientFile, User,
-    Watch, Workload,
+    MachineSpec, NetworkSpec, Pin, Report, RootSpec, Running, Service, SessionEnd, TransientFile,
+    User, Watch, Workload,
 };
 use tempfile::NamedTempFile;
 
@@ -121,6 +121,7 @@ impl Guest<'_> {
             kernel: context.kernel.clone(),
             memory_bytes: MEMORY_BYTES,
             cpus: 1,
+            root: RootSpec::Disk,
             disks: std::iter::once(root)
                 .chain(self.mounts.iter().map(shown))
                 .collect(),

@@ -8,6 +8,7 @@
 
 mod debian;
 mod decode;
+mod device_root;
 mod diagnostic;
 mod kernel;
 mod model;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coop_appliance::Forward;
+use coop_appliance::{Forward, Root};
 use serde::Serialize;
 
 use super::units::{ByteCount, Percent};
@@ -530,6 +530,9 @@ pub struct Devices {
     pub memory: ByteCount,
     /// Processors: 1.
     pub cpus: u32,
+    /// Where the guest's root file system comes from; default: the first block device.
+    #[serde(skip_serializing_if = "Root::is_cobd")]
+    pub root: Root,
     /// Block devices; the first holds the root file system.
     pub cobd: Vec<Cobd>,
     /// Network devices; default: one of [`Conet::User`] without forwards.

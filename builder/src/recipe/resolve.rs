@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use coop_appliance::Target;
 use fs_err as fs;
 
 use super::decode::{At, Decoder};
@@ -118,7 +119,7 @@ impl Resolver<'_, '_> {
         let name = self.checked(written.name, "name", names::label);
         let rootfs = self.rootfs(written.rootfs, &name);
         let kernel = self.kernel(written.kernel);
-        let devices = self.devices(written.devices);
+        let devices = self.devices(written.devices, kernel.target());
         let test = written.test.into_iter().map(test_step).collect();
         Some(Recipe {
             name,
@@ -454,26 +455,20 @@ impl Resolver<'_, '_> {
         })
     }
 
-    fn devices(&mut self, written: written::Devices) -> Devices {
-        if let Some(root) = &written.root {
-            match &*root.value {
-                "cobd0" => {}
-                "nfs" => self.not_supported(root.at, "devices.root: nfs"),
-                _ => self
-                    .d
-                    .reject(root.at, "devices.root", "the root is on cobd0"),
-            }
-        }
+    fn devices(&mut self, written: written::Devices, target: Target) -> Devices {
         let cells = |written: Option<At<u32>>, default| {
             written
                 .and_then(|at| u16::try_from(at.value).ok())
                 .unwrap_or(default)
         };
+        let conet = self.conets(written.conet);
+        let root = self.device_root(written.root, !conet.is_empty(), target);
         Devices {
             memory: self.memory(written.memory),
             cpus: written.cpus.map_or(Defaults::CPUS, |at| at.value),
+            root,
             cobd: self.cobds(written.cobd),
-            conet: self.conets(written.conet),
+            conet,
             cocon: Cocon {
                 columns: cells(written.columns, Defaults::COLUMNS),
                 rows: cells(written.rows, Defaults::ROWS),

@@ -1,6 +1,6 @@
 //! A resolved recipe, said again as a recipe: nothing is left to defaults, variables or the host.
 
-use coop_appliance::Protocol;
+use coop_appliance::{NfsRoot, Protocol, Root};
 use serde_json::{Map, Value, json};
 
 use super::debian::PRESETS;
@@ -433,17 +433,38 @@ fn devices(devices: &Devices, names: &Names<'_>) -> Value {
     let Devices {
         memory,
         cpus,
+        root: of_root,
         cobd: of_cobd,
         conet: of_conet,
         cocon,
     } = devices;
-    json!({
-        "memory": memory.to_string(),
-        "cpus": cpus,
-        "cobd": list(of_cobd, |one| cobd(one, names)),
-        "conet": list(of_conet, conet),
-        "cocon": { "columns": cocon.columns, "rows": cocon.rows },
-    })
+    map([
+        ("memory", Some(memory.to_string().into())),
+        ("cpus", Some((*cpus).into())),
+        ("root", root(of_root)),
+        ("cobd", Some(list(of_cobd, |one| cobd(one, names)))),
+        ("conet", Some(list(of_conet, conet))),
+        (
+            "cocon",
+            Some(json!({ "columns": cocon.columns, "rows": cocon.rows })),
+        ),
+    ])
+}
+
+fn root(root: &Root) -> Option<Value> {
+    match root {
+        Root::Cobd => None,
+        Root::Nfs(NfsRoot {
+            server,
+            path,
+            options,
+        }) => Some(json!({ "nfs": map([
+            ("server", server.as_deref().map(text)),
+            // Without a server there is but one.
+            ("path", server.as_ref().map(|_| text(path))),
+            ("options", Some(list(options, |option| text(option)))),
+        ]) })),
+    }
 }
 
 fn cobd(cobd: &Cobd, names: &Names<'_>) -> Value {

@@ -95,11 +95,23 @@ pub(super) struct RunMount {
 pub(super) struct Devices {
     pub(super) memory: Option<At<ByteCount>>,
     pub(super) cpus: Option<At<u32>>,
-    pub(super) root: Option<At<String>>,
+    pub(super) root: Option<At<Root>>,
     pub(super) cobd: Option<At<Vec<Cobd>>>,
     pub(super) conet: Option<Vec<Conet>>,
     pub(super) columns: Option<At<u32>>,
     pub(super) rows: Option<At<u32>>,
+}
+
+pub(super) enum Root {
+    Name(String),
+    Nfs(NfsRoot),
+}
+
+#[derive(Default)]
+pub(super) struct NfsRoot {
+    pub(super) server: Option<At<String>>,
+    pub(super) path: Option<At<String>>,
+    pub(super) options: Vec<At<String>>,
 }
 
 pub(super) struct Cobd {
@@ -183,6 +195,8 @@ const DEVICES: Keys = keys(
     &["memory", "cpus", "root", "cobd", "conet", "cocon"],
     &["cofs"],
 );
+const ROOT: Keys = keys(&["nfs"], &[]);
+const NFS_ROOT: Keys = keys(&["server", "path", "options"], &[]);
 const COBD: Keys = keys(
     &["filesystem", "size", "free", "mount", "file", "readonly"],
     &[],
@@ -471,7 +485,7 @@ fn devices(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Devices> 
         cpus: d.field(&fields, "cpus", |d, node, path| {
             d.integer(node, path, 1..=1024)
         }),
-        root: d.field(&fields, "root", Decoder::text),
+        root: d.field(&fields, "root", device_root),
         cobd: d.field(&fields, "cobd", |d, node, path| {
             let value = d.list(node, path, cobd)?;
             Some(At { value, at: node.at })
@@ -480,6 +494,22 @@ fn devices(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Devices> 
         columns,
         rows,
     })
+}
+
+fn device_root(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<At<Root>> {
+    let at = node.at;
+    if let Value::Text(_) = &node.value {
+        let value = Root::Name(d.text(node, path)?.value);
+        return Some(At { value, at });
+    }
+    let (kind, node) = d.variant(node, path, &ROOT)?;
+    let fields = d.map(node, &format!("{path}.{kind}"), &NFS_ROOT)?;
+    let value = Root::Nfs(NfsRoot {
+        server: d.field(&fields, "server", Decoder::text),
+        path: d.field(&fields, "path", Decoder::text),
+        options: texts(d, &fields, "options"),
+    });
+    Some(At { value, at })
 }
 
 fn cobd(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Cobd> {

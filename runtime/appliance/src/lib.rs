@@ -8,6 +8,7 @@ pub mod bundle;
 mod digest;
 mod manifest;
 mod processors;
+mod root;
 
 pub use digest::sha256_of_file;
 pub use manifest::{
@@ -16,3 +17,4 @@ pub use manifest::{
     Writable,
 };
 pub use processors::processors_of_config;
+pub use root::{NfsRoot, Root};

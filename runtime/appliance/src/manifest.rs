@@ -9,6 +9,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::sha256_of_file;
+use crate::root::Root;
 
 /// The manifest's file name.
 pub const MANIFEST_NAME: &str = "appliance.json";
@@ -38,6 +39,9 @@ pub struct Manifest {
     pub kernel: Kernel,
     /// Memory and processors.
     pub machine: Machine,
+    /// Where the root file system comes from.
+    #[serde(default, skip_serializing_if = "Root::is_cobd")]
+    pub root: Root,
     /// Block devices: the first is `/dev/cobd0`.
     pub cobd: Vec<Cobd>,
     /// What of a read-only root the guest may write to, in its memory; without it the root is
@@ -511,6 +515,7 @@ mod tests {
                 memory_bytes: 0,
                 cpus: 1,
             },
+            root: Root::Cobd,
             cobd: Vec::new(),
             readonly: None,
             conet: Vec::new(),

@@ -32,7 +32,7 @@ pub struct BootConfig {
     /// Files that make this machine the one that it is: they lie in memory, over the root's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity: Vec<IdentityFile>,
-    /// Every block device, in order: the first becomes `/dev/cobd0`.
+    /// Every block device; its serial is its name in `/dev` too, as `/dev/cobd0`.
     pub cobd: Vec<Cobd>,
     /// The network, if there is one.
     pub network: Option<Network>,
@@ -59,7 +59,7 @@ pub enum Channel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
-    /// The device, as `/dev/cobd0`.
+    /// The device, as `/dev/cobd0`, or what an NFS server exports, as `10.0.2.2:/`.
     pub device: String,
     /// The kernel's name for the file system.
     pub filesystem: String,
@@ -106,7 +106,7 @@ pub struct IdentityFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cobd {
-    /// The device's virtio-blk serial, by which it is found.
+    /// The device's virtio-blk serial, by which it is found: `cobdN`.
     pub serial: String,
     /// What is done with it.
     pub purpose: Purpose,

@@ -99,6 +99,8 @@ fn warn(channel: &mut Channel, failure: &Failure) {
 /// Makes the guest a place to work in.
 fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver>, Failure> {
     devices::name_cobds(&config.cobd, is_alone(config))?;
+    // The root may be on a server.
+    let network = connect(channel, config)?;
     if let Some(root) = &config.root {
         mounts::enter(root)?;
     }
@@ -114,6 +116,23 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
     if let Some(name) = config.hostname.clone().or_else(own_hostname) {
         rustix::system::sethostname(name.as_bytes()).doing(|| format!("set the name {name}"))?;
     }
+    let Some(network) = network else {
+        return Ok(None);
+    };
+    match Resolver::install(&network.dns) {
+        Ok(resolver) => Ok(Some(resolver)),
+        Err(failure) => {
+            warn(channel, &failure);
+            Ok(None)
+        }
+    }
+}
+
+/// Brings the network up; gives it if it is there.
+fn connect<'c>(
+    channel: &mut Channel,
+    config: &'c BootConfig,
+) -> Result<Option<&'c boot::Network>, Failure> {
     if let Err(failure) = network::loopback() {
         warn(channel, &failure);
     }
@@ -128,13 +147,7 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
         warn(channel, &failure);
         return Ok(None);
     }
-    match Resolver::install(&network.dns) {
-        Ok(resolver) => Ok(Some(resolver)),
-        Err(failure) => {
-            warn(channel, &failure);
-            Ok(None)
-        }
-    }
+    Ok(Some(network))
 }
 
 /// Whether the guest boots without a host that listens.

@@ -52,12 +52,12 @@ pub(crate) fn name_cobds(cobds: &[Cobd], by_order: bool) -> Result<(), Failure> 
             if Instant::now() >= deadline {
                 let serial = &cobd.serial;
                 return Err(Failure::new(format!(
-                    "cobd{index} is missing: no block device has the serial {serial}"
+                    "{serial} is missing: no block device has this serial"
                 )));
             }
             sleep(APPEAR_PAUSE);
         };
-        let link = format!("/dev/cobd{index}");
+        let link = node(cobd);
         match symlink(&device, &link) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -65,6 +65,11 @@ pub(crate) fn name_cobds(cobds: &[Cobd], by_order: bool) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// What a device is called in the guest.
+pub(crate) fn node(cobd: &Cobd) -> String {
+    format!("/dev/{}", cobd.serial)
 }
 
 fn find_serial(serial: &str) -> Option<PathBuf> {
@@ -116,9 +121,9 @@ pub(crate) fn has_swap(cobds: &[Cobd]) -> bool {
 
 /// Turns the swap areas on, by the root's own `swapon`.
 pub(crate) fn swap_on(cobds: &[Cobd]) -> Result<(), Failure> {
-    for (index, cobd) in cobds.iter().enumerate() {
+    for cobd in cobds {
         if cobd.purpose == Purpose::Swap {
-            root_tool("swapon", &format!("/dev/cobd{index}"))?;
+            root_tool("swapon", &node(cobd))?;
         }
     }
     Ok(())

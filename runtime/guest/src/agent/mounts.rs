@@ -9,6 +9,7 @@ use coop_guest::boot::{Cobd, Purpose, Root};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 
+use crate::devices;
 use crate::failure::{Doing, Failure};
 
 /// Where the root is mounted before it becomes `/`.
@@ -114,7 +115,7 @@ pub(crate) fn tmp_folder() -> Result<(), Failure> {
 
 /// Mounts the further block devices.
 pub(crate) fn further(cobds: &[Cobd]) -> Result<(), Failure> {
-    for (index, cobd) in cobds.iter().enumerate() {
+    for cobd in cobds {
         let Purpose::Mount {
             path,
             filesystem,
@@ -126,11 +127,11 @@ pub(crate) fn further(cobds: &[Cobd]) -> Result<(), Failure> {
         };
         let mut flags = MountFlags::empty();
         flags.set(MountFlags::RDONLY, *readonly);
-        let device = format!("/dev/cobd{index}");
+        let device = devices::node(cobd);
         match file {
             None => attach(&device, path, filesystem, flags, "")?,
             Some(file) => {
-                let whole = format!("/run/coop/cobd{index}");
+                let whole = format!("/run/coop/{}", cobd.serial);
                 attach(&device, &whole, filesystem, flags, "")?;
                 show_file(&whole, file, path)?;
             }
