@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod compress;
 pub mod cpio;
+pub mod disk;
 pub mod ext4;
 pub mod fat;
 pub mod folder;

@@ -1,0 +1,158 @@
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::sync::Arc;
+
+use super::*;
+
+const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+/// A sparse file of 3 MiB and 100 bytes with two lines in it.
+fn sparse() -> File {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len((3 << 20) + 100).unwrap();
+    file.write_all_at(b"early", 8192).unwrap();
+    file.write_all_at(b"late", (3 << 20) + 90).unwrap();
+    file
+}
+
+#[test]
+fn a_plain_disk_reads_with_its_holes() {
+    let disk = Disk::open(sparse(), &mut NoChain).unwrap();
+    assert_eq!(disk.format(), Format::Raw);
+    assert_eq!(disk.size_bytes(), (3 << 20) + 100);
+    let extents: Vec<_> = disk.extents().collect::<Result<_, _>>().unwrap();
+    assert_eq!(extents.last().unwrap().end(), disk.size_bytes());
+    assert!(
+        extents
+            .windows(2)
+            .all(|pair| pair[0].end() == pair[1].offset)
+    );
+    let mut bytes = [0; 200];
+    assert_eq!(disk.read_at(&mut bytes, (3 << 20) + 90).unwrap(), 10);
+    assert_eq!(&bytes[..4], b"late");
+    assert_eq!(disk.read_at(&mut bytes, 1 << 40).unwrap(), 0);
+}
+
+#[test]
+fn a_copy_has_the_same_bytes_and_no_blocks_of_zeroes() {
+    let file = sparse();
+    file.write_all_at(&vec![0; 1 << 20], 1 << 20).unwrap();
+    let disk = Disk::open_raw(file).unwrap();
+    let output = tempfile::tempfile().unwrap();
+    let written = write_raw(&disk, &output, TWO).unwrap();
+    assert_eq!(written.size_bytes, disk.size_bytes());
+    assert_eq!(written.data_bytes, 4096 + 100);
+    assert!(output.metadata().unwrap().blocks() * 512 < 64 << 10);
+    let copy = Disk::open_raw(output).unwrap();
+    let read = |disk: Disk| {
+        let length = disk.size_bytes();
+        let mut bytes = Vec::new();
+        let mut view = View::new(Arc::new(disk), 0, length).unwrap();
+        view.read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    assert!(read(disk) == read(copy));
+}
+
+#[test]
+fn a_view_reads_and_seeks_like_a_file() {
+    let disk = Arc::new(Disk::open_raw(sparse()).unwrap());
+    let mut view = View::new(disk.clone(), 8190, 5).unwrap();
+    let mut text = String::new();
+    view.seek(SeekFrom::End(-3)).unwrap();
+    view.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "ear");
+    assert!(view.seek(SeekFrom::Current(-9)).is_err());
+    let ends: Vec<_> = view.extents().map(|extent| extent.unwrap().end()).collect();
+    assert_eq!(ends.last(), Some(&5));
+    assert!(matches!(
+        View::new(disk, 3 << 20, 101),
+        Err(DiskError::Outside { .. })
+    ));
+}
+
+#[test]
+fn only_disks_are_opened() {
+    let error = Disk::open(File::open("/dev/null").unwrap(), &mut NoChain).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    let error = Disk::open(File::open("/").unwrap(), &mut NoChain).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+}
+
+#[test]
+fn a_folder_opens_its_own_regular_files_only() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    fs::create_dir_all(at("allowed/deep")).unwrap();
+    fs::write(at("secret"), "secret").unwrap();
+    fs::write(at("allowed/base"), "base").unwrap();
+    fs::write(at("allowed/deep/disk"), "disk").unwrap();
+    symlink("../../secret", at("allowed/deep/out")).unwrap();
+    symlink("../base", at("allowed/deep/in")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, at("allowed/pipe"), 0o600.into()).unwrap();
+    let mut folder = Folder::new(&at("allowed"), &at("allowed/deep/disk")).unwrap();
+    let mut open = |name: &str, through: &[&str]| {
+        let through: Vec<String> = through.iter().map(ToString::to_string).collect();
+        let opened = folder.open(&Reference {
+            role: Role::Backing,
+            name,
+            through: &through,
+        });
+        opened
+            .map(|file| io::read_to_string(file).unwrap())
+            .map_err(|error| error.to_string())
+    };
+    let inside = at("allowed").canonicalize().unwrap().join("base");
+    for name in [
+        "../base",
+        "in",
+        "./../deep/../base",
+        inside.to_str().unwrap(),
+    ] {
+        assert_eq!(open(name, &[]).unwrap(), "base", "{name}");
+    }
+    assert_eq!(open("base", &["../base"]).unwrap(), "base");
+    assert_eq!(open("disk", &["../base", "deep/disk"]).unwrap(), "disk");
+    let secret = at("secret");
+    for name in [
+        "../../secret",
+        "out",
+        "/etc/passwd",
+        secret.to_str().unwrap(),
+    ] {
+        let error = open(name, &[]).unwrap_err();
+        assert!(error.contains("outside of the folder"), "{name}: {error}");
+    }
+    for name in ["../pipe", "..", ".", ""] {
+        let error = open(name, &[]).unwrap_err();
+        assert!(!error.contains("outside"), "{name}: {error}");
+    }
+    let refused = NoChain.open(&Reference {
+        role: Role::Backing,
+        name: "../base",
+        through: &[],
+    });
+    assert!(matches!(refused, Err(ChainError::Refused)));
+}
+
+#[test]
+fn formats_that_are_not_read_are_refused_by_name() {
+    let vdi = [&[b'<'; 0x40][..], b"\x7f\x10\xda\xbe"].concat();
+    let fixed = [&[7; 1024][..], b"conectix", &[0; 504]].concat();
+    for (bytes, name) in [
+        (b"COWD".to_vec(), "COWD"),
+        (b"vhdxfile".to_vec(), "VHDX"),
+        (b"\x1f\x8b\x08".to_vec(), "gzip"),
+        (b"PK\x03\x04".to_vec(), "zip"),
+        (vdi, "VDI"),
+        (fixed, "VHD"),
+    ] {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let error = Disk::open(file.try_clone().unwrap(), &mut NoChain).unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        assert!(Disk::open_raw(file).is_ok());
+    }
+}
