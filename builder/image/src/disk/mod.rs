@@ -2,7 +2,8 @@
 //!
 //! [`Disk::open`] recognises a format by content and gives the bytes that a guest would see, with
 //! the holes in them. Partitions are found by [`crate::partition`], which takes a [`Disk`] as it
-//! takes any [`Blob`]; a [`View`] is one of them. [`write_raw`] writes any [`Source`].
+//! takes any [`Blob`]; a [`View`] is one of them. [`write_raw`] and [`write_qcow2`] write any
+//! [`Source`]; [`gpt::wrap`] makes one with a partition table.
 //!
 //! Disks come from elsewhere: every number is checked, memory is bounded whatever they say, and no
 //! file that they name is opened but through a [`Chain`].
@@ -11,14 +12,18 @@
 //! |---|---|
 //! | `chain` | files that a disk names |
 //! | `detect` | formats by content |
+//! | `gpt` | a partition table around file systems |
 //! | `layer` | what a disk is made of; plain files |
+//! | `qcow2` | QEMU's disks |
 //! | `source`, `view` | bytes with holes; a part of them |
 //! | `write` | plain disks |
 
 mod chain;
 mod detect;
 mod error;
+pub mod gpt;
 mod layer;
+mod qcow2;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -31,6 +36,7 @@ use std::io;
 
 pub use chain::{CHAIN_MAX, Chain, ChainError, Folder, NoChain, Reference, Role};
 pub use error::DiskError;
+pub use qcow2::{Qcow2Options, write_qcow2};
 pub use source::{Extent, ExtentKind, Extents, Source};
 pub use view::View;
 pub use write::{THREADS_MAX, Written, write_raw};

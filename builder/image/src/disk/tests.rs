@@ -5,6 +5,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::sync::Arc;
 
 use super::*;
+use crate::partition::{self, Guid, SectorSize};
+use crate::testing::{have, sh};
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
@@ -155,4 +157,106 @@ fn formats_that_are_not_read_are_refused_by_name() {
         assert!(error.to_string().contains(name), "{name}: {error}");
         assert!(Disk::open_raw(file).is_ok());
     }
+}
+
+fn guid(byte: u8) -> Guid {
+    Guid([byte; 16])
+}
+
+/// A file system's bytes (they look like none) in a GPT.
+fn wrapped(sector_size: SectorSize) -> gpt::Wrapped {
+    let contents = [("root", sparse()), ("data", sparse())];
+    let contents = contents.into_iter().zip(1..).map(|((name, file), id)| {
+        let source: Arc<dyn Source> = Arc::new(Disk::open_raw(file).unwrap());
+        gpt::Content {
+            source,
+            kind: Guid::LINUX,
+            uuid: guid(id),
+            name: name.to_owned(),
+        }
+    });
+    let options = gpt::Options {
+        disk: guid(9),
+        sector_size,
+    };
+    gpt::wrap(contents.collect(), &options).unwrap()
+}
+
+#[test]
+fn a_wrapped_disk_has_its_partitions() {
+    for sector_size in [SectorSize::B512, SectorSize::B4096] {
+        let wrapped = wrapped(sector_size);
+        let size_bytes = wrapped.size_bytes();
+        let options = partition::ReadOptions::default();
+        let table = partition::read(&wrapped, size_bytes, &options).unwrap();
+        assert_eq!(&table, wrapped.table());
+        let output = tempfile::tempfile().unwrap();
+        write_raw(&wrapped, &output, TWO).unwrap();
+        assert_eq!(
+            partition::read(&output, size_bytes, &options).unwrap(),
+            table
+        );
+        for part in &table.partitions {
+            let mut bytes = [0; 12];
+            output
+                .read_exact_at(&mut bytes, part.first_byte + (3 << 20) + 90)
+                .unwrap();
+            assert_eq!(&bytes, b"late\0\0\0\0\0\0\0\0");
+        }
+        assert!(output.metadata().unwrap().blocks() * 512 < 128 << 10);
+    }
+}
+
+#[test]
+fn what_is_written_as_qcow2_depends_on_the_bytes_only() {
+    let digest = |source: &dyn Source| {
+        let output = tempfile::tempfile().unwrap();
+        write_qcow2(source, &output, &Qcow2Options::default()).unwrap();
+        let mut bytes = vec![0; output.metadata().unwrap().size().try_into().unwrap()];
+        output.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    let file = sparse();
+    let with_zeroes = sparse();
+    with_zeroes
+        .write_all_at(&vec![0; 1 << 20], 1 << 20)
+        .unwrap();
+    let first = digest(&Disk::open_raw(file).unwrap());
+    assert!(first == digest(&Disk::open_raw(with_zeroes).unwrap()));
+    assert!(first.len() <= 8 << 16);
+    let source = Disk::open_raw(sparse()).unwrap();
+    for cluster_bytes in [0, 256, 1000, 4 << 20] {
+        let output = tempfile::tempfile().unwrap();
+        let error = write_qcow2(&source, &output, &Qcow2Options { cluster_bytes }).unwrap_err();
+        assert!(error.to_string().contains("power of two"), "{error}");
+    }
+    let huge = tempfile::tempfile().unwrap();
+    huge.set_len(1 << 40).unwrap();
+    let output = tempfile::tempfile().unwrap();
+    let options = Qcow2Options { cluster_bytes: 512 };
+    let error = write_qcow2(&Disk::open_raw(huge).unwrap(), &output, &options).unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+}
+
+#[test]
+fn qemu_accepts_what_is_written_as_qcow2() {
+    if !have("qemu-img") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let wrapped = wrapped(SectorSize::B512);
+    let raw = File::create_new(place.path().join("raw")).unwrap();
+    write_raw(&wrapped, &raw, TWO).unwrap();
+    for bits in 9..=21 {
+        let path = place.path().join(format!("{bits}.qcow2"));
+        let output = File::create_new(path).unwrap();
+        let cluster_bytes = 1 << bits;
+        write_qcow2(&wrapped, &output, &Qcow2Options { cluster_bytes }).unwrap();
+    }
+    sh(
+        place.path(),
+        "for disk in *.qcow2; do
+            qemu-img check -q \"$disk\" && qemu-img compare -q -f qcow2 -F raw \"$disk\" raw
+        done",
+    );
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub use kind::{Guid, PartitionType};
 pub use probe::{FileSystem, file_system};
-pub use write::{ALIGNMENT_BYTES, NewPartition, NewTable, write};
+pub use write::{ALIGNMENT_BYTES, NewPartition, NewTable, Plan, plan, write};
 
 use crate::tree::{Blob, read_exact_at};
 

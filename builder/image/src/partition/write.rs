@@ -54,26 +54,50 @@ pub struct NewPartition {
     pub is_logical: bool,
 }
 
-/// Writes a table around the partitions of `output`, whose size it sets; what is in the partitions
-/// stays. Gives the table as [`super::read`] would.
+/// A table's bytes and what they say, before they are written anywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Size of the disk in bytes.
+    pub size_bytes: u64,
+    /// The table as [`super::read`] would give it.
+    pub table: Table,
+    /// Bytes and where they go, none in a partition.
+    pub pieces: Vec<(u64, Vec<u8>)>,
+}
+
+/// Lays a table out without writing it.
 ///
 /// # Errors
 /// The partitions do not fit or overlap, are too many, have names, types or identities that the
-/// table cannot have; or the disk cannot be written.
-pub fn write(output: &File, table: &NewTable) -> Result<Table, PartitionError> {
+/// table cannot have.
+pub fn plan(table: &NewTable) -> Result<Plan, PartitionError> {
     let (layout, pieces) = match &table.kind {
         TableKind::Gpt { disk, .. } => gpt_table(table, *disk)?,
         TableKind::Mbr { signature } => mbr_table(table, *signature)?,
         TableKind::Bare(_) => return Err(invalid("a bare file system has no table")),
     };
+    Ok(Plan {
+        size_bytes: layout.size_bytes,
+        table: layout.table,
+        pieces,
+    })
+}
+
+/// Writes a table around the partitions of `output`, whose size it sets; what is in the partitions
+/// stays. Gives the table as [`super::read`] would.
+///
+/// # Errors
+/// As for [`plan`]; or the disk cannot be written.
+pub fn write(output: &File, table: &NewTable) -> Result<Table, PartitionError> {
+    let plan = plan(table)?;
     output
-        .set_len(layout.size_bytes)
+        .set_len(plan.size_bytes)
         .map_err(PartitionError::Write)?;
-    for (offset, bytes) in pieces {
+    for (offset, bytes) in plan.pieces {
         let written = output.write_all_at(&bytes, offset);
         written.map_err(PartitionError::Write)?;
     }
-    Ok(layout.table)
+    Ok(plan.table)
 }
 
 fn invalid(reason: impl ToString) -> PartitionError {
