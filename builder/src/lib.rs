@@ -12,6 +12,7 @@ pub mod digest;
 pub mod evidence;
 pub mod fetch;
 pub mod guest;
+pub mod import;
 pub mod inputs;
 pub mod kernel;
 pub mod lock;

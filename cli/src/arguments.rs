@@ -13,6 +13,7 @@ mod cache;
 mod diff;
 mod explain;
 mod image;
+mod import;
 mod kernel;
 mod lock;
 mod verify;
@@ -21,6 +22,7 @@ pub(crate) use cache::{CacheCommand, CacheGcOptions, CacheListOptions, CacheVeri
 pub(crate) use diff::DiffOptions;
 pub(crate) use explain::ExplainOptions;
 pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
+pub(crate) use import::ImportOptions;
 pub(crate) use kernel::{
     KernelBuildOptions, KernelCommand, KernelConfigOptions, KernelListOptions,
 };
@@ -40,7 +42,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "kill",
     "convert",
     "export",
-    "import",
     "serve",
     "push",
     "pull",
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Make a recipe of a configuration of coLinux or coMosix
+    #[command(after_long_help = import::EXAMPLES)]
+    Import(ImportOptions),
     /// Show what the cache holds, make it smaller, or check it
     #[command(subcommand)]
     Cache(CacheCommand),

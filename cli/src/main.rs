@@ -67,6 +67,7 @@ fn main() -> ExitCode {
             options.json,
         ),
         Command::Diff(options) => (command::diff::run(options, &environment), options.json),
+        Command::Import(options) => (command::import::run(options), options.json),
         Command::Kernel(command) => (
             command::kernel::run(command, &environment, &output),
             command::kernel::is_json(command),

@@ -105,7 +105,7 @@ impl Resolver<'_, '_> {
 }
 
 /// An address or a name of a host.
-fn server_name(text: &str) -> Result<(), String> {
+pub(crate) fn server_name(text: &str) -> Result<(), String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if !text.is_empty() && text.len() <= 253 && text.bytes().all(good) {
         return Ok(());
@@ -115,7 +115,7 @@ fn server_name(text: &str) -> Result<(), String> {
 }
 
 /// A word for mount(8)'s `-o`, of those that are left to the recipe.
-fn nfs_option(text: &str) -> Result<(), String> {
+pub(crate) fn nfs_option(text: &str) -> Result<(), String> {
     let shown = shorten(text);
     let name = text.split('=').next().unwrap_or_default();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.=:".contains(&byte);

@@ -32,6 +32,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
+pub(crate) use device_root::{nfs_option, server_name};
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
     Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Exclude,
@@ -40,6 +41,7 @@ pub use model::{
     RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Services, Source,
     StepNetwork, Tarball, TarballLocation, TestStep, User, UserId, Variant, canonical,
 };
+pub(crate) use names::guest_folder;
 pub use overrides::Overrides;
 pub use resolve::check_memory;
 pub use restate::{Names, Restated, restate};

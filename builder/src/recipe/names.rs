@@ -215,7 +215,7 @@ pub(super) fn login(text: &str) -> Result<(), String> {
 }
 
 /// A folder of the guest, which may be its root.
-pub(super) fn guest_folder(text: &str) -> Result<(), String> {
+pub(crate) fn guest_folder(text: &str) -> Result<(), String> {
     if text == "/" {
         return Ok(());
     }

@@ -8,6 +8,7 @@ mod debug_shell;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod image;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod lock;

@@ -12,11 +12,13 @@ use coop_builder::debian::release::Release;
 use coop_builder::debian::resolve::{ResolveRequest, Variant, resolve};
 use coop_builder::evidence::licence_expression;
 use coop_builder::guest::{ParsedRequest, parse_request};
+use coop_builder::import::import_texts;
 use coop_builder::kernel::Target as KernelTarget;
 use coop_builder::kernel::config::{self, DotConfig};
 use coop_builder::kernel::kconfig::Kconfig;
 use coop_builder::kernel::modules;
 use coop_builder::kernel::source;
+use coop_builder::recipe::{self, Problem};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::compress::{self as unpacking, Limits};
@@ -35,7 +37,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -49,7 +51,34 @@ pub const TARGETS: [Target; 13] = [
     ("patch", patch),
     ("proxy_request", proxy_request),
     ("copyright", copyright),
+    ("import", import),
 ];
+
+/// Imports a configuration and, behind a zero byte, a file that it may include. Whatever it says, its
+/// recipe is wrong at most in that its files are not there.
+pub fn import(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (text, more) = text.split_once('\0').unwrap_or((&text, ""));
+    let Ok(imported) = import_texts(&[("a.conf", text), ("more.conf", more)]) else {
+        return;
+    };
+    let again = import_texts(&[("a.conf", text), ("more.conf", more)]);
+    assert_eq!(again.ok().as_ref(), Some(&imported));
+    for note in &imported.notes {
+        assert!(!note.to_string().contains('\n'), "{note:?}");
+    }
+    let file = std::path::Path::new("nowhere/a.yaml");
+    let Err(wrong) = recipe::parse(&imported.recipe, file, &Default::default()) else {
+        return;
+    };
+    for diagnostic in wrong {
+        let is_known = matches!(
+            diagnostic.problem,
+            Problem::File { .. } | Problem::NotSupported(_)
+        );
+        assert!(is_known, "{diagnostic}\n{}", imported.recipe);
+    }
+}
 
 /// A package's copyright file becomes one licence expression: balanced, of one line, and the same
 /// each time.

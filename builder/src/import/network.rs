@@ -1,0 +1,106 @@
+//! Network devices: which of coLinux's became what.
+
+use super::At;
+use super::settings::{Placed, Settings, shorten};
+use crate::recipe::{forwards_overlap, parse_forward};
+
+/// A network device as both grammars of coLinux describe it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Network<'a> {
+    /// `slirp`, `tuntap`, `tap`, `pcap-bridge`, `ndis-bridge` or `bridged`.
+    pub(super) kind: &'a str,
+    /// The address of the device.
+    pub(super) mac: &'a str,
+    /// slirp's forwards.
+    pub(super) redir: &'a str,
+}
+
+/// Takes a device over as far as coop can have it.
+pub(super) fn add(settings: &mut Settings, index: u32, network: Network<'_>, what: &str, at: &At) {
+    if !network.mac.is_empty() {
+        add_mac(settings, network.mac, what, at);
+    }
+    let is_bridged = match network.kind {
+        "slirp" => false,
+        "tuntap" | "tap" | "pcap-bridge" | "ndis-bridge" | "bridged" => true,
+        other => {
+            let other = shorten(other);
+            let known = "slirp, tuntap, pcap-bridge and ndis-bridge, or in XML bridged and tap";
+            settings.wrong(
+                at,
+                format!("{what}: unknown network '{other}'; known are {known}"),
+            );
+            return;
+        }
+    };
+    if let Some(first) = settings.networks.values().next().cloned() {
+        let why = format!(
+            "coop's guests have one network device so far, that of line {}; forwards lead there",
+            first.line
+        );
+        settings.left_out(at, what, why);
+    } else if is_bridged {
+        settings.changed(
+            at,
+            what,
+            "coop's guests reach the network through address translation so far: the guest is \
+             10.0.2.15 behind 10.0.2.2, and forwards lead into it",
+        );
+    }
+    settings.networks.insert(index, at.clone());
+    for part in network.redir.split('/').filter(|part| !part.is_empty()) {
+        match parse_forward(part) {
+            Ok(value) => add_forward(
+                settings,
+                Placed {
+                    value,
+                    at: at.clone(),
+                },
+                part,
+            ),
+            Err(reason) => settings.wrong(at, format!("{what}: {reason}")),
+        }
+    }
+}
+
+fn add_forward(settings: &mut Settings, forward: Placed<coop_appliance::Forward>, what: &str) {
+    /// More than a device can have.
+    const FORWARDS_MAX: usize = 4096;
+    let taken = settings
+        .forwards
+        .iter()
+        .any(|other| forwards_overlap(&other.value, &forward.value));
+    let at = forward.at.clone();
+    if taken {
+        settings.wrong(
+            &at,
+            format!("{what}: a port of the host is forwarded twice"),
+        );
+    } else if settings.forwards.len() >= FORWARDS_MAX {
+        settings.wrong(&at, format!("more than {FORWARDS_MAX} forwards"));
+    } else {
+        settings.forwards.push(forward);
+    }
+}
+
+fn add_mac(settings: &mut Settings, mac: &str, what: &str, at: &At) {
+    let bytes: Vec<&str> = mac.split([':', '-']).collect();
+    let good = bytes.len() == 6
+        && bytes
+            .iter()
+            .all(|byte| byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    if !good {
+        let mac = shorten(mac);
+        settings.wrong(
+            at,
+            format!("{what}: '{mac}' is not a MAC address, as 00:ff:6b:4c:01:02"),
+        );
+        return;
+    }
+    settings.changed(
+        at,
+        mac,
+        "coop makes the address from the guest's name, the same at every boot; rules in the guest \
+         that name this one, as 70-persistent-net.rules, have to go",
+    );
+}
