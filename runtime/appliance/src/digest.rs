@@ -55,7 +55,7 @@ pub fn sha256_of_file(path: &Path) -> io::Result<[u8; 32]> {
     Ok(hasher.finalize().into())
 }
 
-fn hash_zeroes(hasher: &mut Sha256, mut length: u64) {
+pub(crate) fn hash_zeroes(hasher: &mut Sha256, mut length: u64) {
     while length > 0 {
         let count = usize::try_from(length).map_or(ZEROES.len(), |left| left.min(ZEROES.len()));
         hasher.update(&ZEROES[..count]);

@@ -1,6 +1,7 @@
 //! Names of blobs: `sha256:` and 64 hexadecimal digits.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -100,6 +101,48 @@ impl<'de> Deserialize<'de> for BlobDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Passes bytes on and hashes them.
+pub(super) struct Hashing<T> {
+    inner: T,
+    hasher: Sha256,
+    count: u64,
+}
+
+impl<T> Hashing<T> {
+    pub(super) fn new(inner: T) -> Self {
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            count: 0,
+        }
+    }
+
+    /// What went through since it was last asked: its digest and length.
+    pub(super) fn take(&mut self) -> (BlobDigest, u64) {
+        let digest = BlobDigest(self.hasher.finalize_reset().into());
+        (digest, std::mem::take(&mut self.count))
+    }
+
+    fn saw(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.count = self
+            .count
+            .saturating_add(crate::digest::as_u64(bytes.len()));
+    }
+}
+
+impl<W: io::Write> io::Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.saw(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
