@@ -11,13 +11,11 @@ use coop_image::cpio::{self, CpioError, Entry};
 use fs_err as fs;
 
 use crate::agent_program::AGENT;
+use crate::nfs::PORT;
 use crate::spec::{DiskWrites, MachineSpec, RootSpec, Workload};
 
 /// The largest archive of modules, in bytes: the guest's memory holds it at boot.
 pub(crate) const MODULES_BYTES_MAX: u64 = 64 << 20;
-
-/// The gateway's port where coop serves the root.
-pub(crate) const NFS_PORT: u16 = 2049;
 
 /// The name under which a disk is found in the guest.
 pub(crate) fn serial(index: usize) -> String {
@@ -197,9 +195,9 @@ fn readonly(readonly: &coop_appliance::Readonly) -> boot::Readonly {
 
 /// The root that coop itself serves. Its image does not change, so the guest need not ask twice.
 fn served_root(options: &[String]) -> boot::Root {
-    let port = format!("port={NFS_PORT}");
-    let mount_port = format!("mountport={NFS_PORT}");
-    let own = [&port, &mount_port, "nocto", "actimeo=86400"];
+    let port = format!("port={PORT}");
+    let mount_port = format!("mountport={PORT}");
+    let own = [&port, &mount_port, "nocto", "actimeo=86400", "noacl"];
     nfs_root(&GATEWAY.to_string(), "/", &own, options)
 }
 

@@ -13,6 +13,7 @@ use coop_driver::engine::user::{COMMAND_LINE_BYTES_MAX, MEMORY_BYTES_MIN};
 use fs_err as fs;
 
 use crate::initramfs::MODULES_BYTES_MAX;
+use crate::root;
 use crate::spec::{DiskSpec, DiskWrites, MachineSpec, RootSpec};
 
 /// Disks that a machine has at most.
@@ -32,6 +33,8 @@ pub struct Machine {
     pub(crate) network: Option<UserNetwork>,
     pub(crate) ports: Vec<BoundPort>,
     pub(crate) memory_folder: PathBuf,
+    /// What the machine's user should know before it starts.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Machine {
@@ -40,8 +43,9 @@ impl Machine {
     ///
     /// # Errors
     /// All problems that were found, not only the first.
-    pub fn check(spec: MachineSpec) -> Result<Self, CheckError> {
+    pub fn check(mut spec: MachineSpec) -> Result<Self, CheckError> {
         let mut problems = Vec::new();
+        let warnings = root::prepare(&mut spec, &mut problems);
         check_numbers(&spec, &mut problems);
         check_kernel(&spec, &mut problems);
         let disks = open_disks(&spec, &mut problems);
@@ -54,6 +58,7 @@ impl Machine {
                 network,
                 ports,
                 memory_folder,
+                warnings,
             }),
             Ok(_) => Err(CheckError(problems)),
             Err(error) => {
@@ -74,9 +79,6 @@ fn check_numbers(spec: &MachineSpec, problems: &mut Vec<String>) {
     if spec.root == RootSpec::Disk && spec.disks.is_empty() {
         problems.push("the machine has no root disk".to_owned());
     }
-    if matches!(spec.root, RootSpec::Served { .. }) {
-        problems.push("a root that coop itself serves is not supported yet".to_owned());
-    }
     if spec.disks.len() > DISKS_MAX {
         problems.push(format!(
             "the machine has {} disks, more than {DISKS_MAX}",
@@ -91,9 +93,9 @@ fn check_numbers(spec: &MachineSpec, problems: &mut Vec<String>) {
     }
 }
 
-/// Whether the kernel can have as many processors; its .config is read only where that matters.
-fn check_cpus(spec: &MachineSpec) -> Result<(), String> {
-    if spec.cpus == 1 {
+/// Whether the kernel can do what its .config decides, which is read only where that matters.
+fn check_config(spec: &MachineSpec) -> Result<(), String> {
+    if spec.cpus == 1 && spec.root == RootSpec::Disk {
         return Ok(());
     }
     let path = &spec.kernel.config;
@@ -102,7 +104,18 @@ fn check_cpus(spec: &MachineSpec) -> Result<(), String> {
     file.take(CONFIG_BYTES_MAX)
         .read_to_string(&mut config)
         .map_err(|error| format!("{}: {error}", path.display()))?;
-    let most = processors_of_config(&config);
+    if spec.root != RootSpec::Disk {
+        root::check_kernel(&config)?;
+    }
+    check_cpus(spec, &config)
+}
+
+/// Whether the kernel can have as many processors.
+fn check_cpus(spec: &MachineSpec, config: &str) -> Result<(), String> {
+    if spec.cpus == 1 {
+        return Ok(());
+    }
+    let most = processors_of_config(config);
     if (1..=most).contains(&spec.cpus) {
         return Ok(());
     }
@@ -131,7 +144,7 @@ fn check_kernel(spec: &MachineSpec, problems: &mut Vec<String>) {
     {
         problems.push(error.to_string());
     }
-    if let Err(problem) = check_cpus(spec) {
+    if let Err(problem) = check_config(spec) {
         problems.push(problem);
     }
     let Some(modules) = &spec.kernel.modules else {

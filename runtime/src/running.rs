@@ -171,7 +171,11 @@ impl Machine {
             network,
             ports,
             memory_folder,
+            warnings,
         } = self;
+        for message in &warnings {
+            watch.observer.event(&Event::Warning { message });
+        }
         let instance = Instance::create(&spec.instances_folder)?;
         let initrd = instance.folder().join("initrd");
         initramfs::write(&spec, &initrd)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coop_appliance::{Kernel, Member};
+use coop_appliance::{Kernel, Member, Root};
 use coop_image::tree::Tree;
 
 use coop_runtime::KernelSpec;
@@ -60,9 +60,12 @@ pub(super) fn installs_modules(recipe: &Recipe, obtained: &Obtained) -> bool {
     recipe.kernel.modules && !obtained.stands_in && has_modules
 }
 
-pub(super) fn boot_modules(kernel: &KernelFiles) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+pub(super) fn boot_modules(
+    kernel: &KernelFiles,
+    root: &Root,
+) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
     match &kernel.modules {
-        Some(tree) => modules::boot(tree, kernel.target),
+        Some(tree) => modules::boot(tree, kernel.target, root),
         None => Ok(Vec::new()),
     }
 }
@@ -102,7 +105,7 @@ pub(super) fn guest_kernel(
     }
     let kernel = obtain(request, &recipe::Kernel::default())?.kernel;
     let folder = request.fetcher.store().temp_folder()?;
-    let boot_modules = boot_modules(&kernel.files)?;
+    let boot_modules = boot_modules(&kernel.files, &Root::Cobd)?;
     let member = assemble::write_kernel(
         &kernel.files,
         &boot_modules,

@@ -183,8 +183,9 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let kernel = obtained.kernel;
     bootable::check(&kernel.files)?;
     bootable::check_cpus(&kernel.files, recipe.devices.cpus)?;
+    bootable::check_root(&kernel.files, &recipe.devices.root)?;
     let source = Source::resolve(request)?;
-    let boot_modules = boot_modules(&kernel.files)?;
+    let boot_modules = boot_modules(&kernel.files, &recipe.devices.root)?;
     let member = assemble::write_kernel(
         &kernel.files,
         &boot_modules,

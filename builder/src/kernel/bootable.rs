@@ -1,6 +1,6 @@
 //! Whether a kernel can boot an appliance at all: what the driver and the agent need of it.
 
-use coop_appliance::processors_of_config;
+use coop_appliance::{Root, processors_of_config};
 
 use super::config::{DotConfig, Version};
 use super::{KernelError, KernelFiles, OLDEST_VERSION, Target};
@@ -21,6 +21,9 @@ const ANYHOW: &[&str] = &["CONFIG_EXT4_FS"];
 /// The same for the devices of the cooperative driver.
 const UM_BUILT_IN: &[&str] = &["CONFIG_VIRTIO_UML"];
 const UM_ANYHOW: &[&str] = &["CONFIG_VIRTIO_BLK", "CONFIG_VIRTIO_CONSOLE"];
+
+/// What mounts a root on an NFS server.
+const NFS_ROOT: &[&str] = &["CONFIG_NFS_FS", "CONFIG_NFS_V3"];
 
 /// Looks at a finished kernel.
 ///
@@ -65,6 +68,30 @@ pub fn check_cpus(kernel: &KernelFiles, cpus: u32) -> Result<(), KernelError> {
         release: kernel.release.clone(),
         most,
         wanted: cpus,
+    })
+}
+
+/// Whether a kernel can mount the recipe's root.
+///
+/// # Errors
+/// The root is on an NFS server, and the kernel has no client.
+pub fn check_root(kernel: &KernelFiles, root: &Root) -> Result<(), KernelError> {
+    if root.is_cobd() {
+        return Ok(());
+    }
+    let config = DotConfig::parse(&kernel.config);
+    let is_there = |symbol: &&&str| "ym".contains(config.get(symbol));
+    let missing: Vec<&str> = NFS_ROOT
+        .iter()
+        .filter(|symbol| !is_there(symbol))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(KernelError::NoNfs {
+        release: kernel.release.clone(),
+        missing: missing.join(" and "),
     })
 }
 
@@ -142,6 +169,17 @@ mod tests {
         check_cpus(&single, 1).unwrap();
         let error = check_cpus(&single, 2).unwrap_err().to_string();
         assert!(error.contains("smp"), "{error}");
+    }
+
+    #[test]
+    fn a_root_on_nfs_needs_a_client() {
+        let root = Root::Nfs(coop_appliance::NfsRoot::default());
+        let with = kernel(Target::Um, "7.2.1", "CONFIG_NFS_FS=m\nCONFIG_NFS_V3=y\n");
+        check_root(&with, &root).unwrap();
+        let without = kernel(Target::Um, "7.2.1", "CONFIG_NFS_FS=m\n");
+        check_root(&without, &Root::Cobd).unwrap();
+        let error = check_root(&without, &root).unwrap_err().to_string();
+        assert!(error.contains("no CONFIG_NFS_V3;"), "{error}");
     }
 
     #[test]

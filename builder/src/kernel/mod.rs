@@ -79,6 +79,17 @@ pub enum KernelError {
         /// What the recipe asks for.
         wanted: u32,
     },
+    /// The recipe's root is on an NFS server.
+    #[error(
+        "the root is on NFS, and kernel {release} has no {missing}; the fragment nfs-root of \
+         kernel.config is for that"
+    )]
+    NoNfs {
+        /// The kernel's release.
+        release: String,
+        /// What it lacks.
+        missing: String,
+    },
     /// Reading from the package failed.
     #[error("cannot read the kernel package: {0}")]
     Io(#[from] std::io::Error),

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coop_appliance::Root;
 use coop_image::tar;
 use coop_image::tree::{Inode, InodeId, Kind, Metadata, Timestamp, Tree};
 use coop_runtime::event::{Event, Observer};
@@ -155,7 +156,7 @@ impl GuestKernel {
         let fetched = kernel::fetch::fetch(&package, fetcher, archive, &**request.observer)?;
         let files = &fetched.files;
         let boot = match &files.modules {
-            Some(tree) => modules::boot(tree, files.target)?,
+            Some(tree) => modules::boot(tree, files.target, &Root::Cobd)?,
             None => Vec::new(),
         };
         fs::create_dir(folder)?;

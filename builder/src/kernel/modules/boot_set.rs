@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coop_appliance::Root;
 use coop_image::tree::Tree;
 
 use super::module_file::{MODULE_BYTES_MAX, unpacked};
@@ -30,6 +31,8 @@ const X86_64: &[&str] = &[
     "nvme",
     "sd_mod",
 ];
+/// What mounts a root on an NFS server.
+const NFS_ROOT: &[&str] = &["nfsv3"];
 /// Soft dependencies of soft dependencies are followed so many times.
 const SOFT_DEPTH_MAX: usize = 16;
 
@@ -38,7 +41,11 @@ const SOFT_DEPTH_MAX: usize = 16;
 ///
 /// # Errors
 /// A list or a module is missing or cannot be read or unpacked.
-pub fn boot(modules: &Tree, target: Target) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
+pub fn boot(
+    modules: &Tree,
+    target: Target,
+    root: &Root,
+) -> Result<Vec<(String, Vec<u8>)>, KernelError> {
     let read = |path: &str| -> Result<Vec<u8>, KernelError> {
         let invalid = |problem| KernelError::Invalid {
             path: path.to_owned(),
@@ -58,10 +65,15 @@ pub fn boot(modules: &Tree, target: Target) -> Result<Vec<(String, Vec<u8>)>, Ke
         text("modules.alias")?,
     );
     let lists = Lists::parse(&dep, &soft, &alias);
-    let wanted = match target {
-        Target::Um => EVERYWHERE.to_vec(),
-        Target::X86_64 => [X86_64, EVERYWHERE].concat(),
+    let devices = match target {
+        Target::Um => &[],
+        Target::X86_64 => X86_64,
     };
+    let mounts = match root {
+        Root::Cobd => &[],
+        Root::Nfs(_) => NFS_ROOT,
+    };
+    let wanted = [devices, EVERYWHERE, mounts].concat();
     let mut loaded = Vec::new();
     for path in lists.load_order(&wanted) {
         let bytes = unpacked(read(path)?).map_err(|problem| KernelError::Invalid {
@@ -181,6 +193,8 @@ fn loaded_before<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use coop_appliance::NfsRoot;
+
     use super::super::depmod;
     use super::super::testing::{Ko, tree_of};
     use super::*;
@@ -243,14 +257,15 @@ mod tests {
             ("kernel/virtio_net.ko", net.bytes()),
             ("kernel/virtio-blk.ko", blk.bytes()),
             ("kernel/virtio_pci.ko", Ko::default().bytes()),
+            ("kernel/nfsv3.ko", Ko::default().bytes()),
         ]);
         assert!(matches!(
-            boot(&tree, Target::Um),
+            boot(&tree, Target::Um, &Root::Cobd),
             Err(KernelError::Invalid { path, .. }) if path == "modules.dep"
         ));
         depmod(&mut tree).unwrap();
         let names = |target| {
-            let set = boot(&tree, target).unwrap();
+            let set = boot(&tree, target, &Root::Cobd).unwrap();
             set.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -258,6 +273,11 @@ mod tests {
             ["000-virtio-blk.ko", "001-virtio_net.ko"]
         );
         assert_eq!(names(Target::X86_64)[0], "000-virtio_pci.ko");
-        assert_eq!(boot(&tree, Target::Um).unwrap()[0].1, blk.bytes());
+        let served = boot(&tree, Target::Um, &Root::Nfs(NfsRoot::default())).unwrap();
+        assert_eq!(served.last().unwrap().0, "002-nfsv3.ko");
+        assert_eq!(
+            boot(&tree, Target::Um, &Root::Cobd).unwrap()[0].1,
+            blk.bytes()
+        );
     }
 }
