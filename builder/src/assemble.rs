@@ -111,7 +111,7 @@ pub fn assemble(parts: &Parts<'_>, folder: &Path) -> Result<Manifest, AssembleEr
         },
         root: parts.recipe.devices.root.clone(),
         cobd,
-        readonly: None,
+        readonly: parts.recipe.rootfs.readonly.clone(),
         conet: parts.recipe.devices.conet.iter().map(conet).collect(),
         cocon: Cocon {
             columns: parts.recipe.devices.cocon.columns,
@@ -171,7 +171,8 @@ fn write_cobd(
                 RootSize::Given(bytes) => Size::Bytes(bytes.0),
             };
             write_ext4(parts, &device.name, parts.root, size, &folder.join(&path))?;
-            (Filesystem::Ext4, Some("/".to_owned()), false)
+            let readonly = parts.recipe.rootfs.readonly.is_some();
+            (Filesystem::Ext4, Some("/".to_owned()), readonly)
         }
         CobdContent::Ext4 { size, mount } => {
             let empty = Tree::new(Metadata {
@@ -303,7 +304,7 @@ fn write_initramfs(
     folder: &Path,
 ) -> Result<Member, AssembleError> {
     let archive = lone_initramfs(&LoneMachine {
-        readonly: None,
+        readonly: parts.recipe.rootfs.readonly.as_ref(),
         cobd,
         network: !parts.recipe.devices.conet.is_empty(),
         modules: parts.boot_modules,

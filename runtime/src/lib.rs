@@ -30,7 +30,7 @@ pub use coop_driver::engine::Pin;
 pub use coop_driver::sandbox::{LandlockState, landlock_state};
 pub use coop_driver::tool;
 pub use coop_driver::transport::DeviceReport;
-pub use coop_guest::boot::IdentityFile;
+pub use coop_guest::boot::{ETC_FOLDER, ETC_KEPT_FOLDER, IdentityFile};
 pub use coop_guest::message::{Exit, Size, TransientFile, User};
 pub use initramfs::{InitramfsError, LoneMachine, lone_initramfs};
 pub use machine::{CheckError, DISKS_MAX, Machine};

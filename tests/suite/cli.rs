@@ -74,16 +74,16 @@ fn a_wrong_recipe_shows_its_line_on_stderr() {
 
 #[test]
 fn errors_are_data_with_json() {
-    let folder = with_recipe(&format!("{GOOD}  readonly: {{}}\n"));
+    let folder = with_recipe(&format!("{GOOD}devices: {{cofs: []}}\n"));
     for verb in ["check", "build", "run"] {
         let output = coop(folder.path(), &[verb, "r.yaml", "--json"]);
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(text(&output.stderr), "");
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let error = &value["errors"][0];
-        assert_eq!(error["message"], "rootfs.readonly is not supported yet");
+        assert_eq!(error["message"], "devices.cofs is not supported yet");
         assert_eq!(error["place"]["line"], 5);
-        assert_eq!(error["place"]["column"], 3);
+        assert_eq!(error["place"]["column"], 11);
     }
     let folder = with_recipe(GOOD);
     let output = coop(folder.path(), &["check", "r.yaml", "--json"]);

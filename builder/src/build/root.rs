@@ -60,6 +60,10 @@ impl Workshop<'_, '_> {
             root = self.work(root, step)?;
         }
         rootfs::normalise(&mut root.tree, root.epoch)?;
+        let recipe = self.request.recipe;
+        if let Some(readonly) = &recipe.rootfs.readonly {
+            rootfs::make_readonly(&mut root.tree, readonly, &recipe.devices, root.epoch)?;
+        }
         Ok((root.tree, root.epoch))
     }
 

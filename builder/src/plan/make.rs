@@ -134,6 +134,9 @@ fn file(entry: &FileEntry) -> io::Result<String> {
 fn image_fields(given: &Given<'_>) -> io::Result<Vec<Field>> {
     let recipe = given.recipe;
     let mut fields = words("devices", &json(&recipe.devices)?);
+    if let Some(readonly) = &recipe.rootfs.readonly {
+        fields.extend(words("rootfs.readonly", &json(readonly)?));
+    }
     fields.push(Field::new("kernel", given.kernel));
     fields.push(Field::new("name", &recipe.name));
     fields.push(Field::new("description", &recipe.description));

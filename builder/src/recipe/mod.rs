@@ -16,6 +16,7 @@ mod names;
 mod node;
 mod overrides;
 mod password;
+mod readonly;
 mod resolve;
 mod restate;
 mod run;

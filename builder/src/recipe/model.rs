@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coop_appliance::{Forward, Root};
+use coop_appliance::{Forward, Readonly, Root};
 use serde::Serialize;
 
 use super::units::{ByteCount, Percent};
@@ -75,6 +75,9 @@ pub struct Rootfs {
     pub services: Services,
     /// What to run in the guest while it is built, in order.
     pub run: Vec<RunStep>,
+    /// What lies in memory, where the root is mounted read-only; default: it is writable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readonly: Option<Readonly>,
 }
 
 /// Where the root file system comes from.

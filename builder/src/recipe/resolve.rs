@@ -63,14 +63,25 @@ impl Defaults {
         }
     }
 
-    fn root_cobd() -> Cobd {
+    /// Nobody can use what is free in a root that is read-only.
+    fn root_size(is_readonly: bool) -> RootSize {
+        match is_readonly {
+            true => RootSize::Auto {
+                free: Percent(0),
+                free_min: ByteCount(0),
+            },
+            false => RootSize::Auto {
+                free: Self::FREE,
+                free_min: Self::FREE_MIN,
+            },
+        }
+    }
+
+    fn root_cobd(is_readonly: bool) -> Cobd {
         Cobd {
             name: ROOT_NAME.to_owned(),
             content: CobdContent::Root {
-                size: RootSize::Auto {
-                    free: Self::FREE,
-                    free_min: Self::FREE_MIN,
-                },
+                size: Self::root_size(is_readonly),
             },
         }
     }
@@ -119,7 +130,8 @@ impl Resolver<'_, '_> {
         let name = self.checked(written.name, "name", names::label);
         let rootfs = self.rootfs(written.rootfs, &name);
         let kernel = self.kernel(written.kernel);
-        let devices = self.devices(written.devices, kernel.target());
+        let is_readonly = rootfs.as_ref().is_some_and(|root| root.readonly.is_some());
+        let devices = self.devices(written.devices, kernel.target(), is_readonly);
         let test = written.test.into_iter().map(test_step).collect();
         Some(Recipe {
             name,
@@ -265,6 +277,7 @@ impl Resolver<'_, '_> {
         let run = run
             .map(|(index, step)| self.run_step(index, step))
             .collect();
+        let readonly = written.readonly.map(|written| self.readonly(written));
         Some(Rootfs {
             source: source?,
             hostname,
@@ -272,6 +285,7 @@ impl Resolver<'_, '_> {
             users,
             services,
             run,
+            readonly,
         })
     }
 
@@ -455,7 +469,7 @@ impl Resolver<'_, '_> {
         })
     }
 
-    fn devices(&mut self, written: written::Devices, target: Target) -> Devices {
+    fn devices(&mut self, written: written::Devices, target: Target, is_readonly: bool) -> Devices {
         let cells = |written: Option<At<u32>>, default| {
             written
                 .and_then(|at| u16::try_from(at.value).ok())
@@ -467,7 +481,7 @@ impl Resolver<'_, '_> {
             memory: self.memory(written.memory),
             cpus: written.cpus.map_or(Defaults::CPUS, |at| at.value),
             root,
-            cobd: self.cobds(written.cobd),
+            cobd: self.cobds(written.cobd, is_readonly),
             conet,
             cocon: Cocon {
                 columns: cells(written.columns, Defaults::COLUMNS),
@@ -486,9 +500,9 @@ impl Resolver<'_, '_> {
         value
     }
 
-    fn cobds(&mut self, written: Option<At<Vec<written::Cobd>>>) -> Vec<Cobd> {
+    fn cobds(&mut self, written: Option<At<Vec<written::Cobd>>>, is_readonly: bool) -> Vec<Cobd> {
         let Some(At { value: list, at }) = written else {
-            return vec![Defaults::root_cobd()];
+            return vec![Defaults::root_cobd(is_readonly)];
         };
         if list.is_empty() || list.len() > COBD_MAX {
             let reason = format!("needs from 1 to {COBD_MAX} entries, the first named root");
@@ -507,7 +521,7 @@ impl Resolver<'_, '_> {
                 self.once(&mut mounts, mount.value.clone(), mount.at, &path);
             }
             let content = if index == 0 {
-                self.root_content(cobd, &path)
+                self.root_content(cobd, &path, is_readonly)
             } else {
                 self.other_content(cobd, &path)
             };
@@ -519,7 +533,12 @@ impl Resolver<'_, '_> {
         cobds
     }
 
-    fn root_content(&mut self, cobd: written::Cobd, path: &str) -> Option<CobdContent> {
+    fn root_content(
+        &mut self,
+        cobd: written::Cobd,
+        path: &str,
+        is_readonly: bool,
+    ) -> Option<CobdContent> {
         let name = &cobd.name;
         if name.value != ROOT_NAME {
             let reason = "the first cobd holds the root and must be named root";
@@ -546,9 +565,12 @@ impl Resolver<'_, '_> {
                     value: Size::Auto, ..
                 }),
                 free,
-            ) => RootSize::Auto {
-                free: free.as_ref().map_or(Defaults::FREE, |at| at.value),
-                free_min: free.map_or(Defaults::FREE_MIN, |_| ByteCount(0)),
+            ) => match free {
+                Some(free) => RootSize::Auto {
+                    free: free.value,
+                    free_min: ByteCount(0),
+                },
+                None => Defaults::root_size(is_readonly),
             },
             (
                 Some(At {

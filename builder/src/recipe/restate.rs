@@ -1,6 +1,6 @@
 //! A resolved recipe, said again as a recipe: nothing is left to defaults, variables or the host.
 
-use coop_appliance::{NfsRoot, Protocol, Root};
+use coop_appliance::{NfsRoot, Protocol, Readonly, Root, Writable};
 use serde_json::{Map, Value, json};
 
 use super::debian::PRESETS;
@@ -88,6 +88,7 @@ fn rootfs(rootfs: &Rootfs, names: &Names<'_>) -> Value {
         users,
         services,
         run,
+        readonly,
     } = rootfs;
     let source = match source {
         Source::Debian(of_debian) => json!({ "debian": debian(of_debian, names) }),
@@ -100,7 +101,7 @@ fn rootfs(rootfs: &Rootfs, names: &Names<'_>) -> Value {
             json!({ "tarball": place })
         }
     };
-    json!({
+    let mut restated = json!({
         "source": source,
         "hostname": hostname,
         "files": list(files, |one| file(one, names)),
@@ -110,7 +111,19 @@ fn rootfs(rootfs: &Rootfs, names: &Names<'_>) -> Value {
             "disable": texts(&services.disable),
         },
         "run": list(run, |step| run_step(step, names)),
-    })
+    });
+    if let Some(Readonly { writable, etc }) = readonly {
+        let writable = writable.iter().map(|(path, start)| {
+            let start = match start {
+                Writable::Empty => "empty",
+                Writable::Copy => "copy",
+            };
+            (path.clone(), start.into())
+        });
+        let writable = Value::Object(writable.collect());
+        restated["readonly"] = json!({ "writable": writable, "etc": texts(etc) });
+    }
+    restated
 }
 
 fn debian(debian: &Debian, names: &Names<'_>) -> Value {

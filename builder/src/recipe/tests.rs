@@ -147,6 +147,7 @@ rootfs:
       network: packages
       mounts: [{source: ., target: /mnt/src}, {source: ./app, target: /mnt/app}]
       secrets: [token]
+  readonly: {writable: {/var: copy, /home: empty}, etc: [resolv.conf, network/ifstate]}
 kernel:
   package: {name: user-mode-linux, suite: sid}
   config: [base, virtio, {CONFIG_FOO: y, CONFIG_BAR: 12}]
@@ -201,6 +202,10 @@ fn the_whole_schema_is_read() {
     assert_eq!(run[2].network, StepNetwork::Packages);
     assert_eq!(run[2].mounts[1].target, "/mnt/app");
     assert_eq!(run[2].secrets, ["token"]);
+    let readonly = recipe.rootfs.readonly.as_ref().unwrap();
+    let writable: Vec<&str> = readonly.writable.keys().map(String::as_str).collect();
+    assert_eq!(writable, ["/home", "/tmp", "/var"]);
+    assert_eq!(readonly.etc, ["resolv.conf", "network/ifstate"]);
     assert_eq!(recipe.devices.memory, ByteCount(512 << 20));
     assert_eq!(recipe.devices.cobd.len(), 4);
     assert_eq!(recipe.test[1].timeout, std::time::Duration::from_secs(30));
@@ -209,7 +214,7 @@ fn the_whole_schema_is_read() {
         let found = wanted.filter(|wanted| wanted.symbol == symbol);
         found.map(|wanted| wanted.place.to_string()).collect()
     };
-    assert_eq!(places("CONFIG_FOO"), ["recipe:34"]);
+    assert_eq!(places("CONFIG_FOO"), ["recipe:35"]);
     assert!(places("CONFIG_VIRTIO_UML")[0].starts_with("fragment virtio, line "));
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].place.as_ref().unwrap().line, 19);
@@ -274,6 +279,24 @@ fn a_snapshot_is_an_instant_or_has_an_address_too() {
         snapshot(Some("http://s.invalid"))
     );
     assert_eq!(mirror("null"), Mirror::Host);
+}
+
+/// Nothing of it is in the canonical form of other recipes, and nothing is free in such a root.
+#[test]
+fn a_readonly_root_has_defaults_of_its_own() {
+    let recipe = good(&format!("{MINIMAL}  readonly: {{}}\n"));
+    let readonly = recipe.rootfs.readonly.unwrap();
+    let writable: Vec<&str> = readonly.writable.keys().map(String::as_str).collect();
+    assert_eq!(writable, ["/home", "/root", "/tmp", "/var"]);
+    assert_eq!(readonly.etc, ["resolv.conf", "fstab", "motd"]);
+    let none = CobdContent::Root {
+        size: RootSize::Auto {
+            free: Percent(0),
+            free_min: ByteCount(0),
+        },
+    };
+    assert_eq!(recipe.devices.cobd[0].content, none);
+    assert!(!canonical(&good(MINIMAL)).contains("readonly"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::kernel::{self, WrittenKernel};
 use super::model::{Owner, StepNetwork};
 use super::names;
 use super::node::{Node, Value};
+use super::readonly::{self, WrittenReadonly};
 use super::units::{ByteCount, Percent, parse_duration, parse_forward, shorten};
 
 /// The whole recipe.
@@ -31,6 +32,7 @@ pub(super) struct Rootfs {
     pub(super) enable: Vec<At<String>>,
     pub(super) disable: Vec<At<String>>,
     pub(super) run: Vec<RunStep>,
+    pub(super) readonly: Option<WrittenReadonly>,
 }
 
 pub(super) enum Source {
@@ -160,8 +162,10 @@ const RECIPE: Keys = keys(
     &["extends"],
 );
 const ROOTFS: Keys = keys(
-    &["source", "hostname", "files", "users", "services", "run"],
-    &["readonly"],
+    &[
+        "source", "hostname", "files", "users", "services", "run", "readonly",
+    ],
+    &[],
 );
 const SOURCE: Keys = keys(&["debian", "tarball"], &["oci", "disk", "appliance"]);
 const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
@@ -253,6 +257,7 @@ fn rootfs(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Rootfs> {
     let users = list_of(d, &fields, "users", user);
     let (enable, disable) = d.field(&fields, "services", services).unwrap_or_default();
     let run = list_of(d, &fields, "run", run_step);
+    let readonly = d.field(&fields, "readonly", readonly::read);
     Some(Rootfs {
         source: source?,
         hostname,
@@ -261,6 +266,7 @@ fn rootfs(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Rootfs> {
         enable,
         disable,
         run,
+        readonly,
     })
 }
 

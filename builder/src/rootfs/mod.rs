@@ -5,6 +5,7 @@ mod files;
 mod identity;
 mod login;
 mod normalise;
+mod readonly;
 mod users;
 
 use coop_image::tree::{Timestamp, Tree, TreeError};
@@ -14,6 +15,7 @@ use crate::recipe::Rootfs;
 pub use files::put as put_file;
 pub use login::{Login, login};
 pub use normalise::normalise;
+pub use readonly::make_readonly;
 
 /// Why a root file system cannot be what the recipe says.
 #[derive(Debug, thiserror::Error)]

@@ -31,8 +31,8 @@ fn a_wrong_recipe_builds_nothing() {
         ),
         (bomb, &["too many", "r.yaml:"]),
         (
-            format!("{START}{DEBIAN}  readonly: {{}}\n"),
-            &["rootfs.readonly is not supported yet", "r.yaml:5:3"],
+            format!("{START}{DEBIAN}devices: {{cofs: []}}\n"),
+            &["devices.cofs is not supported yet", "r.yaml:5:11"],
         ),
     ] {
         let place = Place::new();

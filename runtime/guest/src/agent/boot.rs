@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::failure::{Doing, Failure};
 use crate::network::{self, Resolver};
 use crate::server::{self, Role, Server};
-use crate::{devices, log, mounts, stop, units};
+use crate::{devices, identity, log, mounts, overlay, stop, units};
 
 /// Where a root's own init may lie.
 const INITS: [&str; 3] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init"];
@@ -106,8 +106,18 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
     }
     announce(channel, Phase::Root);
     mounts::run_folder()?;
-    if config.workload == Workload::Commands {
-        mounts::tmp_folder()?;
+    let mut warnings = Vec::new();
+    match &config.readonly {
+        Some(readonly) => warnings.extend(overlay::apply(readonly)?),
+        None if config.workload == Workload::Commands => mounts::tmp_folder()?,
+        None => {}
+    }
+    warnings.extend(identity::install(
+        &config.identity,
+        config.readonly.is_some(),
+    )?);
+    for sentence in warnings {
+        warn(channel, &Failure::new(sentence));
     }
     mounts::further(&config.cobd)?;
     if let Err(failure) = devices::swap_on(&config.cobd) {
@@ -119,7 +129,10 @@ fn prepare(channel: &mut Channel, config: &BootConfig) -> Result<Option<Resolver
     let Some(network) = network else {
         return Ok(None);
     };
-    match Resolver::install(&network.dns) {
+    let readonly = config.readonly.as_ref();
+    let is_in_memory =
+        readonly.is_some_and(|readonly| readonly.etc.iter().any(|name| name == overlay::RESOLVER));
+    match Resolver::install(&network.dns, is_in_memory) {
         Ok(resolver) => Ok(Some(resolver)),
         Err(failure) => {
             warn(channel, &failure);
@@ -180,7 +193,7 @@ fn start(
         let console = &devices::real_console(console);
         if let Some(init) = INITS.map(Path::new).into_iter().find(|path| path.exists()) {
             if server::is_systemd(init)
-                && let Err(failure) = units::install(console)
+                && let Err(failure) = units::install(console, !config.identity.is_empty())
             {
                 warn(channel, &failure);
                 channel.flush();

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use coop_guest::boot::Network;
+use coop_guest::boot::{ETC_FOLDER, Network};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::failure::{Doing, Failure};
+use crate::overlay;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
@@ -164,9 +165,19 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     /// Shows the name servers to programs without writing into the image, where that is possible:
-    /// our file is mounted over the root's.
-    pub(crate) fn install(dns: &[Ipv4Addr]) -> Result<Self, Failure> {
+    /// our file is mounted over the root's, unless the root has a link into memory there.
+    pub(crate) fn install(dns: &[Ipv4Addr], is_in_memory: bool) -> Result<Self, Failure> {
         let lines: String = dns.iter().map(|a| format!("nameserver {a}\n")).collect();
+        if is_in_memory {
+            let file = Path::new(ETC_FOLDER).join(overlay::RESOLVER);
+            let what = || format!("write {}", file.display());
+            // What the image kept there may be a link to a service's file.
+            if file.is_symlink() {
+                fs::remove_file(&file).doing(what)?;
+            }
+            fs::write(&file, lines).doing(what)?;
+            return Ok(Self { made: None });
+        }
         fs::write(RESOLVER, lines).doing(|| format!("write {RESOLVER}"))?;
         let (target, made) = mount_point()?;
         rustix::mount::mount_bind(RESOLVER, target.as_path())

@@ -11,6 +11,8 @@ use crate::failure::{Doing, Failure};
 const FOLDER: &str = "/run/systemd/system";
 /// Gettys for the kernel's own consoles, which lead nowhere but to its log.
 const DEAD_CONSOLES: [&str; 2] = ["getty@tty1.service", "getty-static.service"];
+/// Writes a machine's number that is only mounted over the image's into the image.
+const MACHINE_ID_COMMIT: &str = "systemd-machine-id-commit.service";
 const MODULES_LOAD: &str = "systemd-modules-load.service";
 /// Where udev may lie.
 const UDEV: [&str; 2] = [
@@ -18,9 +20,13 @@ const UDEV: [&str; 2] = [
     "/lib/systemd/systemd-udevd",
 ];
 
-/// Writes the units; `console` is the device of the console, as `/dev/hvc0`.
-pub(crate) fn install(console: &str) -> Result<(), Failure> {
+/// Writes the units; `console` is the device of the console, as `/dev/hvc0`, and `has_identity`
+/// says that the machine was given what is its own.
+pub(crate) fn install(console: &str, has_identity: bool) -> Result<(), Failure> {
     fs::create_dir_all(FOLDER).doing(|| format!("make {FOLDER}"))?;
+    if has_identity {
+        mask(MACHINE_ID_COMMIT)?;
+    }
     for unit in DEAD_CONSOLES {
         mask(unit)?;
     }
