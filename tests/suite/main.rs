@@ -8,6 +8,7 @@ mod cli;
 mod confinement;
 mod corpus;
 mod debian;
+mod disks;
 mod evidence;
 mod failures;
 mod images;

@@ -29,7 +29,7 @@ mod image;
 mod kernel;
 mod peer;
 mod programs;
-mod random;
+pub mod random;
 mod sizes;
 mod stream;
 mod view;

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 /// How many files one behind the other may take part in a disk.
-pub const CHAIN_MAX: usize = 16;
+pub const CHAIN_MAX: usize = 8;
 
 /// What a named file is for the disk that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

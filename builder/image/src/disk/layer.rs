@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use super::DiskError;
 
 /// What a layer has at some place.
-#[allow(dead_code, reason = "plain files have no such places")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Nothing: the layer behind it decides; where there is none, it is a hole.

@@ -11,22 +11,30 @@
 //! | module | what |
 //! |---|---|
 //! | `chain` | files that a disk names |
+//! | `claims` | that no two parts lie on one place |
 //! | `detect` | formats by content |
 //! | `gpt` | a partition table around file systems |
 //! | `layer` | what a disk is made of; plain files |
+//! | `open` | the layers of a disk |
+//! | `pages` | tables, a page at a time |
 //! | `qcow2` | QEMU's disks |
 //! | `source`, `view` | bytes with holes; a part of them |
+//! | `unpack` | compressed units |
 //! | `write` | plain disks |
 
 mod chain;
+mod claims;
 mod detect;
 mod error;
 pub mod gpt;
 mod layer;
+mod open;
+mod pages;
 mod qcow2;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod view;
 mod write;
 
@@ -123,11 +131,8 @@ impl Disk {
     /// # Errors
     /// The disk is damaged, not supported, too large, names a file that the chain does not open, or
     /// cannot be read.
-    pub fn open(file: File, _chain: &mut dyn Chain) -> Result<Self, DiskError> {
-        match detect::detect(&file)? {
-            Format::Raw => Self::open_raw(file),
-            format => Err(DiskError::Unknown(format.name().to_owned())),
-        }
+    pub fn open(file: File, chain: &mut dyn Chain) -> Result<Self, DiskError> {
+        open::open(file, chain)
     }
 
     /// Opens a file whose bytes are the disk's, whatever they look like.

@@ -7,15 +7,16 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::unpack::UNIT_BYTES_MAX;
 use super::{DiskError, Extent, ExtentKind, Extents, Source};
 use crate::tree::read_exact_at;
 
-/// Bytes that one thread copies at a time.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes that one thread copies at a time: so no compressed unit is unpacked twice.
+const PIECE_BYTES: u64 = UNIT_BYTES_MAX;
 /// Blocks of so many zeroes become holes.
 const HOLE_BYTES: usize = 4096;
 /// More threads than this are not started: each has a piece in memory.
-pub const THREADS_MAX: usize = 8;
+pub const THREADS_MAX: usize = 4;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

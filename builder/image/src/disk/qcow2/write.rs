@@ -258,7 +258,7 @@ impl<'f> Writer<'f> {
             eight(&mut bytes, 0);
         }
         four(&mut bytes, REFCOUNT_ORDER);
-        four(&mut bytes, u32::try_from(HEADER_3_BYTES).unwrap_or(0));
+        four(&mut bytes, HEADER_3_BYTES);
         bytes
     }
 }

@@ -1,0 +1,88 @@
+//! That no two parts of a disk lie on one place of its file.
+//!
+//! One bit for each unit of the file would be too much for large files, so that these are looked at
+//! in windows, one after the other.
+
+use super::DiskError;
+
+/// Units that are looked at in one go: two times 8 MiB of bits.
+const WINDOW_UNITS: u64 = 1 << 26;
+/// How often a disk's tables are read at most: enough for 256 TiB in clusters of 64 KiB, for 2 TiB
+/// in sectors.
+pub(super) const WINDOWS_MAX: u64 = 64;
+
+/// Who has each unit of a part of a file.
+#[derive(Debug)]
+pub(super) struct Claims {
+    unit_bytes: u64,
+    /// Number of the first unit.
+    first: u64,
+    /// Units that belong to one part, and units that belong to compressed ones.
+    alone: Vec<u64>,
+    shared: Vec<u64>,
+}
+
+/// What a part wants of its units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// To be the only one.
+    Alone,
+    /// To share them with others that share.
+    Shared,
+}
+
+impl Claims {
+    /// The windows of a file.
+    pub(super) fn windows(
+        format: &'static str,
+        file_bytes: u64,
+        unit_bytes: u64,
+    ) -> Result<impl Iterator<Item = Self>, DiskError> {
+        let units = file_bytes.div_ceil(unit_bytes.max(1));
+        let count = units.div_ceil(WINDOW_UNITS);
+        if count > WINDOWS_MAX {
+            return Err(DiskError::Limit {
+                format,
+                what: format!("a file of {file_bytes} bytes in units of {unit_bytes} bytes"),
+                limit: WINDOWS_MAX
+                    .saturating_mul(WINDOW_UNITS)
+                    .saturating_mul(unit_bytes),
+            });
+        }
+        Ok((0..count).map(move |index| {
+            let first = index * WINDOW_UNITS;
+            let words = WINDOW_UNITS.min(units - first).div_ceil(64);
+            let words = usize::try_from(words).unwrap_or(0);
+            Self {
+                unit_bytes,
+                first,
+                alone: vec![0; words],
+                shared: vec![0; words],
+            }
+        }))
+    }
+
+    /// Claims what of `length` bytes lies in the window; `false` where somebody has it.
+    pub(super) fn claim(&mut self, offset: u64, length: u64, claim: Claim) -> bool {
+        let end = offset.saturating_add(length).div_ceil(self.unit_bytes);
+        let start = (offset / self.unit_bytes).max(self.first);
+        let window_end = self.first + super::as_u64(self.alone.len()) * 64;
+        for unit in start..end.min(window_end) {
+            let unit = unit - self.first;
+            let word = usize::try_from(unit / 64).unwrap_or(usize::MAX);
+            let bit = 1_u64 << (unit % 64);
+            let is_free = match claim {
+                Claim::Alone => (self.alone[word] | self.shared[word]) & bit == 0,
+                Claim::Shared => self.alone[word] & bit == 0,
+            };
+            if !is_free {
+                return false;
+            }
+            match claim {
+                Claim::Alone => self.alone[word] |= bit,
+                Claim::Shared => self.shared[word] |= bit,
+            }
+        }
+        true
+    }
+}
