@@ -9,6 +9,7 @@ mod digest;
 mod manifest;
 mod processors;
 mod root;
+pub mod trust;
 
 pub use digest::sha256_of_file;
 pub use manifest::{
