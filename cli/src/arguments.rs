@@ -259,7 +259,7 @@ pub(crate) struct InspectOptions {
 /// `coop run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunOptions {
-    /// A recipe, or an appliance's folder
+    /// A recipe, an appliance's folder, or @FILE: a configuration of coLinux or coMosix
     pub(crate) target: PathBuf,
     /// Run this in the guest instead of its init, and exit with its code
     #[arg(last = true, value_name = "CMD")]

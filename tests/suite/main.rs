@@ -12,6 +12,7 @@ mod disks;
 mod evidence;
 mod failures;
 mod images;
+mod import;
 mod kernel;
 mod kernel_guests;
 mod lock;

@@ -19,7 +19,7 @@ use crate::kernel::{
     modules,
 };
 use crate::recipe::{self, Recipe};
-use crate::store::TempFolder;
+use crate::store::{Store, TempFolder};
 
 /// Has the recipe's kernel fetched or made, checked against what the recipe asks for. The request's
 /// output folder is not looked at.
@@ -92,6 +92,43 @@ pub(super) fn identity(kernel: &FetchedKernel) -> String {
     }
     let digest = record.finish();
     format!("{} {} {digest}", files.release, files.target.name())
+}
+
+/// The kernel of a machine that is no appliance, in a folder of the cache that goes with it.
+pub struct LoneKernel {
+    member: Kernel,
+    folder: TempFolder,
+    /// Its folder for temporary files goes with the last store.
+    _store: Store,
+}
+
+impl LoneKernel {
+    /// As a guest is started with it; `cmdline` are words for its command line.
+    #[must_use]
+    pub fn spec(&self, cmdline: &[String]) -> KernelSpec {
+        KernelSpec {
+            cmdline: cmdline.to_owned(),
+            ..kernel_spec(&self.member, self.folder.path())
+        }
+    }
+}
+
+/// Has a kernel fetched or made for a machine that is no appliance.
+///
+/// # Errors
+/// Those of [`BuildError`] that are about the kernel and the cache.
+pub fn lone_kernel(request: &KernelRequest<'_>) -> Result<LoneKernel, BuildError> {
+    let kernel = kernel::obtain(request)?.kernel;
+    let store = request.fetcher.store().clone();
+    let folder = store.temp_folder()?;
+    let boot_modules = boot_modules(&kernel.files)?;
+    let (files, resolved) = (&kernel.files, &kernel.resolved);
+    let member = assemble::write_kernel(files, &boot_modules, resolved, &[], folder.path())?;
+    Ok(LoneKernel {
+        member,
+        folder,
+        _store: store,
+    })
 }
 
 /// Guests that build are processes of the host, whatever the appliance is for.

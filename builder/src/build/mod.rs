@@ -31,8 +31,8 @@ use crate::source::{Archive, DebianSourceError, TarballError};
 use crate::store::StoreError;
 
 pub use self::explain::explain;
-pub use self::kernel::kernel;
 pub(crate) use self::kernel::kernel_spec;
+pub use self::kernel::{LoneKernel, kernel, lone_kernel};
 use self::kernel::{advise, boot_modules, guest_kernel, identity, installs_modules, obtain};
 pub use self::lock::{Missing, fetch, lock};
 use self::root::{Workshop, needs_guest, programs};

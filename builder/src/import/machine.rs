@@ -198,20 +198,22 @@ fn disks(settings: &mut Settings, root: Option<u32>) -> Vec<Disk> {
         })
         .collect();
     disks.sort_by_key(|disk| (Some(disk.number) != root, disk.number));
-    for (place, disk) in disks.iter().enumerate() {
+    // A root that is no block device keeps the number 0.
+    let first = usize::from(root.is_none());
+    for (place, disk) in (first..).zip(&disks) {
         let what = format!("cobd{}", disk.number);
         if place >= DISKS_MAX {
             let why = format!("a machine of coop's has at most {DISKS_MAX} block devices");
             settings.left_out(&disk.at, what, why);
         } else if u32::try_from(place) != Ok(disk.number) {
             let why = format!(
-                "is /dev/cobd{place} in the guest: the root comes first and no number is left \
+                "is /dev/cobd{place} in the guest: the root has the number 0 and no number is left \
                  out; the guest's /etc/fstab must say so"
             );
             settings.note(&disk.at, Outcome::Adapt, what, why);
         }
     }
-    disks.truncate(DISKS_MAX);
+    disks.truncate(DISKS_MAX - first);
     let aliases: Vec<_> = settings.aliases.clone().into_iter().collect();
     for (name, number) in aliases {
         let Some(place) = disks.iter().position(|disk| disk.number == number.value) else {

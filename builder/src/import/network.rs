@@ -100,7 +100,7 @@ fn add_mac(settings: &mut Settings, mac: &str, what: &str, at: &At) {
     settings.changed(
         at,
         mac,
-        "coop makes the address from the guest's name, the same at every boot; rules in the guest \
+        "coop gives the device an address of its own, the same at every boot; rules in the guest \
          that name this one, as 70-persistent-net.rules, have to go",
     );
 }

@@ -11,7 +11,7 @@ use coop_builder::fetch::{Fetcher, Options};
 use coop_builder::guest::{StepLog, StepMeans};
 use coop_builder::kernel::{KernelChoice, KernelRequest};
 use coop_builder::lock::Pins;
-use coop_builder::recipe::{self, Recipe};
+use coop_builder::recipe::{self, Architecture, Kernel, Recipe};
 use coop_builder::source::Archive;
 use coop_builder::store::Store;
 use coop_runtime::Host;
@@ -176,11 +176,16 @@ impl Means {
 
     /// Where Debian packages come from.
     pub(super) fn archive(&self, recipe: &Recipe) -> Archive<'_> {
+        self.archive_for(recipe.architecture)
+    }
+
+    /// Where Debian packages of an architecture come from.
+    pub(super) fn archive_for(&self, architecture: Architecture) -> Archive<'_> {
         Archive {
             environment: self.mirror.as_deref(),
             snapshots: self.snapshots.as_deref(),
             apt: &self.apt,
-            architecture: recipe.architecture.debian_name(),
+            architecture: architecture.debian_name(),
             now_seconds: self.now_seconds,
             pins: &self.pins,
         }
@@ -213,14 +218,14 @@ impl Means {
         }
     }
 
-    /// What is asked of a recipe's kernel alone.
+    /// What is asked of a kernel alone.
     pub(super) fn kernel_request<'a>(
         &'a self,
-        recipe: &'a Recipe,
+        kernel: &'a Kernel,
         archive: &'a Archive<'a>,
     ) -> KernelRequest<'a> {
         KernelRequest {
-            kernel: &recipe.kernel,
+            kernel,
             choice: self.kernel,
             fetcher: &self.fetcher,
             archive,

@@ -9,6 +9,7 @@ pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod import;
+mod imported;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod lock;

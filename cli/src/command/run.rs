@@ -1,17 +1,19 @@
 //! `coop run`: boots an appliance, or what a recipe builds.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use coop_appliance::{Appliance, ApplianceError, Filesystem, Forward, MANIFEST_NAME};
+use coop_appliance::{Appliance, ApplianceError, Cocon, Filesystem, Forward, MANIFEST_NAME};
 use coop_builder::recipe::forwards_overlap;
 use coop_runtime::{
     Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
     Workload,
 };
 
-use super::{Ended, attend, qemu};
+use super::{Ended, attend, imported, qemu};
 use crate::arguments::RunOptions;
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure, TIMED_OUT};
@@ -55,6 +57,13 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         let message = "--tty needs a terminal on stdin and stdout";
         return Err(Failure::usage(message));
     }
+    if let Some(file) = configuration(&options.target) {
+        let prepared = imported::prepare(&file, options, environment, output)?;
+        let spec = adapt(prepared.spec, &prepared.cocon, options, environment)?;
+        let end = start(spec, options);
+        drop(prepared.kernel);
+        return end;
+    }
     // The cache keeps a recipe's appliance while it runs.
     let held;
     let folder = match target(&options.target)? {
@@ -76,6 +85,11 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         return Err(foreign(&appliance));
     }
     let spec = specification(&appliance, options, environment)?;
+    start(spec, options)
+}
+
+/// Starts a machine and stays until it has ended.
+fn start(spec: MachineSpec, options: &RunOptions) -> Result<End, Failure> {
     let machine = Machine::check(spec).map_err(|error| Failure::work(&error))?;
     let watch = Watch {
         observer: Arc::from(progress::quiet_observer(options.recipe_options.progress)),
@@ -102,6 +116,12 @@ enum Target {
     Recipe(PathBuf),
 }
 
+/// `@FILE` is a configuration of coLinux or coMosix.
+fn configuration(target: &Path) -> Option<PathBuf> {
+    let name = target.as_os_str().as_bytes().strip_prefix(b"@")?;
+    Some(PathBuf::from(OsStr::from_bytes(name)))
+}
+
 /// A folder with a manifest is an appliance, a file is a recipe.
 fn target(path: &Path) -> Result<Target, Failure> {
     if path.is_file() {
@@ -125,10 +145,18 @@ fn specification(
     options: &RunOptions,
     environment: &Environment,
 ) -> Result<MachineSpec, Failure> {
-    let host = host::host(environment);
-    let resolvers = host.resolvers.clone();
-    let spec = MachineSpec::of_appliance(appliance, host);
-    let mut spec = spec.map_err(|error| Failure::work(&error))?;
+    let spec = MachineSpec::of_appliance(appliance, host::host(environment));
+    let spec = spec.map_err(|error| Failure::work(&error))?;
+    adapt(spec, &appliance.manifest.cocon, options, environment)
+}
+
+/// A machine with what the command line changes.
+fn adapt(
+    mut spec: MachineSpec,
+    cocon: &Cocon,
+    options: &RunOptions,
+    environment: &Environment,
+) -> Result<MachineSpec, Failure> {
     if let Some(memory) = options.memory {
         spec.memory_bytes = memory.0;
     }
@@ -137,7 +165,7 @@ fn specification(
     }
     if !options.forwards.is_empty() || options.allow_host {
         let network = spec.network.get_or_insert_with(|| NetworkSpec {
-            resolvers,
+            resolvers: host::host(environment).resolvers,
             ..NetworkSpec::default()
         });
         network.forwards = merge_forwards(&network.forwards, &options.forwards)?;
@@ -163,7 +191,6 @@ fn specification(
         }
     }
     if options.command.is_empty() {
-        let cocon = &appliance.manifest.cocon;
         let (columns, rows) = terminal::size().unwrap_or((cocon.columns, cocon.rows));
         spec.console = Some(ConsoleSpec { columns, rows });
         spec.workload = Workload::Init;

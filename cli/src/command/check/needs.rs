@@ -98,7 +98,7 @@ fn known(recipe: &Recipe, means: Option<&Means>, looked: &mut Looked) -> Option<
         let silent = Arc::new(Silent) as Arc<dyn Observer>;
         let request = KernelRequest {
             observer: &silent,
-            ..means.kernel_request(recipe, &archive)
+            ..means.kernel_request(&recipe.kernel, &archive)
         };
         kernel::known(&request).ok().flatten()
     });

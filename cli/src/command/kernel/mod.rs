@@ -53,7 +53,8 @@ impl<'a> Asked<'a> {
     }
 
     fn request(&self) -> KernelRequest<'_> {
-        self.means.kernel_request(self.recipe, &self.archive)
+        self.means
+            .kernel_request(&self.recipe.kernel, &self.archive)
     }
 
     fn failed(&self, error: &ObtainError) -> Failure {
