@@ -113,15 +113,16 @@ impl LoneKernel {
     }
 }
 
-/// Has a kernel fetched or made for a machine that is no appliance.
+/// Has a kernel fetched or made for a machine that is no appliance, with the modules that mount its
+/// root.
 ///
 /// # Errors
 /// Those of [`BuildError`] that are about the kernel and the cache.
-pub fn lone_kernel(request: &KernelRequest<'_>) -> Result<LoneKernel, BuildError> {
+pub fn lone_kernel(request: &KernelRequest<'_>, root: &Root) -> Result<LoneKernel, BuildError> {
     let kernel = kernel::obtain(request)?.kernel;
     let store = request.fetcher.store().clone();
     let folder = store.temp_folder()?;
-    let boot_modules = boot_modules(&kernel.files)?;
+    let boot_modules = boot_modules(&kernel.files, root)?;
     let (files, resolved) = (&kernel.files, &kernel.resolved);
     let member = assemble::write_kernel(files, &boot_modules, resolved, &[], folder.path())?;
     Ok(LoneKernel {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coop_appliance::{Cocon, Filesystem, Readonly, Writable};
+use coop_appliance::{Cocon, Filesystem, NfsRoot, Readonly, Root, Writable};
 use coop_builder::build::{self, LoneKernel};
 use coop_builder::import::{self, Imported};
 use coop_builder::recipe::{Architecture, Kernel};
@@ -55,7 +55,8 @@ pub(super) fn prepare(
     let means = Means::prepare(&options.recipe_options, pins, environment, output)?;
     let archive = means.archive_for(Architecture::Amd64);
     let kernel = Kernel::default();
-    let kernel = build::lone_kernel(&means.kernel_request(&kernel, &archive));
+    let root = root(&imported.machine);
+    let kernel = build::lone_kernel(&means.kernel_request(&kernel, &archive), &root);
     let kernel = kernel.map_err(|error| means.failed(&error, "stopped by a signal"))?;
     let spec = spec(&imported.machine, disks, &kernel, environment);
     let (columns, rows) = imported.machine.console.unwrap_or(CONSOLE);
@@ -89,6 +90,18 @@ fn disks(imported: &Imported, file: &Path) -> Result<Vec<DiskSpec>, Failure> {
         });
     }
     Ok(disks)
+}
+
+/// Where the root is, as an appliance would have it.
+fn root(machine: &import::Machine) -> Root {
+    match &machine.root {
+        import::Root::Cobd => Root::Cobd,
+        import::Root::Nfs(nfs) => Root::Nfs(NfsRoot {
+            server: Some(nfs.server.clone()),
+            path: nfs.path.clone(),
+            options: nfs.options.clone(),
+        }),
+    }
 }
 
 fn spec(

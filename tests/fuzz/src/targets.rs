@@ -424,7 +424,8 @@ pub fn module_elf(data: &[u8]) {
         (before, after) => panic!("{} before, {} after", before.is_ok(), after.is_ok()),
     }
     if modules::depmod(&mut tree).is_ok() {
-        let set = modules::boot(&tree, KernelTarget::Um).expect("a readable module");
+        let set =
+            modules::boot(&tree, KernelTarget::Um, &Default::default()).expect("a readable module");
         assert_eq!(set.len(), 1);
     }
 }
