@@ -32,7 +32,7 @@ enum Then {
 use Then::{Changed, ChangedAndPacked, Unchanged};
 
 /// Formats: a name, qemu-img's words, and what happens then.
-const FORMATS: [(&str, &str, Then); 16] = [
+const FORMATS: [(&str, &str, Then); 21] = [
     ("raw", "raw", Changed),
     ("v2", "qcow2 -o compat=0.10", ChangedAndPacked),
     ("v2-512", "qcow2 -o compat=0.10,cluster_size=512", Changed),
@@ -69,6 +69,11 @@ const FORMATS: [(&str, &str, Then); 16] = [
         "qcow2 -c -o compression_type=zstd,cluster_size=2M",
         Unchanged,
     ),
+    ("vmdk", "vmdk -o subformat=monolithicSparse", Changed),
+    ("stream", "vmdk -o subformat=streamOptimized", Unchanged),
+    ("footer", "vmdk -o subformat=streamOptimized", Unchanged),
+    ("split", "vmdk -o subformat=twoGbMaxExtentSparse", Changed),
+    ("flat", "vmdk -o subformat=monolithicFlat", Changed),
 ];
 
 fn tool(folder: &Path, program: &str, words: &[&str]) {
@@ -240,19 +245,28 @@ fn compare(name: &str, disk: &Arc<Disk>, oracle: &Path) {
 }
 
 /// Writes a disk as qcow2, which qemu-img has to find whole and equal.
-fn write_again(folder: &Path, name: &str, disk: &Disk, random: &mut Random) {
-    let again = format!("{name}-again");
-    let output = fs::File::create_new(folder.join(&again)).unwrap();
+fn write_again(folder: &Path, disk: &Disk, random: &mut Random) {
+    let output = fs::File::create_new(folder.join("again")).unwrap();
     let cluster_bytes = 1 << random.between(9, 21);
     write_qcow2(disk, output.file(), &Qcow2Options { cluster_bytes }).unwrap();
-    tool(folder, "qemu-img", &["check", "-q", "-f", "qcow2", &again]);
-    let raw = format!("{name}-raw");
-    tool(
-        folder,
-        "qemu-img",
-        &["compare", "-q", "-f", "qcow2", "-F", "raw", &again, &raw],
-    );
-    fs::remove_file(folder.join(again)).unwrap();
+    tool(folder, "qemu-img", &["check", "-q", "-f", "qcow2", "again"]);
+    let compare = ["compare", "-q", "-f", "qcow2", "-F", "raw", "again", "raw"];
+    tool(folder, "qemu-img", &compare);
+}
+
+/// Moves the directory's place from the header of a VMDK to a footer, where VMware has it.
+fn to_footer(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let footer = bytes[..512].to_vec();
+    bytes[56..64].fill(0xFF);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    let mut marker = [0; 512];
+    marker[0] = 1;
+    marker[12] = 3;
+    bytes.extend(marker);
+    bytes.extend(footer);
+    bytes.extend([0; 512]);
+    fs::write(path, bytes).unwrap();
 }
 
 fn one_disk(folder: &Path, number: usize) {
@@ -260,30 +274,36 @@ fn one_disk(folder: &Path, number: usize) {
     let (format, words, then) = FORMATS[number / TABLES.len()];
     let name = format!("{table}-{format}");
     let mut random = Random::new(number as u64);
-    let own = format!("{name}-disk");
+    let plain = folder.join(format!("{table}.raw"));
+    let folder = &folder.join(&name);
+    fs::create_dir(folder).unwrap();
     let mut words: Vec<&str> = words.split(' ').collect();
     let kind = words[0];
     words.splice(0..0, ["convert", "-f", "raw", "-O"]);
-    let plain = format!("{table}.raw");
-    words.extend([&*plain, &*own]);
+    words.extend([plain.to_str().unwrap(), "disk"]);
     tool(folder, "qemu-img", &words);
-    if then != Unchanged {
-        change(folder, &own, kind, then, &mut random);
+    let path = folder.join("disk");
+    if format == "footer" {
+        to_footer(&path);
     }
-    let raw = format!("{name}-raw");
+    if then != Unchanged {
+        change(folder, "disk", kind, then, &mut random);
+    }
     tool(
         folder,
         "qemu-img",
-        &["convert", "-f", kind, "-O", "raw", &own, &raw],
+        &["convert", "-f", kind, "-O", "raw", "disk", "raw"],
     );
-    let disk = open(&folder.join(&own), &mut NoChain);
+    let disk = match format {
+        "split" | "flat" => open(&path, &mut Folder::new(folder, &path).unwrap()),
+        _ => open(&path, &mut NoChain),
+    };
     assert_eq!(disk.format().name(), kind, "{name}");
-    compare(&name, &disk, &folder.join(&raw));
+    compare(&name, &disk, &folder.join("raw"));
     if number.is_multiple_of(5) {
-        write_again(folder, &name, &disk, &mut random);
+        write_again(folder, &disk, &mut random);
     }
-    fs::remove_file(folder.join(own)).unwrap();
-    fs::remove_file(folder.join(raw)).unwrap();
+    fs::remove_dir_all(folder).unwrap();
 }
 
 fn has_tools() -> bool {

@@ -67,21 +67,25 @@ impl Claims {
         let end = offset.saturating_add(length).div_ceil(self.unit_bytes);
         let start = (offset / self.unit_bytes).max(self.first);
         let window_end = self.first + super::as_u64(self.alone.len()) * 64;
-        for unit in start..end.min(window_end) {
-            let unit = unit - self.first;
-            let word = usize::try_from(unit / 64).unwrap_or(usize::MAX);
-            let bit = 1_u64 << (unit % 64);
-            let is_free = match claim {
-                Claim::Alone => (self.alone[word] | self.shared[word]) & bit == 0,
-                Claim::Shared => self.alone[word] & bit == 0,
+        let end = end.min(window_end);
+        let mut unit = start;
+        while unit < end {
+            // As many as are in one word.
+            let count = (64 - unit % 64).min(end - unit);
+            let bits = (u64::MAX >> (64 - count)) << (unit % 64);
+            let word = usize::try_from((unit - self.first) / 64).unwrap_or(usize::MAX);
+            let taken = match claim {
+                Claim::Alone => self.alone[word] | self.shared[word],
+                Claim::Shared => self.alone[word],
             };
-            if !is_free {
+            if taken & bits != 0 {
                 return false;
             }
             match claim {
-                Claim::Alone => self.alone[word] |= bit,
-                Claim::Shared => self.shared[word] |= bit,
+                Claim::Alone => self.alone[word] |= bits,
+                Claim::Shared => self.shared[word] |= bits,
             }
+            unit += count;
         }
         true
     }

@@ -79,34 +79,42 @@ pub(super) fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> Result<
     file.read_exact_at(buffer, offset).map_err(failed)
 }
 
+/// Whether a hole of the file begins at `offset`, and how long it or the data there is: at least one
+/// byte and at most `length`.
+pub(super) fn plain_run(file: &File, offset: u64, length: u64) -> Result<(bool, u64), DiskError> {
+    let failed = |error: Errno| DiskError::Read {
+        offset,
+        source: error.into(),
+    };
+    let end = offset.saturating_add(length);
+    let until = |place: u64| place.min(end).saturating_sub(offset).max(1);
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) if data > offset => return Ok((true, until(data))),
+        Ok(_) => {}
+        // No data from here to the end.
+        Err(Errno::NXIO) => return Ok((true, until(end))),
+        // The file system, or the device, does not know holes.
+        Err(Errno::INVAL) => return Ok((false, until(end))),
+        Err(error) => return Err(failed(error)),
+    }
+    let hole = seek(file, SeekFrom::Hole(offset)).map_err(failed)?;
+    Ok((false, until(hole)))
+}
+
 impl Layer for Raw {
     fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     fn run_at(&self, offset: u64, length: u64) -> Result<Run, DiskError> {
-        let failed = |error: Errno| DiskError::Read {
-            offset,
-            source: error.into(),
-        };
-        let end = offset.saturating_add(length).min(self.size_bytes);
-        let run = |end: u64, place| Run {
-            offset,
-            length: end.saturating_sub(offset).max(1),
-            place,
-        };
+        let length = length.min(self.size_bytes.saturating_sub(offset));
+        let (is_hole, length) = plain_run(&self.file, offset, length)?;
         let plain = Place::Plain { file: 0, offset };
-        match seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(data) if data > offset => return Ok(run(data.min(end), Place::Zero)),
-            Ok(_) => {}
-            // No data from here to the end.
-            Err(Errno::NXIO) => return Ok(run(end, Place::Zero)),
-            // The file system, or the device, does not know holes.
-            Err(Errno::INVAL) => return Ok(run(end, plain)),
-            Err(error) => return Err(failed(error)),
-        }
-        let hole = seek(&self.file, SeekFrom::Hole(offset)).map_err(failed)?;
-        Ok(run(hole.min(end), plain))
+        Ok(Run {
+            offset,
+            length,
+            place: if is_hole { Place::Zero } else { plain },
+        })
     }
 
     fn read(&self, run: &Run, buffer: &mut [u8]) -> Result<(), DiskError> {

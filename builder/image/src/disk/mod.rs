@@ -20,6 +20,7 @@
 //! | `qcow2` | QEMU's disks |
 //! | `source`, `view` | bytes with holes; a part of them |
 //! | `unpack` | compressed units |
+//! | `vmdk` | VMware's disks |
 //! | `write` | plain disks |
 
 mod chain;
@@ -36,6 +37,7 @@ mod source;
 mod tests;
 mod unpack;
 mod view;
+mod vmdk;
 mod write;
 
 use std::fmt;

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::chain::{CHAIN_MAX, Chain, Reference, Role};
 use super::layer::{Layer, Raw};
-use super::{Disk, DiskError, Format, LeftBehind, detect, qcow2};
+use super::{Disk, DiskError, Format, LeftBehind, detect, qcow2, vmdk};
 
 /// The most files of a disk, extents among them.
 pub(super) const FILES_MAX: usize = 256;
@@ -123,6 +123,6 @@ fn open_layer(
             behind: None,
         }),
         Format::Qcow2 => qcow2::open(file, opener),
-        Format::Vmdk => Err(DiskError::Unknown(format.name().to_owned())),
+        Format::Vmdk => vmdk::open(file, opener),
     }
 }
