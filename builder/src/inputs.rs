@@ -11,8 +11,8 @@ use crate::kernel::KernelChoice;
 use crate::kernel::config::{self, DEFAULT_FRAGMENTS};
 use crate::lock::Lock;
 use crate::recipe::{
-    CobdContent, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe, RunAction,
-    Source, TarballLocation, canonical,
+    CobdContent, Disk, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe,
+    RunAction, Source, Tarball, TarballLocation, canonical,
 };
 
 /// Changes whenever the same recipe gives other bytes than the coop before made of it.
@@ -134,8 +134,8 @@ pub fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
                 }
             }
         }
-        Source::Tarball(tarball) => {
-            if let TarballLocation::Path { file, .. } = &tarball.location {
+        Source::Tarball(Tarball { location, .. }) | Source::Disk(Disk { location, .. }) => {
+            if let TarballLocation::Path { file, .. } = location {
                 files.push(file);
             }
         }

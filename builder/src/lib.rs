@@ -7,6 +7,7 @@ pub mod assemble;
 pub mod build;
 pub mod calendar;
 pub mod cobd;
+pub mod convert;
 pub mod debian;
 pub mod digest;
 pub mod evidence;

@@ -10,6 +10,7 @@ use coop_appliance::Forward;
 use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forward};
 
 mod cache;
+mod convert;
 mod diff;
 mod explain;
 mod image;
@@ -19,6 +20,7 @@ mod lock;
 mod verify;
 
 pub(crate) use cache::{CacheCommand, CacheGcOptions, CacheListOptions, CacheVerifyOptions};
+pub(crate) use convert::ConvertOptions;
 pub(crate) use diff::DiffOptions;
 pub(crate) use explain::ExplainOptions;
 pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
@@ -40,7 +42,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "cp",
     "stop",
     "kill",
-    "convert",
     "export",
     "serve",
     "push",
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     /// Tell what two appliances, images, archives or folders differ in
     #[command(after_long_help = diff::EXAMPLES)]
     Diff(DiffOptions),
+    /// Make a cobd or an appliance from a disk of another machine, or a disk from a cobd
+    #[command(after_long_help = convert::EXAMPLES)]
+    Convert(ConvertOptions),
     /// Tell whether an appliance is what its manifest says, and what building it again gives
     #[command(after_long_help = verify::EXAMPLES)]
     Verify(VerifyOptions),

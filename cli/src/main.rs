@@ -66,6 +66,10 @@ fn main() -> ExitCode {
             command::verify::run(options, &environment, &output),
             options.json,
         ),
+        Command::Convert(options) => (
+            command::convert::run(options, &environment, &output),
+            options.json,
+        ),
         Command::Diff(options) => (command::diff::run(options, &environment), options.json),
         Command::Import(options) => (command::import::run(options), options.json),
         Command::Kernel(command) => (

@@ -27,7 +27,7 @@ use crate::plan::{self, Given, Plan, PlanError, Trees};
 use crate::publish::Staging;
 use crate::recipe::{KernelOrigin, Recipe};
 use crate::rootfs::RootfsError;
-use crate::source::{Archive, DebianSourceError, TarballError};
+use crate::source::{Archive, DebianSourceError, DiskSourceError, TarballError};
 use crate::store::StoreError;
 
 pub use self::explain::explain;
@@ -88,6 +88,9 @@ pub enum BuildError {
     /// The archive.
     #[error(transparent)]
     Tarball(#[from] TarballError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskSourceError),
     /// The kernel cannot be had.
     #[error(transparent)]
     Obtain(#[from] ObtainError),

@@ -6,13 +6,16 @@ use super::{BuildError, BuildRequest};
 use crate::debian::suite::SuiteRequest;
 use crate::recipe;
 use crate::source::{
-    ResolvedDebian, ResolvedTarball, SourceTree, TarballError, resolve_debian, resolve_tarball,
+    ResolvedDebian, ResolvedDisk, ResolvedTarball, SourceTree, resolve_debian, resolve_disk,
+    resolve_tarball,
 };
+use crate::store::StoreError;
 
 /// What the recipe's source came to.
 pub(super) enum Source<'r> {
     Debian(Box<ResolvedDebian>),
     Tarball(Box<ResolvedTarball<'r>>),
+    Disk(Box<ResolvedDisk<'r>>),
 }
 
 impl<'r> Source<'r> {
@@ -37,6 +40,12 @@ impl<'r> Source<'r> {
                 archive.pins,
                 &**observer,
             )?)),
+            recipe::Source::Disk(disk) => Self::Disk(Box::new(resolve_disk(
+                disk,
+                fetcher,
+                archive.pins,
+                &**observer,
+            )?)),
         })
     }
 
@@ -44,7 +53,15 @@ impl<'r> Source<'r> {
     pub(super) fn configures(&self) -> bool {
         match self {
             Self::Debian(debian) => debian.configures(),
-            Self::Tarball(_) => false,
+            Self::Tarball(_) | Self::Disk(_) => false,
+        }
+    }
+
+    /// Whether logs, caches, keys and identity are the source's own and stay.
+    pub(super) fn keeps_state(&self) -> bool {
+        match self {
+            Self::Debian(_) | Self::Tarball(_) => false,
+            Self::Disk(disk) => disk.keeps_state(),
         }
     }
 
@@ -52,6 +69,7 @@ impl<'r> Source<'r> {
         match self {
             Self::Debian(debian) => debian.fields(),
             Self::Tarball(tarball) => tarball.fields(),
+            Self::Disk(disk) => disk.fields(),
         }
     }
 
@@ -59,6 +77,7 @@ impl<'r> Source<'r> {
         match self {
             Self::Debian(debian) => debian.resolved(),
             Self::Tarball(tarball) => tarball.resolved(),
+            Self::Disk(disk) => disk.resolved(),
         }
     }
 
@@ -66,7 +85,7 @@ impl<'r> Source<'r> {
     pub(super) fn suites(&self) -> &[String] {
         match self {
             Self::Debian(debian) => debian.suites(),
-            Self::Tarball(_) => &[],
+            Self::Tarball(_) | Self::Disk(_) => &[],
         }
     }
 
@@ -74,7 +93,7 @@ impl<'r> Source<'r> {
     pub(super) fn archives(&self) -> &[SuiteRequest] {
         match self {
             Self::Debian(debian) => debian.archives(),
-            Self::Tarball(_) => &[],
+            Self::Tarball(_) | Self::Disk(_) => &[],
         }
     }
 
@@ -82,10 +101,11 @@ impl<'r> Source<'r> {
     pub(super) fn epoch(
         &self,
         request: &BuildRequest<'_>,
-    ) -> Result<Option<Timestamp>, TarballError> {
+    ) -> Result<Option<Timestamp>, StoreError> {
         match self {
             Self::Debian(debian) => Ok(Some(debian.epoch())),
             Self::Tarball(tarball) => tarball.epoch(request.fetcher.store()),
+            Self::Disk(disk) => disk.epoch(request.fetcher.store()),
         }
     }
 
@@ -96,6 +116,7 @@ impl<'r> Source<'r> {
         Ok(match self {
             Self::Debian(debian) => debian.unpack(fetcher, &**observer)?,
             Self::Tarball(tarball) => tarball.unpack(fetcher, &**observer)?,
+            Self::Disk(disk) => disk.unpack(fetcher, &**observer)?,
         })
     }
 }

@@ -28,7 +28,10 @@ pub(super) struct Bill<'a> {
 
 impl<'a> Bill<'a> {
     pub(super) fn new(evidence: &Evidence<'a>, software: &'a Software, lock: &Lock) -> Self {
-        let is_archive = matches!(evidence.recipe.rootfs.source, Source::Tarball(_));
+        let is_archive = matches!(
+            evidence.recipe.rootfs.source,
+            Source::Tarball(_) | Source::Disk(_)
+        );
         let archive = lock.files.first().filter(|_| is_archive).map(|file| {
             let last = file.name.rsplit('/').next().unwrap_or_default();
             (last.to_owned(), file.sha256)

@@ -68,6 +68,7 @@ fn source_name(recipe: &Recipe) -> &'static str {
     match &recipe.rootfs.source {
         Source::Debian(_) => "packages",
         Source::Tarball(_) => "archive",
+        Source::Disk(_) => "disk",
     }
 }
 

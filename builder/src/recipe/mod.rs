@@ -36,7 +36,7 @@ use fs_err as fs;
 pub(crate) use device_root::{nfs_option, server_name};
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
-    Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Exclude,
+    Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Disk, Exclude,
     FileContent, FileEntry, HostFile, Installation, Kernel, KernelLocation, KernelOrigin,
     KernelPackage, KernelSource, Keyring, Mirror, Owner, Password, PathRule, Recipe, Repository,
     RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Services, Source,

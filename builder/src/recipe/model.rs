@@ -88,6 +88,8 @@ pub enum Source {
     Debian(Box<Debian>),
     /// An archive of a whole file system.
     Tarball(Tarball),
+    /// A file system on another machine's disk.
+    Disk(Disk),
 }
 
 /// A file system made from Debian packages.
@@ -248,7 +250,20 @@ pub struct Tarball {
     pub strip_components: u32,
 }
 
-/// Where an archive is.
+/// A file system on a disk, in any format that `coop convert` reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// Where the disk is.
+    pub location: TarballLocation,
+    /// Which of its partitions: a number, a label, or `root`, the one that looks like a root;
+    /// default: `root`.
+    pub partition: String,
+    /// Whether logs, caches, keys and the identity of the machine that the disk is from stay; they
+    /// do not by default, as with every other source.
+    pub keep_state: bool,
+}
+
+/// Where an archive or a disk is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TarballLocation {

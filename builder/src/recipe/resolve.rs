@@ -11,7 +11,7 @@ use fs_err as fs;
 use super::decode::{At, Decoder};
 use super::diagnostic::{Position, Problem, Warning};
 use super::model::{
-    Architecture, Cobd, CobdContent, Cocon, Conet, Devices, FileContent, FileEntry, HostFile,
+    Architecture, Cobd, CobdContent, Cocon, Conet, Devices, Disk, FileContent, FileEntry, HostFile,
     Owner, Password, Recipe, RootSize, Rootfs, Services, Source, Tarball, TarballLocation,
     TestStep, User, UserId,
 };
@@ -51,6 +51,7 @@ impl Defaults {
     const ROWS: u16 = 25;
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
     const SHELL: &'static str = "/bin/bash";
+    const PARTITION: &'static str = "root";
 
     fn owner() -> Owner {
         Owner::Id(0)
@@ -262,6 +263,7 @@ impl Resolver<'_, '_> {
         let source = match written.source {
             written::Source::Debian(debian) => Some(Source::Debian(Box::new(self.debian(*debian)))),
             written::Source::Tarball(tarball) => self.tarball(tarball).map(Source::Tarball),
+            written::Source::Disk(disk) => self.disk(disk).map(Source::Disk),
         };
         let hostname = match written.hostname {
             Some(hostname) => self.checked(hostname, "rootfs.hostname", names::hostname),
@@ -313,6 +315,17 @@ impl Resolver<'_, '_> {
         Some(Tarball {
             location: self.tarball_location(written, "rootfs.source.tarball")?,
             strip_components,
+        })
+    }
+
+    fn disk(&mut self, written: written::Disk) -> Option<Disk> {
+        Some(Disk {
+            location: self.tarball_location(written.place, "rootfs.source.disk")?,
+            partition: match written.partition {
+                Some(partition) => partition.value,
+                None => Defaults::PARTITION.to_owned(),
+            },
+            keep_state: written.keep_state.unwrap_or(false),
         })
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::debian::PRESETS;
 use super::model::{
-    BuildPlace, Cobd, CobdContent, Conet, Debian, Devices, Exclude, FileContent, FileEntry,
+    BuildPlace, Cobd, CobdContent, Conet, Debian, Devices, Disk, Exclude, FileContent, FileEntry,
     HostFile, Installation, Kernel, KernelLocation, KernelOrigin, Keyring, Mirror, Owner, Password,
     Recipe, Repository, RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Source,
     StepNetwork, Tarball, TarballLocation, TestStep, User, UserId, Variant,
@@ -99,6 +99,16 @@ fn rootfs(rootfs: &Rootfs, names: &Names<'_>) -> Value {
             let mut place = tarball(location, names);
             place["strip_components"] = (*strip_components).into();
             json!({ "tarball": place })
+        }
+        Source::Disk(Disk {
+            location,
+            partition,
+            keep_state,
+        }) => {
+            let mut place = tarball(location, names);
+            place["partition"] = text(partition);
+            place["keep_state"] = (*keep_state).into();
+            json!({ "disk": place })
         }
     };
     let mut restated = json!({

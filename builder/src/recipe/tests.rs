@@ -265,7 +265,7 @@ fn a_snapshot_is_an_instant_or_has_an_address_too() {
         );
         match good(&text).rootfs.source {
             Source::Debian(debian) => debian.mirror,
-            Source::Tarball(_) => panic!("no debian"),
+            Source::Tarball(_) | Source::Disk(_) => panic!("no debian"),
         }
     };
     let snapshot = |url: Option<&str>| Mirror::Snapshot {
@@ -611,6 +611,8 @@ fn a_recipe_that_is_said_again_means_the_same() {
                  - {script: app, network: false}\n    - {script: app, network: true}\n";
     let bare = "name: a\nrootfs: {source: {tarball: {url: 'http://x/y', sha256: \"${d}\"}}}\n\
                 variables: {d: null}\nkernel: {modules: false, config: [{FOO: y}]}\n";
+    let disk = "name: a\nrootfs: {source: {disk: {path: app, partition: 2, keep_state: true}}}\n";
+    let named = "name: a\nrootfs: {source: {disk: {path: app, partition: 'a $${b}'}}}\n";
     let digest = "a".repeat(64);
     let sets: &[(&str, &str)] = &[("d", &digest)];
     let full = FULL.replace("\"4755\"", "\"04755\"");
@@ -622,6 +624,8 @@ fn a_recipe_that_is_said_again_means_the_same() {
         (steps, &[]),
         (extras, &[]),
         (bare, sets),
+        (disk, &[]),
+        (named, &[]),
     ] {
         let (first, again) = restated(text, sets);
         assert_eq!(first, again);

@@ -38,6 +38,13 @@ pub(super) struct Rootfs {
 pub(super) enum Source {
     Debian(Box<WrittenDebian>),
     Tarball(Tarball),
+    Disk(Disk),
+}
+
+pub(super) struct Disk {
+    pub(super) place: Tarball,
+    pub(super) partition: Option<At<String>>,
+    pub(super) keep_state: Option<bool>,
 }
 
 pub(super) struct Tarball {
@@ -167,8 +174,9 @@ const ROOTFS: Keys = keys(
     ],
     &[],
 );
-const SOURCE: Keys = keys(&["debian", "tarball"], &["oci", "disk", "appliance"]);
+const SOURCE: Keys = keys(&["debian", "tarball", "disk"], &["oci", "appliance"]);
 const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
+const DISK: Keys = keys(&["path", "url", "sha256", "partition", "keep_state"], &[]);
 const FILE: Keys = keys(
     &["path", "content", "source", "mode", "owner", "group"],
     &[],
@@ -275,9 +283,32 @@ fn source(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Source> {
     let path = format!("{path}.{kind}");
     if kind == "debian" {
         debian::read(d, node, &path).map(|read| Source::Debian(Box::new(read)))
+    } else if kind == "disk" {
+        disk(d, node, &path).map(Source::Disk)
     } else {
         tarball(d, node, &path).map(Source::Tarball)
     }
+}
+
+fn disk(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Disk> {
+    let fields = d.map(node, path, &DISK)?;
+    Some(Disk {
+        partition: d.field(&fields, "partition", partition),
+        keep_state: d.field(&fields, "keep_state", Decoder::boolean),
+        place: archive(d, &fields),
+    })
+}
+
+/// Reads a partition's number, which need not be quoted, or its label.
+fn partition(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<At<String>> {
+    if let Value::Number(_) = node.value {
+        let number = d.integer(node, path, 1..=u32::MAX)?;
+        return Some(At {
+            value: number.value.to_string(),
+            at: number.at,
+        });
+    }
+    d.text(node, path)
 }
 
 fn tarball(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Tarball> {

@@ -2,6 +2,7 @@
 
 mod archive;
 mod debian;
+mod disk;
 mod named;
 mod tarball;
 
@@ -9,6 +10,7 @@ use coop_image::tree::{Timestamp, Tree};
 
 pub use archive::Archive;
 pub use debian::{DebianSourceError, ResolvedDebian, closure, debian, pins, resolve_debian};
+pub use disk::{DiskSourceError, ResolvedDisk, resolve_disk};
 pub use named::{NamedFileError, address, host_file};
 pub use tarball::{ResolvedTarball, TarballError, resolve_tarball};
 

@@ -16,7 +16,7 @@ use crate::lock::Pins;
 use crate::recipe::{Tarball, TarballLocation};
 use crate::store::{Store, StoreError};
 
-/// The store's kind of notes with the latest time of an archive's entries.
+/// The store's kind of notes with the latest time of an archive's entries, or of a disk's files.
 const TIME_NOTE: &str = "archive-time-1";
 
 /// Why an archive did not become a tree.
@@ -109,20 +109,8 @@ impl ResolvedTarball<'_> {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn epoch(&self, store: &Store) -> Result<Option<Timestamp>, TarballError> {
-        let note = store.note(TIME_NOTE, &self.time_key())?;
-        let text = note.and_then(|bytes| String::from_utf8(bytes).ok());
-        let (seconds, nanoseconds) = match text.as_deref().and_then(|text| text.split_once(' ')) {
-            Some((seconds, nanoseconds)) => (seconds.parse(), nanoseconds.parse()),
-            None => return Ok(None),
-        };
-        Ok(match (seconds, nanoseconds) {
-            (Ok(seconds), Ok(nanoseconds)) => Some(Timestamp {
-                seconds,
-                nanoseconds,
-            }),
-            _ => None,
-        })
+    pub fn epoch(&self, store: &Store) -> Result<Option<Timestamp>, StoreError> {
+        known_time(store, &self.time_key())
     }
 
     fn time_key(&self) -> String {
@@ -158,9 +146,7 @@ impl ResolvedTarball<'_> {
         };
         let tree = read(recipe, &name, file, fetcher, observer)?;
         let epoch = latest_time(&tree);
-        let text = format!("{} {}", epoch.seconds, epoch.nanoseconds);
-        let store = fetcher.store();
-        store.put_note(TIME_NOTE, &time_key, text.as_bytes())?;
+        remember_time(fetcher.store(), &time_key, epoch)?;
         Ok(SourceTree {
             tree,
             epoch,
@@ -168,6 +154,29 @@ impl ResolvedTarball<'_> {
             resolved,
         })
     }
+}
+
+/// The latest time of what was read before under this key.
+pub(super) fn known_time(store: &Store, key: &str) -> Result<Option<Timestamp>, StoreError> {
+    let note = store.note(TIME_NOTE, key)?;
+    let text = note.and_then(|bytes| String::from_utf8(bytes).ok());
+    let (seconds, nanoseconds) = match text.as_deref().and_then(|text| text.split_once(' ')) {
+        Some((seconds, nanoseconds)) => (seconds.parse(), nanoseconds.parse()),
+        None => return Ok(None),
+    };
+    Ok(match (seconds, nanoseconds) {
+        (Ok(seconds), Ok(nanoseconds)) => Some(Timestamp {
+            seconds,
+            nanoseconds,
+        }),
+        _ => None,
+    })
+}
+
+/// Keeps the latest time for [`known_time`].
+pub(super) fn remember_time(store: &Store, key: &str, time: Timestamp) -> Result<(), StoreError> {
+    let text = format!("{} {}", time.seconds, time.nanoseconds);
+    store.put_note(TIME_NOTE, key, text.as_bytes())
 }
 
 fn read(
@@ -209,7 +218,7 @@ fn read(
 }
 
 /// The time of the youngest entry: nothing that coop adds is younger than the archive itself.
-fn latest_time(tree: &Tree) -> Timestamp {
+pub(super) fn latest_time(tree: &Tree) -> Timestamp {
     let times = tree.inodes().iter().map(|i| i.metadata.times.modified);
     times.max().unwrap_or_default()
 }

@@ -137,7 +137,7 @@ pub(super) fn for_run(
 }
 
 /// Gives the appliance, and where the log of the recipe's steps is, if any ran.
-fn build(
+pub(super) fn build(
     recipe: &Recipe,
     file: &Path,
     folder: &Path,

@@ -130,7 +130,7 @@ pub(crate) fn resize(options: &ImageResizeOptions) -> Ended {
 }
 
 /// Refuses to change an appliance's image behind its manifest's back.
-fn refuse_member(image: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_member(image: &Path) -> Result<(), Failure> {
     let image = fs::canonicalize(image).map_err(|error| Failure::work(&error))?;
     let Some(folder) = image
         .parent()

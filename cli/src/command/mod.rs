@@ -4,6 +4,7 @@ mod attend;
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod check;
+pub(crate) mod convert;
 mod debug_shell;
 pub(crate) mod diff;
 pub(crate) mod explain;

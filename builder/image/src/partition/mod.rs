@@ -10,6 +10,7 @@
 //! | `gpt`, `mbr` | reading the two tables |
 //! | `kind` | identifiers and types, and what they are called |
 //! | `probe` | file systems by their magic: disks without a table, and what a partition holds |
+//! | `volume` | a file system's label and identifier |
 //! | `write` | writing both tables |
 
 mod gpt;
@@ -18,6 +19,7 @@ mod mbr;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod volume;
 mod write;
 
 use std::fs::File;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 pub use kind::{Guid, PartitionType};
 pub use probe::{FileSystem, file_system};
+pub use volume::{Volume, volume};
 pub use write::{ALIGNMENT_BYTES, NewPartition, NewTable, Plan, plan, write};
 
 use crate::tree::{Blob, read_exact_at};

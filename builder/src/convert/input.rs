@@ -1,0 +1,235 @@
+//! A disk or a cobd that is opened.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use coop_image::disk::{Chain, Disk, DiskError, Folder, NoChain, Source, View};
+use coop_image::ext4;
+use coop_image::partition::{
+    self, FileSystem, Partition, PartitionError, PartitionType, ReadOptions, Table, TableKind,
+    Volume,
+};
+use coop_image::tree::{Tree, display};
+use fs_err as fs;
+
+use super::ConvertError;
+
+/// What a cobd's name ends with: its bytes are what they are, whatever they look like.
+const COBD_ENDING: &str = "cobd";
+
+/// How a disk is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions<'a> {
+    /// The folder whose files the disk may name as parts of itself; without one it may name none.
+    pub chain: Option<&'a Path>,
+    /// Whether a GPT with a damaged first copy is read from its second one.
+    pub use_backup: bool,
+}
+
+/// A disk, and what is on it.
+#[derive(Debug)]
+pub struct Input {
+    /// What messages call it.
+    pub name: String,
+    /// Its bytes.
+    pub disk: Arc<Disk>,
+    /// Its table, or that it has none.
+    pub table: Table,
+    /// Its partitions by number, but for those that only contain others; or all of it.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a disk that can be asked for.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Its partition; nothing where the disk has no table.
+    pub partition: Option<Partition>,
+    /// What is in it, where that is known.
+    pub volume: Option<Volume>,
+    /// Where it begins, in bytes.
+    pub first_byte: u64,
+    /// Its length in bytes.
+    pub length_bytes: u64,
+}
+
+impl Input {
+    /// Opens a file of the host.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or has no partition table and no file system that is known.
+    pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Self, ConvertError> {
+        let name = display(path.as_os_str().as_encoded_bytes());
+        let file = fs::File::open(path)?.into_parts().0;
+        let is_cobd = path.extension().is_some_and(|end| end == COBD_ENDING);
+        let mut folder = match options.chain {
+            Some(folder) => Some(Folder::new(folder, path)?),
+            None => None,
+        };
+        let chain: &mut dyn Chain = match &mut folder {
+            Some(folder) => folder,
+            None => &mut NoChain,
+        };
+        let disk = match is_cobd {
+            true => Disk::open_raw(file),
+            false => Disk::open(file, chain),
+        };
+        Self::of(name, disk, options.use_backup)
+    }
+
+    /// Reads an opened file as a disk of any format, which may name no other file.
+    ///
+    /// # Errors
+    /// As [`Input::open`].
+    pub fn of_file(name: &str, file: File) -> Result<Self, ConvertError> {
+        let is_cobd = Path::new(name)
+            .extension()
+            .is_some_and(|end| end == COBD_ENDING);
+        let disk = match is_cobd {
+            true => Disk::open_raw(file),
+            false => Disk::open(file, &mut NoChain),
+        };
+        Self::of(name.to_owned(), disk, false)
+    }
+
+    fn of(
+        name: String,
+        disk: Result<Disk, DiskError>,
+        use_backup: bool,
+    ) -> Result<Self, ConvertError> {
+        let disk = disk.map_err(|source| ConvertError::Disk {
+            name: name.clone(),
+            source,
+        })?;
+        let failed = |source| ConvertError::Table {
+            name: name.clone(),
+            source,
+        };
+        let options = ReadOptions {
+            sector_size: None,
+            use_backup,
+        };
+        let size = disk.size_bytes();
+        let table = partition::read(&disk, size, &options).map_err(failed)?;
+        let parts = parts(&disk, size, &table).map_err(failed)?;
+        Ok(Self {
+            name,
+            disk: Arc::new(disk),
+            table,
+            parts,
+        })
+    }
+
+    /// Whether it is one file system and nothing else.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        matches!(self.table.kind, TableKind::Bare(_))
+    }
+
+    /// What its table is called.
+    #[must_use]
+    pub fn table_name(&self) -> &'static str {
+        match self.table.kind {
+            TableKind::Gpt { .. } => "gpt",
+            TableKind::Mbr { .. } => "mbr",
+            TableKind::Bare(_) => "none",
+        }
+    }
+
+    /// The bytes of a part.
+    ///
+    /// # Errors
+    /// It is not within the disk.
+    pub fn view(&self, part: &Part) -> Result<View, ConvertError> {
+        let disk: Arc<dyn Source> = Arc::clone(&self.disk) as Arc<dyn Source>;
+        View::new(disk, part.first_byte, part.length_bytes).map_err(|source| ConvertError::Disk {
+            name: self.name.clone(),
+            source,
+        })
+    }
+
+    /// The files of a part, whose content points into the disk.
+    ///
+    /// # Errors
+    /// It is none of ext2, ext3 and ext4, or damaged.
+    pub fn tree(&self, part: &Part) -> Result<Tree, ConvertError> {
+        if part.file_system() != Some(FileSystem::Ext) {
+            return Err(ConvertError::NotExt4 {
+                name: self.name.clone(),
+                part: part.to_string(),
+                kind: part.kind_name().to_owned(),
+            });
+        }
+        let view = Arc::new(self.view(part)?);
+        ext4::read(view).map_err(|source| ConvertError::FileSystem {
+            name: self.name.clone(),
+            part: part.to_string(),
+            source,
+        })
+    }
+}
+
+fn parts(disk: &Disk, size_bytes: u64, table: &Table) -> Result<Vec<Part>, PartitionError> {
+    if let TableKind::Bare(_) = table.kind {
+        return Ok(vec![Part {
+            partition: None,
+            volume: partition::volume(disk, 0, size_bytes)?,
+            first_byte: 0,
+            length_bytes: size_bytes,
+        }]);
+    }
+    let partitions = table.partitions.iter().filter(|one| !one.is_extended);
+    partitions
+        .map(|one| {
+            Ok(Part {
+                partition: Some(one.clone()),
+                volume: partition::volume(disk, one.first_byte, one.length_bytes)?,
+                first_byte: one.first_byte,
+                length_bytes: one.length_bytes,
+            })
+        })
+        .collect()
+}
+
+impl Part {
+    /// What is in it, where that is known.
+    #[must_use]
+    pub fn file_system(&self) -> Option<FileSystem> {
+        self.volume.as_ref().map(|volume| volume.file_system)
+    }
+
+    /// Its file system's name, or that it is not known.
+    #[must_use]
+    pub fn kind_name(&self) -> &'static str {
+        self.volume.as_ref().map_or("unknown", |volume| volume.name)
+    }
+
+    /// Its file system's label; empty where it has none.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.volume.as_ref().map_or("", |volume| &volume.label)
+    }
+
+    /// Its number, where the disk has a table.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        self.partition.as_ref().map(|partition| partition.number)
+    }
+
+    /// What it says that it is for, where the disk has a table.
+    #[must_use]
+    pub fn kind(&self) -> Option<PartitionType> {
+        self.partition.as_ref().map(|partition| partition.kind)
+    }
+}
+
+impl fmt::Display for Part {
+    /// `partition 2`, or `the whole disk`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number() {
+            Some(number) => write!(f, "partition {number}"),
+            None => f.write_str("the whole disk"),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! `coop convert`: disks of other machines.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use coop_builder::convert::{
+    self, ConvertError, Converted, Input, Left, OpenOptions, OutputFormat, Part, Prepared, Request,
+    Wanted, Which,
+};
+use coop_builder::lock::Pins;
+use coop_image::disk::{ChainError, DiskError};
+use coop_image::partition::{Partition, PartitionError};
+use coop_image::tree::display;
+use coop_runtime::event::{Event, Observer};
+use serde_json::{Value, json};
+
+use super::Ended;
+use super::build;
+use super::image::{processors, refuse_member};
+use super::means::Means;
+use crate::arguments::ConvertOptions;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::render::progress::{self, Interruptible};
+use crate::render::{Output, bytes, data, json as render_json, line, plain};
+use crate::signals::Interruption;
+
+/// Lists, converts, or makes an appliance.
+pub(crate) fn run(options: &ConvertOptions, environment: &Environment, output: &Output) -> Ended {
+    let input = Input::open(
+        &options.source,
+        &OpenOptions {
+            chain: options.allow_chain.as_deref(),
+            use_backup: options.use_backup_table,
+        },
+    )
+    .map_err(|error| explain(&error))?;
+    if options.list {
+        list(&input, options);
+        return Ok(0);
+    }
+    if let Some(folder) = &options.appliance {
+        return appliance(&input, folder, options, environment, output);
+    }
+    match &options.output {
+        Some(path) => convert(&input, path, options, output),
+        None => Err(Failure::usage("there is no output")),
+    }
+}
+
+fn convert(input: &Input, path: &Path, options: &ConvertOptions, output: &Output) -> Ended {
+    let format = format(path, options)?;
+    if path.exists() {
+        refuse_member(path)?;
+    }
+    let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
+        .map_err(|error| Failure::work(&error))?;
+    let observer: Arc<dyn Observer> = Arc::new(Interruptible {
+        inner: progress::observer(options.progress, output),
+        heard: interruption.flag(),
+    });
+    let request = Request {
+        input,
+        source: &options.source,
+        which: options.partition.as_ref(),
+        output: path,
+        format,
+        threads: options.threads.unwrap_or_else(processors),
+        sync: !options.no_sync,
+    };
+    let done = convert::convert(&request, &observer);
+    let done = done.map_err(|error| match interruption.signal() {
+        // What failed then failed because of the signal.
+        Some(signal) => Failure::sentence(
+            signal.shell_code(),
+            "the work was stopped by a signal; the output is as it was",
+        ),
+        None => explain(&error),
+    })?;
+    if options.json {
+        render_json::value(&json!({
+            "source": options.source,
+            "source_format": input.disk.format().name(),
+            "output": path,
+            "format": format.name(),
+            "partition": done.part.as_ref().map(describe),
+            "wrapped": done.is_wrapped,
+            "size_bytes": done.size_bytes,
+            "data_bytes": done.data_bytes,
+            "left_behind": done.left,
+        }));
+        return Ok(0);
+    }
+    line(&sentence(&done, format));
+    tell_left(&done.left);
+    data(&format!("{}\n", path.display()));
+    Ok(0)
+}
+
+fn format(path: &Path, options: &ConvertOptions) -> Result<OutputFormat, Failure> {
+    let given = options.format.map(OutputFormat::from);
+    given
+        .or_else(|| OutputFormat::of_path(path))
+        .ok_or_else(|| {
+            let message = format!(
+                "the name {} does not say what is to be written",
+                path.display()
+            );
+            Failure::usage(message).with_hint(
+            "end it with .cobd, .raw, .img or .qcow2, or say --format cobd|raw|qcow2; coop writes \
+             no other formats",
+        )
+        })
+}
+
+fn appliance(
+    input: &Input,
+    folder: &Path,
+    options: &ConvertOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Ended {
+    for (is_given, what) in [
+        (options.allow_chain.is_some(), "--allow-chain"),
+        (options.use_backup_table, "--use-backup-table"),
+    ] {
+        if is_given {
+            let message = format!("{what} does not go with --appliance");
+            return Err(Failure::usage(message)
+                .with_hint("convert the disk to a cobd first, then make the appliance of that"));
+        }
+    }
+    let wanted = Wanted {
+        input,
+        source: &options.source,
+        which: options.partition.as_ref().unwrap_or(&Which::Root),
+        folder,
+        size: options.size,
+    };
+    let prepared = convert::prepare(&wanted).map_err(|error| explain(&error))?;
+    let mut means = Means::prepare(&options.recipe_options(), Pins::live(), environment, output)?;
+    means.observer = Arc::new(Knowing {
+        inner: Arc::clone(&means.observer),
+        told: told(&prepared),
+    });
+    let (built, _) = build::build(&prepared.recipe, &options.source, folder, &means)?;
+    if options.json {
+        render_json::value(&json!({
+            "source": options.source,
+            "source_format": input.disk.format().name(),
+            "appliance": folder,
+            "fresh": built.fresh,
+            "partition": describe(&prepared.part),
+            "fix_ups": prepared.fix_ups.changes,
+            "stays": prepared.fix_ups.stays,
+            "left_behind": prepared.left,
+            "manifest": built.appliance.manifest,
+        }));
+        return Ok(0);
+    }
+    if !built.fresh {
+        line(&format!("{} is up to date", folder.display()));
+    }
+    line(&format!("the root is {}", of_part(&prepared.part)));
+    for change in &prepared.fix_ups.changes {
+        line(&format!("changed {}", plain(&change.to_string())));
+    }
+    for sentence in &prepared.fix_ups.stays {
+        line(&format!("note: {}", plain(sentence)));
+    }
+    tell_left(&prepared.left);
+    data(&format!("{}\n", folder.display()));
+    Ok(0)
+}
+
+/// What is told here, and by the build, too.
+fn told(prepared: &Prepared) -> BTreeSet<String> {
+    let changes = prepared.fix_ups.changes.iter().map(ToString::to_string);
+    changes
+        .chain(prepared.fix_ups.stays.iter().cloned())
+        .collect()
+}
+
+/// An observer that does not pass on what is known already.
+struct Knowing {
+    inner: Arc<dyn Observer>,
+    told: BTreeSet<String>,
+}
+
+impl Observer for Knowing {
+    fn event(&self, event: &Event<'_>) {
+        let is_known = matches!(event, Event::Note { message } if self.told.contains(*message));
+        if !is_known {
+            self.inner.event(event);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.inner.is_cancelled()
+    }
+}
+
+fn sentence(done: &Converted, format: OutputFormat) -> String {
+    let what = match &done.part {
+        Some(part) => of_part(part),
+        None => "the whole disk".to_owned(),
+    };
+    let around = match done.is_wrapped {
+        true => " with a partition table (GPT) around it",
+        false => "",
+    };
+    format!(
+        "{what}{around}, as {}: {}, of which {} are not holes",
+        format.name(),
+        bytes(done.size_bytes),
+        bytes(done.data_bytes)
+    )
+}
+
+fn of_part(part: &Part) -> String {
+    let mut text = format!("{part} ({}", part.kind_name());
+    if !part.label().is_empty() {
+        text.push_str(&format!(" '{}'", part.label()));
+    }
+    text.push(')');
+    text
+}
+
+fn tell_left(left: &[Left]) {
+    for one in left {
+        line(&format!("left behind: {}", plain(&one.to_string())));
+    }
+}
+
+fn list(input: &Input, options: &ConvertOptions) {
+    let root = input.choose(&Which::Root).ok();
+    let root = root.map(|part| part.first_byte);
+    let also = input.disk.left_behind().iter().map(ToString::to_string);
+    if options.json {
+        let of_part = |part: &Part| {
+            let mut value = describe(part);
+            value["is_root"] = (root == Some(part.first_byte)).into();
+            value
+        };
+        render_json::value(&json!({
+            "disk": options.source,
+            "format": input.disk.format().name(),
+            "size_bytes": input.disk.size_bytes(),
+            "table": input.table_name(),
+            "sector_size_bytes": input.table.sector_size.bytes(),
+            "partitions": input.parts.iter().map(of_part).collect::<Vec<_>>(),
+            "also": also.collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    let mut text = format!(
+        "{} disk of {}, partition table: {}\n",
+        input.disk.format().name(),
+        bytes(input.disk.size_bytes()),
+        input.table_name(),
+    );
+    let mut rows = vec![["no", "size", "file system", "label", "uuid", "type"].map(str::to_owned)];
+    for part in &input.parts {
+        rows.push([
+            part.number()
+                .map_or("-".to_owned(), |number| number.to_string()),
+            bytes(part.length_bytes),
+            part.kind_name().to_owned(),
+            plain(label(part)),
+            part.volume.as_ref().map_or("", |one| &*one.uuid).to_owned(),
+            kind(part, root),
+        ]);
+    }
+    text.push_str(&table(&rows));
+    for one in also {
+        text.push_str(&format!("also: {}\n", plain(&one)));
+    }
+    data(&text);
+}
+
+/// The file system's label, else the partition's name.
+fn label(part: &Part) -> &str {
+    match (part.label(), &part.partition) {
+        ("", Some(partition)) => &partition.name,
+        (label, _) => label,
+    }
+}
+
+fn kind(part: &Part, root: Option<u64>) -> String {
+    let mut text = part.kind().map_or("", |kind| kind.name()).to_owned();
+    if root == Some(part.first_byte) {
+        let comma = if text.is_empty() { "" } else { ", " };
+        text.push_str(&format!("{comma}taken as the root"));
+    }
+    text
+}
+
+/// Rows in columns that are as wide as they need to be.
+fn table(rows: &[[String; 6]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn describe(part: &Part) -> Value {
+    let of = |value: fn(&Partition) -> Value| part.partition.as_ref().map(value);
+    json!({
+        "number": part.number(),
+        "type": of(|one| one.kind.to_string().into()),
+        "type_name": of(|one| one.kind.name().into()),
+        "name": of(|one| display(one.name.as_bytes()).into()),
+        "partuuid": of(|one| one.uuid.clone().into()),
+        "bootable": of(|one| one.is_bootable.into()),
+        "first_byte": part.first_byte,
+        "size_bytes": part.length_bytes,
+        "file_system": part.volume.as_ref().map(|volume| volume.name),
+        "label": part.volume.as_ref().map(|volume| &volume.label),
+        "uuid": part.volume.as_ref().map(|volume| &volume.uuid),
+    })
+}
+
+/// A failure with how to go on.
+fn explain(error: &ConvertError) -> Failure {
+    let failure = Failure::work(error);
+    match error {
+        ConvertError::Disk {
+            source:
+                DiskError::Reference {
+                    reason: ChainError::Refused,
+                    ..
+                },
+            ..
+        } => failure.with_hint(
+            "a disk can name any file of yours; --allow-chain DIR lets this one have those of a \
+             folder",
+        ),
+        ConvertError::Table {
+            source: PartitionError::PrimaryDamaged { .. },
+            ..
+        } => failure.with_hint("--use-backup-table uses it"),
+        ConvertError::Choice { .. } => failure.with_hint("--partition N takes one of them"),
+        _ => failure,
+    }
+}
