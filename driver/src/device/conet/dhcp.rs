@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::options::{BROADCAST, GATEWAY, GUEST, NAME_SERVER, NETMASK};
+use super::options::{BROADCAST, GATEWAY, NAME_SERVER, NETMASK};
 
 /// The server's and the client's port.
 pub(super) const SERVER_PORT: u16 = 67;
@@ -48,7 +48,7 @@ struct Asked {
 }
 
 /// Answers a client's message. `None`: it is not one, or not one that wants an answer.
-pub(super) fn answer(message: &[u8], mtu: u16) -> Option<Vec<u8>> {
+pub(super) fn answer(message: &[u8], guest: Ipv4Addr, mtu: u16) -> Option<Vec<u8>> {
     let (&[op, kind, length, ..], cookie) = (
         message.first_chunk::<4>()?,
         message.get(FIXED_BYTES..FIXED_BYTES + 4)?,
@@ -62,10 +62,10 @@ pub(super) fn answer(message: &[u8], mtu: u16) -> Option<Vec<u8>> {
     }
     let current = Ipv4Addr::from(*message.get(12..16)?.first_chunk::<4>()?);
     match asked.message_type? {
-        DISCOVER => reply(message, OFFER, mtu),
-        INFORM => reply(message, ACK, mtu),
-        REQUEST if asked.requested.unwrap_or(current) == GUEST => reply(message, ACK, mtu),
-        REQUEST => reply(message, NAK, mtu),
+        DISCOVER => reply(message, OFFER, guest, mtu),
+        INFORM => reply(message, ACK, guest, mtu),
+        REQUEST if asked.requested.unwrap_or(current) == guest => reply(message, ACK, guest, mtu),
+        REQUEST => reply(message, NAK, guest, mtu),
         _ => None,
     }
 }
@@ -95,11 +95,11 @@ fn parse_options(mut options: &[u8]) -> Option<Asked> {
     }
 }
 
-fn reply(request: &[u8], message_type: u8, mtu: u16) -> Option<Vec<u8>> {
+fn reply(request: &[u8], message_type: u8, guest: Ipv4Addr, mtu: u16) -> Option<Vec<u8>> {
     let granted = message_type != NAK;
     let informs = parse_options(request.get(FIXED_BYTES + 4..)?)?.message_type == Some(INFORM);
     let yours = if granted && !informs {
-        GUEST
+        guest
     } else {
         Ipv4Addr::UNSPECIFIED
     };
@@ -146,6 +146,7 @@ mod tests {
     use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
     use dhcproto::{Decodable, Encodable};
 
+    use super::super::options::GUEST;
     use super::*;
 
     fn ask(kind: MessageType, requested: Option<Ipv4Addr>) -> Vec<u8> {
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn discover_is_offered_the_address() {
-        let reply = decode(&answer(&ask(MessageType::Discover, None), 1500).unwrap());
+        let reply = decode(&answer(&ask(MessageType::Discover, None), GUEST, 1500).unwrap());
         assert_eq!(reply.opts().msg_type(), Some(MessageType::Offer));
         assert_eq!(reply.xid(), 0xdead_beef);
         assert_eq!(reply.yiaddr(), GUEST);
@@ -193,31 +194,33 @@ mod tests {
 
     #[test]
     fn only_the_one_address_is_granted() {
-        let granted = decode(&answer(&ask(MessageType::Request, Some(GUEST)), 1500).unwrap());
+        let granted =
+            decode(&answer(&ask(MessageType::Request, Some(GUEST)), GUEST, 1500).unwrap());
         assert_eq!(granted.opts().msg_type(), Some(MessageType::Ack));
         let other = Ipv4Addr::new(192, 168, 1, 5);
-        let refused = decode(&answer(&ask(MessageType::Request, Some(other)), 1500).unwrap());
+        let refused =
+            decode(&answer(&ask(MessageType::Request, Some(other)), GUEST, 1500).unwrap());
         assert_eq!(refused.opts().msg_type(), Some(MessageType::Nak));
         assert_eq!(refused.yiaddr(), Ipv4Addr::UNSPECIFIED);
     }
 
     #[test]
     fn other_messages_get_no_answer() {
-        assert_eq!(answer(&ask(MessageType::Release, None), 1500), None);
-        assert_eq!(answer(&ask(MessageType::Offer, None), 1500), None);
+        assert_eq!(answer(&ask(MessageType::Release, None), GUEST, 1500), None);
+        assert_eq!(answer(&ask(MessageType::Offer, None), GUEST, 1500), None);
     }
 
     #[test]
     fn damaged_messages_never_panic() {
         let good = ask(MessageType::Request, Some(GUEST));
         for length in 0..good.len() {
-            let _ = answer(&good[..length], 1500);
+            let _ = answer(&good[..length], GUEST, 1500);
         }
         for at in 0..good.len() {
             for value in [0, 1, 255] {
                 let mut bad = good.clone();
                 bad[at] = value;
-                let _ = answer(&bad, 1500);
+                let _ = answer(&bad, GUEST, 1500);
             }
         }
     }

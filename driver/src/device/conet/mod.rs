@@ -28,6 +28,7 @@ mod resolv;
 mod route;
 mod service;
 mod stack;
+mod switch;
 mod tcp;
 mod udp;
 mod user;
@@ -46,6 +47,7 @@ pub use options::{
 };
 pub use resolv::parse_resolv_conf;
 pub use service::{Accept, SERVICES_MAX, Service};
+pub use switch::{NODES_MAX, Node, Seat, SwitchCounters, Switched, switch};
 pub use user::{UserCounters, UserNetwork};
 
 /// What lies behind a network device. It sees frames, never descriptors, and it never blocks.
@@ -75,6 +77,44 @@ pub trait NetBackend: Send {
     /// Forgets the guest: its driver has started anew, and agreed to leave some work out. Until
     /// the first call nothing is left out.
     fn reset(&mut self, offloads: Offloads);
+}
+
+impl<B: NetBackend + ?Sized> NetBackend for Box<B> {
+    fn mac(&self) -> [u8; 6] {
+        (**self).mac()
+    }
+
+    fn mtu(&self) -> u16 {
+        (**self).mtu()
+    }
+
+    fn transmit(&mut self, frame: &[u8]) {
+        (**self).transmit(frame);
+    }
+
+    fn service(&mut self) {
+        (**self).service();
+    }
+
+    fn has_work(&self) -> bool {
+        (**self).has_work()
+    }
+
+    fn frame(&self) -> Option<Outgoing<'_>> {
+        (**self).frame()
+    }
+
+    fn pop_frame(&mut self) {
+        (**self).pop_frame();
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        (**self).readiness()
+    }
+
+    fn reset(&mut self, offloads: Offloads) {
+        (**self).reset(offloads);
+    }
 }
 
 /// Work that guest and device leave out because their link is memory.

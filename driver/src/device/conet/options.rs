@@ -1,9 +1,11 @@
 //! What a user network is made with, and what can go wrong in making it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::service::{SERVICES_MAX, Service};
+use super::switch::NODES_MAX;
 
 /// The network that the guest lives in.
 pub const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 0);
@@ -17,7 +19,7 @@ pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 255);
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// The name server.
 pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-/// The guest.
+/// The guest, where it is the only one.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The gateway's hardware address, locally administered.
 pub const GATEWAY_MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
@@ -88,6 +90,11 @@ pub struct BoundPort {
 pub struct UserOptions {
     /// The guest's hardware address: unicast, see [`stable_mac`].
     pub mac: [u8; 6],
+    /// The guest's address, inside [`NETWORK`].
+    pub address: Ipv4Addr,
+    /// Names that the name server answers by itself, in lowercase, and what they stand for. These
+    /// addresses have names then, too.
+    pub hosts: BTreeMap<String, Ipv4Addr>,
     /// Largest IP packet on the link, in bytes: [`MTU_MIN`] to [`MTU_MAX`].
     pub mtu: u16,
     /// Ports of the host that lead into the guest.
@@ -109,6 +116,8 @@ impl UserOptions {
     pub fn new(mac: [u8; 6]) -> Self {
         Self {
             mac,
+            address: GUEST,
+            hosts: BTreeMap::new(),
             mtu: MTU_DEFAULT,
             forwards: Vec::new(),
             allow_host: false,
@@ -172,6 +181,16 @@ pub enum NetError {
     /// More services, or two on one port, or one on port 0.
     #[error("the network's services need ports of their own, and are {SERVICES_MAX} at most")]
     BadServices,
+    /// The address is the gateway's or the name server's, or outside.
+    #[error(
+        "a guest cannot have the address {0}: it is not free in the network {NETWORK}/{PREFIX_BITS}"
+    )]
+    BadAddress(Ipv4Addr),
+    /// Too many nodes, or two with one name or address.
+    #[error(
+        "the nodes of a switch need names and addresses of their own, and are {NODES_MAX} at most"
+    )]
+    BadNodes,
     /// The MTU is out of range.
     #[error("an MTU of {mtu} bytes is not within {MTU_MIN} and {MTU_MAX}")]
     BadMtu {

@@ -5,6 +5,7 @@
 //! addresses (where clouds answer with credentials), the unspecified, multicast, broadcast and
 //! reserved ones are closed always.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::options::{GATEWAY, NAME_SERVER, NETMASK, NETWORK, UserOptions};
@@ -34,6 +35,10 @@ pub(super) struct Policy {
     restricted: bool,
     services: Vec<Service>,
     routes: Routes,
+    /// The guest's address.
+    pub(super) guest: Ipv4Addr,
+    /// Names that need no name server of the host.
+    pub(super) hosts: BTreeMap<String, Ipv4Addr>,
 }
 
 impl Policy {
@@ -43,6 +48,8 @@ impl Policy {
             restricted: options.restricted,
             services: options.services.clone(),
             routes: Routes::new(),
+            guest: options.address,
+            hosts: options.hosts.clone(),
         }
     }
 
@@ -91,6 +98,12 @@ impl Policy {
 /// Whether an address lies in the guest's own network.
 pub(super) fn is_inside(address: Ipv4Addr) -> bool {
     address & NETMASK == NETWORK
+}
+
+/// Whether an address can be a guest's.
+pub(super) fn is_node(address: Ipv4Addr) -> bool {
+    let [.., last] = address.octets();
+    is_inside(address) && !matches!(last, 0 | 255) && address != GATEWAY && address != NAME_SERVER
 }
 
 /// Addresses that no allowance opens.

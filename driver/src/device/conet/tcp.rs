@@ -13,7 +13,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 
 use super::host_socket::HostSocket;
-use super::options::{GATEWAY, GUEST, TCP_BUFFER_BYTES, TCP_FLOWS_MAX};
+use super::options::{GATEWAY, TCP_BUFFER_BYTES, TCP_FLOWS_MAX};
 use super::policy::Verdict;
 use super::reactor::{Micros, Ready, Token};
 use super::service::Service;
@@ -177,7 +177,7 @@ impl TcpTable {
 
     /// Takes a connection that the host accepted for a port of the guest.
     pub(super) fn accepted(&mut self, stack: &mut Stack, host: TcpStream, guest_port: u16) {
-        let guest = SocketAddrV4::new(GUEST, guest_port);
+        let guest = SocketAddrV4::new(stack.policy.guest, guest_port);
         let key = (self.flows.len() < TCP_FLOWS_MAX).then(|| self.free_key(guest));
         let unblocked = host.set_nonblocking(true);
         let host = HostSocket::Tcp(host);

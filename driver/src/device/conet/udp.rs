@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use smoltcp::wire::Icmpv4DstUnreachable;
 
 use super::dns;
-use super::options::{GATEWAY, GUEST, UDP_FLOWS_MAX};
+use super::options::{GATEWAY, NAME_SERVER, UDP_FLOWS_MAX};
 use super::policy::Verdict;
 use super::reactor::{Micros, Ready, Token};
+use super::resolv::DNS_PORT;
 use super::stack::Stack;
 
 /// How long a flow lives without a datagram, RFC 4787 4.3.
@@ -130,6 +131,11 @@ impl UdpTable {
         resolvers: &[SocketAddr],
     ) {
         let key = UdpKey { guest, remote };
+        if (*remote.ip(), remote.port()) == (NAME_SERVER, DNS_PORT)
+            && let Some(answer) = dns::own_answer(payload, &stack.policy.hosts)
+        {
+            return self.send(stack, key, &answer);
+        }
         let number = match self.numbers.get(&key) {
             Some(&number) => number,
             None => match self.open(stack, key, resolvers) {
@@ -436,7 +442,7 @@ impl UdpTable {
             more = received.is_ok();
             match received {
                 Ok((count, peer)) => {
-                    let guest = SocketAddrV4::new(GUEST, forward.guest_port);
+                    let guest = SocketAddrV4::new(stack.policy.guest, forward.guest_port);
                     let payload = buffer.get(..count).unwrap_or_default();
                     if let Some(key) = self.peer(stack, number, peer, guest) {
                         self.send(stack, key, payload);

@@ -13,7 +13,7 @@ use super::options::{
     BoundPort, FORWARDS_MAX, Forward, GATEWAY, GATEWAY_MAC, MTU_MAX, MTU_MIN, NAME_SERVER,
     NetError, Transport, UserOptions,
 };
-use super::policy::{Policy, is_inside};
+use super::policy::{Policy, is_node};
 use super::reactor::{Reactor, Ready, Token};
 use super::service::{SERVICES_MAX, Service};
 use super::stack::Stack;
@@ -111,6 +111,9 @@ impl UserNetwork {
         let mac = EthernetAddress(options.mac);
         if !mac.is_unicast() || options.mac == GATEWAY_MAC {
             return Err(NetError::BadMac { mac: options.mac });
+        }
+        if !is_node(options.address) {
+            return Err(NetError::BadAddress(options.address));
         }
         check_services(&options.services)?;
         let reactor = Reactor::new().map_err(|source| NetError::Host {
@@ -246,7 +249,7 @@ impl UserNetwork {
         let dhcp = (guest.port(), remote.port()) == (dhcp::CLIENT_PORT, dhcp::SERVER_PORT);
         if dhcp && (remote.ip().is_broadcast() || *remote.ip() == GATEWAY) {
             self.dhcp(payload);
-        } else if is_guest(*guest.ip()) {
+        } else if is_node(*guest.ip()) {
             self.udp.datagram(
                 &mut self.stack,
                 guest,
@@ -260,7 +263,7 @@ impl UserNetwork {
     }
 
     fn dhcp(&mut self, message: &[u8]) {
-        let Some(answer) = dhcp::answer(message, self.mtu) else {
+        let Some(answer) = dhcp::answer(message, self.stack.policy.guest, self.mtu) else {
             return;
         };
         let sender = self.stack.sender;
@@ -275,7 +278,7 @@ impl UserNetwork {
 
     /// Answers for the gateway and the name server; nobody else can be pinged.
     fn echo(&mut self, (guest, remote): (Ipv4Addr, Ipv4Addr), ids: (u16, u16), data: &[u8]) {
-        if is_guest(guest) {
+        if is_node(guest) {
             let sender = self.stack.sender;
             sender.echo_reply(&mut self.stack.out, remote, guest, ids, data);
         }
@@ -349,7 +352,7 @@ impl NetBackend for UserNetwork {
                 remote,
                 opens,
                 resets,
-            } if is_guest(*guest.ip()) && !remote.ip().is_unspecified() => {
+            } if is_node(*guest.ip()) && !remote.ip().is_unspecified() => {
                 let key = TcpKey { guest, remote };
                 let flags = (opens, resets);
                 self.tcp
@@ -435,12 +438,6 @@ fn may_accept(number: u64) -> Ready {
         writable: false,
         failed: false,
     }
-}
-
-/// Whether an address can be a guest's.
-fn is_guest(address: Ipv4Addr) -> bool {
-    let [.., last] = address.octets();
-    is_inside(address) && !matches!(last, 0 | 255) && address != GATEWAY && address != NAME_SERVER
 }
 
 /// The ports of a forward, host's and guest's.

@@ -3,6 +3,7 @@
 mod front;
 mod hostile;
 mod small;
+mod switch;
 mod tcp;
 mod udp;
 
