@@ -13,16 +13,19 @@ mod cache;
 mod convert;
 mod diff;
 mod explain;
+mod export;
 mod image;
 mod import;
 mod kernel;
 mod lock;
+mod registry;
 mod verify;
 
 pub(crate) use cache::{CacheCommand, CacheGcOptions, CacheListOptions, CacheVerifyOptions};
 pub(crate) use convert::ConvertOptions;
 pub(crate) use diff::DiffOptions;
 pub(crate) use explain::ExplainOptions;
+pub(crate) use export::{ExportFormat, ExportOptions};
 pub(crate) use image::{ImageBuildOptions, ImageCommand, ImageResizeOptions, ImageSize};
 pub(crate) use import::ImportOptions;
 pub(crate) use kernel::{
@@ -30,6 +33,7 @@ pub(crate) use kernel::{
 };
 
 pub(crate) use lock::{FetchOptions, LockOptions};
+pub(crate) use registry::{PushOptions, RegistryOptions};
 pub(crate) use verify::VerifyOptions;
 
 /// Verbs of later versions.
@@ -42,9 +46,7 @@ pub(crate) const PLANNED: &[&str] = &[
     "cp",
     "stop",
     "kill",
-    "export",
     "serve",
-    "push",
     "pull",
     "sign",
     "doctor",
@@ -88,6 +90,12 @@ pub(crate) enum Command {
     /// Tell whether an appliance is what its manifest says, and what building it again gives
     #[command(after_long_help = verify::EXAMPLES)]
     Verify(VerifyOptions),
+    /// Bring an appliance and its signatures to a registry
+    #[command(after_long_help = registry::PUSH_EXAMPLES)]
+    Push(PushOptions),
+    /// Make an appliance into something that runs without coop
+    #[command(after_long_help = export::EXAMPLES)]
+    Export(ExportOptions),
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),

@@ -29,6 +29,9 @@ pub(crate) struct Environment {
     pub(crate) temporary: Option<PathBuf>,
     /// XDG_RUNTIME_DIR.
     pub(crate) runtime: Option<PathBuf>,
+    /// Files in which docker and podman keep who somebody is to registries; the first with an entry
+    /// counts. A folder that DOCKER_CONFIG names takes the place of `.docker` in HOME.
+    pub(crate) credentials: Vec<PathBuf>,
 }
 
 impl Environment {
@@ -74,8 +77,29 @@ impl Environment {
             }),
             temporary: get("TMPDIR").map(PathBuf::from),
             runtime: absolute("XDG_RUNTIME_DIR"),
+            credentials: credentials(
+                get("DOCKER_CONFIG").map(PathBuf::from),
+                absolute("XDG_RUNTIME_DIR"),
+                absolute("HOME"),
+            ),
         }
     }
+}
+
+fn credentials(
+    docker: Option<PathBuf>,
+    runtime: Option<PathBuf>,
+    home: Option<PathBuf>,
+) -> Vec<PathBuf> {
+    let own = docker
+        .is_none()
+        .then(|| home.map(|home| home.join(".docker")));
+    let files = [
+        docker.map(|folder| folder.join("config.json")),
+        runtime.map(|folder| folder.join("containers/auth.json")),
+        own.flatten().map(|folder| folder.join("config.json")),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -101,6 +125,26 @@ mod tests {
         assert_eq!(with(&all[2..]).cache, Some(PathBuf::from("/h/.cache/coop")));
         assert_eq!(with(&[("HOME", "")]).cache, None);
         assert_eq!(with(&[("XDG_CACHE_HOME", "x")]).cache, None);
+    }
+
+    #[test]
+    fn credentials_are_where_docker_and_podman_keep_them() {
+        let all = [
+            ("DOCKER_CONFIG", "d"),
+            ("XDG_RUNTIME_DIR", "/r"),
+            ("HOME", "/h"),
+        ];
+        let files = |values: &[(&str, &str)]| -> Vec<String> {
+            let files = with(values).credentials;
+            files
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect()
+        };
+        assert_eq!(files(&all), ["d/config.json", "/r/containers/auth.json"]);
+        let own = ["/r/containers/auth.json", "/h/.docker/config.json"];
+        assert_eq!(files(&all[1..]), own);
+        assert!(files(&[]).is_empty());
     }
 
     #[test]

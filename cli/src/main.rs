@@ -70,6 +70,14 @@ fn main() -> ExitCode {
             command::convert::run(options, &environment, &output),
             options.json,
         ),
+        Command::Push(options) => (
+            command::push::run(options, &environment, &output),
+            options.json,
+        ),
+        Command::Export(options) => (
+            command::export::run(options, &environment, &output),
+            options.json,
+        ),
         Command::Diff(options) => (command::diff::run(options, &environment), options.json),
         Command::Import(options) => (command::import::run(options), options.json),
         Command::Kernel(command) => (

@@ -10,6 +10,7 @@ mod corpus;
 mod debian;
 mod disks;
 mod evidence;
+mod export;
 mod failures;
 mod images;
 mod import;

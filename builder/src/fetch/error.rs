@@ -110,7 +110,7 @@ pub(super) fn read_error(url: &str, error: &io::Error) -> FetchError {
 }
 
 /// An error and what caused it, in one line.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -25,6 +25,7 @@ use crate::store::Store;
 
 use body::{Body, open_file};
 pub use error::FetchError;
+pub(crate) use error::causes;
 use error::read_error;
 use http::Http;
 use partial::Partial;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/v1/blob/ab/abcd…       downloads by their SHA-256, immutable
+//! ROOT/v1/partial/ab/abcd…    the beginnings of blobs, which nobody believes (see `partial`)
 //! ROOT/v1/object/ab/abcd…     what was computed, by its own SHA-256, immutable
 //! ROOT/v1/result/KIND/ab/…    which object an input led to, by the input's digest
 //! ROOT/v1/note/KIND/ab/…      small values by the digest of their key, replaceable
@@ -21,6 +22,7 @@
 
 mod derived;
 mod life;
+mod partial;
 mod removal;
 mod session;
 mod usage;
@@ -35,6 +37,7 @@ use tempfile::NamedTempFile;
 
 pub use derived::DerivedKey;
 pub(crate) use life::is_abandoned;
+pub use partial::PartialBlob;
 pub use removal::TempFolder;
 use session::Session;
 pub use usage::{Entry, GcOptions, GcReport, Part};

@@ -253,6 +253,9 @@ impl Store {
         for path in sharded_files(&root.join("blob"))? {
             listing.add(Part::Download, "download", &path)?;
         }
+        for path in sharded_files(&root.join("partial"))? {
+            listing.add(Part::Download, "partial", &path)?;
+        }
         for path in sharded_files(&root.join("object"))? {
             let name = path.file_name().and_then(std::ffi::OsStr::to_str);
             let digest = name.and_then(|name| name.parse::<Digest>().ok());

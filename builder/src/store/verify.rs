@@ -65,8 +65,8 @@ impl Store {
     /// A download or an object, which has its digest as its name.
     fn check_file(&self, path: &PathBuf) -> Result<Checked, StoreError> {
         let top = path.iter().next().and_then(std::ffi::OsStr::to_str);
-        if top == Some("derived") {
-            // An earlier coop did not say which digest it had.
+        if matches!(top, Some("derived" | "partial")) {
+            // An earlier coop did not say which digest it had; the other is not whole yet.
             return Ok(Checked::default());
         }
         let full = self.root.join(path);

@@ -8,6 +8,7 @@ pub(crate) mod convert;
 mod debug_shell;
 pub(crate) mod diff;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod image;
 pub(crate) mod import;
 mod imported;
@@ -15,10 +16,13 @@ pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod lock;
 mod means;
+pub(crate) mod push;
 mod qemu;
+mod registry;
 pub(crate) mod run;
 mod steps;
 pub(crate) mod verify;
+mod watched;
 
 /// How a verb ends: an exit code, or what went wrong.
 pub(crate) type Ended = Result<u8, crate::failure::Failure>;

@@ -131,10 +131,12 @@ fn apply(prepared: &Prepared) -> io::Result<()> {
         // SAFETY: the set is valid and of the size given.
         check(unsafe { libc::sched_setaffinity(0, size_of_val(set), set) })?;
     }
-    no_randomised_addresses()?;
+    let are_fixed = no_randomised_addresses()?;
     for (resource, limit) in prepared.limits {
         if let Some(limit) = limit {
-            lower_limit(resource, limit)?;
+            let is_larger = resource == libc::RLIMIT_FSIZE && !are_fixed;
+            let gap = if is_larger { RANDOM_GAP_BYTES_MAX } else { 0 };
+            lower_limit(resource, limit.saturating_add(gap))?;
         }
     }
     // SAFETY: takes any number and cannot fail.
@@ -159,7 +161,14 @@ fn die_with_parent(parent: libc::pid_t) -> io::Result<()> {
     Ok(())
 }
 
-fn no_randomised_addresses() -> io::Result<()> {
+/// How far the kernel moves a program's heap from its end, at most, in bytes (x86-64's
+/// `arch_randomize_brk`). A User-Mode-Linux kernel has its memory file begin at its own end, and so
+/// makes it longer by a hole of this size.
+const RANDOM_GAP_BYTES_MAX: u64 = 1 << 30;
+
+/// Says whether addresses are fixed. Container engines forbid that by their usual filters; a kernel
+/// then goes on with the addresses that it got.
+fn no_randomised_addresses() -> io::Result<bool> {
     /// Asks for the present value only.
     const QUERY: libc::c_ulong = 0xffff_ffff;
     // SAFETY: takes a plain number.
@@ -168,7 +177,11 @@ fn no_randomised_addresses() -> io::Result<()> {
     let wanted = libc::c_ulong::try_from(now | libc::ADDR_NO_RANDOMIZE)
         .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: takes a plain number.
-    check(unsafe { libc::personality(wanted) })
+    match check(unsafe { libc::personality(wanted) }) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn lower_limit(resource: libc::__rlimit_resource_t, limit: u64) -> io::Result<()> {

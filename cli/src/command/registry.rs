@@ -1,0 +1,53 @@
+//! What push, pull and run have in common about registries.
+
+use coop_builder::registry::{Access, Credentials, Options, Reference, Registry, RegistryError};
+
+use crate::arguments::RegistryOptions;
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// Looks up who somebody is to the registry.
+pub(super) fn connect(
+    reference: &Reference,
+    access: Access,
+    options: &RegistryOptions,
+    environment: &Environment,
+) -> Result<Registry, RegistryError> {
+    let credentials = Credentials {
+        files: environment.credentials.clone(),
+        programs: environment.programs.clone(),
+    };
+    let options = Options {
+        plain_http: options.plain_http,
+        ..Options::default()
+    };
+    Registry::new(reference, access, &credentials, options)
+}
+
+/// A failure with how to go on.
+pub(super) fn explain(
+    error: &RegistryError,
+    reference: &Reference,
+    environment: &Environment,
+) -> Failure {
+    let failure = Failure::work(error);
+    match error {
+        RegistryError::Denied { authority, .. } => {
+            let files = environment.credentials.iter();
+            let files: Vec<String> = files.map(|path| path.display().to_string()).collect();
+            failure.with_hint(format!(
+                "docker login {authority} or podman login {authority} says who you are; read are {}",
+                files.join(", ")
+            ))
+        }
+        // The TLS library's word for an answer that is none of TLS.
+        RegistryError::Network { reason, .. } if reason.contains("corrupt message") => {
+            failure.with_hint("a registry without TLS is spoken to with --plain-http")
+        }
+        RegistryError::Missing(_) if reference.to_string().contains('@') => failure,
+        RegistryError::Missing(_) => {
+            failure.with_hint("names and tags are told apart by case and by every character")
+        }
+        _ => failure,
+    }
+}
