@@ -18,7 +18,9 @@ mod image;
 mod import;
 mod kernel;
 mod lock;
+mod pack;
 mod registry;
+mod sign;
 mod verify;
 
 pub(crate) use cache::{CacheCommand, CacheGcOptions, CacheListOptions, CacheVerifyOptions};
@@ -33,7 +35,9 @@ pub(crate) use kernel::{
 };
 
 pub(crate) use lock::{FetchOptions, LockOptions};
+pub(crate) use pack::{PackOptions, UnpackOptions};
 pub(crate) use registry::{PushOptions, RegistryOptions};
+pub(crate) use sign::{SignOptions, TrustOptions};
 pub(crate) use verify::VerifyOptions;
 
 /// Verbs of later versions.
@@ -48,7 +52,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "kill",
     "serve",
     "pull",
-    "sign",
     "doctor",
     "schema",
     "completions",
@@ -87,7 +90,17 @@ pub(crate) enum Command {
     /// Make a cobd or an appliance from a disk of another machine, or a disk from a cobd
     #[command(after_long_help = convert::EXAMPLES)]
     Convert(ConvertOptions),
-    /// Tell whether an appliance is what its manifest says, and what building it again gives
+    /// Make one file of an appliance, to hand on
+    #[command(after_long_help = pack::PACK_EXAMPLES)]
+    Pack(PackOptions),
+    /// Make a folder of a bundle that is trusted
+    #[command(after_long_help = pack::UNPACK_EXAMPLES)]
+    Unpack(UnpackOptions),
+    /// Sign a bundle, or make a key for that
+    #[command(after_long_help = sign::EXAMPLES)]
+    Sign(SignOptions),
+    /// Tell whether an appliance or a bundle is what its manifest says, who signed it, and what
+    /// building it again gives
     #[command(after_long_help = verify::EXAMPLES)]
     Verify(VerifyOptions),
     /// Bring an appliance and its signatures to a registry
@@ -248,7 +261,7 @@ impl CheckOptions {
 /// `coop inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectOptions {
-    /// The appliance's folder, or an image; with --extract an archive too
+    /// The appliance's folder, a bundle or an image; with --extract an archive too
     pub(crate) appliance: PathBuf,
     /// Compare every file of the appliance with its digest
     #[arg(long)]
@@ -271,7 +284,7 @@ pub(crate) struct InspectOptions {
 /// `coop run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunOptions {
-    /// A recipe, an appliance's folder, or @FILE: a configuration of coLinux or coMosix
+    /// A recipe, an appliance's folder, a bundle, or @FILE: a configuration of coLinux or coMosix
     pub(crate) target: PathBuf,
     /// Run this in the guest instead of its init, and exit with its code
     #[arg(last = true, value_name = "CMD")]
@@ -304,6 +317,8 @@ pub(crate) struct RunOptions {
     /// Give the command a terminal
     #[arg(short = 't', long = "tty", requires = "command")]
     pub(crate) tty: bool,
+    #[command(flatten)]
+    pub(crate) trust: TrustOptions,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
     /// Print a report as one JSON value on stdout; what the guest says goes to stderr

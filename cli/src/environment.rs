@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub(crate) struct Environment {
     /// The store's folder: COOP_CACHE, else `coop` in XDG_CACHE_HOME, else `.cache/coop` in HOME.
     pub(crate) cache: Option<PathBuf>,
+    /// The folder of configurations: XDG_CONFIG_HOME, else `.config` in HOME.
+    pub(crate) configuration: Option<PathBuf>,
     /// COOP_DEBIAN_MIRROR.
     pub(crate) debian_mirror: Option<String>,
     /// COOP_DEBIAN_SNAPSHOT.
@@ -64,6 +66,8 @@ impl Environment {
             .or_else(|| Some(absolute("HOME")?.join(".cache/coop")));
         Self {
             cache,
+            configuration: absolute("XDG_CONFIG_HOME")
+                .or_else(|| Some(absolute("HOME")?.join(".config"))),
             debian_mirror: get("COOP_DEBIAN_MIRROR").and_then(|text| text.into_string().ok()),
             debian_snapshots: get("COOP_DEBIAN_SNAPSHOT").and_then(|text| text.into_string().ok()),
             kernel: get("COOP_KERNEL"),

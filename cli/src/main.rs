@@ -58,6 +58,9 @@ fn main() -> ExitCode {
             command::lock::fetch(options, &environment, &output),
             options.json,
         ),
+        Command::Pack(options) => (command::pack::pack(options), options.json),
+        Command::Unpack(options) => (command::pack::unpack(options, &environment), options.json),
+        Command::Sign(options) => (command::sign::run(options, &environment), options.json),
         Command::Inspect(options) => (
             command::inspect::run(options, &environment, &output),
             options.json,

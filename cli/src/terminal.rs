@@ -4,10 +4,10 @@
 //! is readable), and signals, which are caught (see `signals`) and end in the guard's drop. Only
 //! SIGKILL cannot be helped.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read as _, Write as _};
 use std::sync::{Mutex, Once, PoisonError};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// How the terminal was before it became raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -43,6 +43,38 @@ impl RawMode {
         let guard = Self(());
         tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
         Ok(guard)
+    }
+}
+
+/// How long what a person types may be, in bytes.
+const TYPED_BYTES_MAX: usize = 4096;
+/// Ctrl-C, where it makes no signal.
+const INTERRUPT: u8 = 0x03;
+
+/// Asks the person at the terminal, whatever stdin is, for a line that nobody shall see.
+///
+/// # Errors
+/// There is no terminal, or the person has changed their mind.
+pub(crate) fn ask_secret(prompt: &str) -> std::io::Result<Vec<u8>> {
+    let mut options = std::fs::OpenOptions::new();
+    let terminal = options.read(true).write(true).open("/dev/tty");
+    let mut terminal = terminal.map_err(|_| std::io::Error::other("there is no terminal"))?;
+    let before = tcgetattr(&terminal)?;
+    let mut quiet = before.clone();
+    // Without signals nothing ends the program while the terminal is quiet.
+    quiet
+        .local_modes
+        .remove(LocalModes::ECHO | LocalModes::ISIG);
+    terminal.write_all(prompt.as_bytes())?;
+    tcsetattr(&terminal, OptionalActions::Flush, &quiet)?;
+    let mut typed = vec![0; TYPED_BYTES_MAX];
+    let count = terminal.read(&mut typed);
+    tcsetattr(&terminal, OptionalActions::Flush, &before)?;
+    terminal.write_all(b"\n")?;
+    typed.truncate(count?);
+    match typed.split_last() {
+        Some((b'\n', line)) if !line.contains(&INTERRUPT) => Ok(line.to_vec()),
+        _ => Err(std::io::Error::other("no password was given")),
     }
 }
 

@@ -20,6 +20,7 @@ mod lock;
 mod machines;
 mod mirror;
 mod run;
+mod ship;
 mod steps;
 mod support;
 mod terminal;

@@ -19,7 +19,7 @@ pub(crate) enum CacheCommand {
 const GC_EXAMPLES: &str = "\
 Examples:
   coop cache gc --max-size 20GiB    what was used longest ago goes until the rest fits
-  coop cache gc --steps             all trees that steps left, and appliances of coop run RECIPE
+  coop cache gc --steps             all trees that steps left, and appliances of coop run
   coop cache gc --steps --dry-run   what that would remove
 
 Builds that run keep what they have open; an appliance that runs stays. What a killed build left

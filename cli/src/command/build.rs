@@ -89,6 +89,16 @@ pub(super) struct Held {
     _manifest: Option<File>,
 }
 
+impl Held {
+    /// An appliance of the cache.
+    pub(super) fn new(folder: PathBuf, manifest: File) -> Self {
+        Self {
+            folder,
+            _manifest: Some(manifest),
+        }
+    }
+}
+
 /// How often the cache may be emptied between a build and its use.
 const ATTEMPTS_MAX: usize = 3;
 
@@ -130,10 +140,7 @@ pub(super) fn for_run(
         }
     }
     let manifest = held.map_err(|error| Failure::work(&error))?;
-    Ok(Held {
-        folder,
-        _manifest: Some(manifest),
-    })
+    Ok(Held::new(folder, manifest))
 }
 
 /// Gives the appliance, and where the log of the recipe's steps is, if any ran.

@@ -1,5 +1,6 @@
 //! `coop inspect`: what is this appliance or image made of?
 
+mod bundle;
 mod image;
 
 use std::fmt::Write as _;
@@ -21,6 +22,9 @@ use crate::render::{Output, data, error, plain};
 pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &Output) -> Ended {
     if let Some(path) = &options.extract {
         return extract(path.as_bytes(), options, environment);
+    }
+    if super::bundle::is_there(&options.appliance) {
+        return bundle::run(&options.appliance, options.verify, options.json);
     }
     if options.appliance.is_file() {
         if options.verify {

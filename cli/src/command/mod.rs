@@ -2,6 +2,7 @@
 
 mod attend;
 pub(crate) mod build;
+mod bundle;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod convert;
@@ -16,11 +17,14 @@ pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod lock;
 mod means;
+pub(crate) mod pack;
 pub(crate) mod push;
 mod qemu;
 mod registry;
 pub(crate) mod run;
+pub(crate) mod sign;
 mod steps;
+mod trust;
 pub(crate) mod verify;
 mod watched;
 

@@ -57,6 +57,10 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         let message = "--tty needs a terminal on stdin and stdout";
         return Err(Failure::usage(message));
     }
+    if options.trust.is_given() && !super::bundle::is_there(&options.target) {
+        let message = "only bundles are asked for signatures; what is run here is your own";
+        return Err(Failure::usage(message));
+    }
     if let Some(file) = configuration(&options.target) {
         let prepared = imported::prepare(&file, options, environment, output)?;
         let spec = adapt(prepared.spec, &prepared.cocon, options, environment)?;
@@ -68,6 +72,16 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
     let held;
     let folder = match target(&options.target)? {
         Target::Appliance(folder) => folder,
+        Target::Bundle(_) if options.persist => {
+            let failure = Failure::usage("--persist keeps changes in an appliance, not a bundle");
+            let hint = "unpack it with coop unpack, then run its folder";
+            return Err(failure.with_hint(hint));
+        }
+        Target::Bundle(file) => {
+            let layout = super::bundle::open_trusted(&file, &options.trust, environment)?;
+            held = super::bundle::hold(layout.package(), &layout, environment)?;
+            held.folder.clone()
+        }
         Target::Recipe(_) if options.persist => {
             let failure = Failure::usage("--persist keeps changes in an appliance, not a recipe");
             let hint = "build it with coop build, then run its folder";
@@ -113,6 +127,7 @@ fn foreign(appliance: &Appliance) -> Failure {
 
 enum Target {
     Appliance(PathBuf),
+    Bundle(PathBuf),
     Recipe(PathBuf),
 }
 
@@ -122,8 +137,11 @@ fn configuration(target: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
-/// A folder with a manifest is an appliance, a file is a recipe.
+/// A folder with a manifest is an appliance, a tar archive is a bundle, another file is a recipe.
 fn target(path: &Path) -> Result<Target, Failure> {
+    if super::bundle::is_there(path) {
+        return Ok(Target::Bundle(path.to_owned()));
+    }
     if path.is_file() {
         return Ok(Target::Recipe(path.to_owned()));
     }

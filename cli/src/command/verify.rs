@@ -12,8 +12,10 @@ use serde_json::json;
 
 use super::Ended;
 use super::build::explain;
+use super::bundle;
 use super::inspect;
 use super::means::Means;
+use super::trust;
 use crate::arguments::{RecipeOptions, VerifyOptions};
 use crate::environment::Environment;
 use crate::failure::{FAILED, Failure};
@@ -22,6 +24,13 @@ use crate::render::{Output, data, json as render_json, plain};
 
 /// Compares digests, and with --rebuild builds again.
 pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &Output) -> Ended {
+    if bundle::is_there(&options.appliance) {
+        return of_bundle(options, environment);
+    }
+    if options.trust.is_given() {
+        let failure = Failure::usage("only bundles have signatures");
+        return Err(failure.with_hint("coop pack makes a bundle, coop sign signs it"));
+    }
     let appliance = Appliance::open(&options.appliance).map_err(|error| Failure::work(&error))?;
     appliance
         .verify()
@@ -56,6 +65,40 @@ pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &O
         Some(difference) => data(&format!("{}\n", plain(&difference.to_string()))),
     }
     Ok(code(&difference))
+}
+
+/// Compares every digest of a bundle, and asks who signed it.
+fn of_bundle(options: &VerifyOptions, environment: &Environment) -> Ended {
+    if options.rebuild {
+        let failure = Failure::usage("--rebuild compares with an appliance's folder");
+        return Err(failure.with_hint("coop unpack makes one of the bundle"));
+    }
+    let layout = bundle::open(&options.appliance)?;
+    let package = layout.package();
+    coop_appliance::bundle::verify(package, &layout)
+        .map_err(|error| bundle::explain(&error).about(&options.appliance))?;
+    let origin = options.appliance.display().to_string();
+    let signatures = layout.signatures();
+    let from = (&*origin, None);
+    let signer = trust::check(package, signatures, from, &options.trust, environment)?;
+    let digest = package.digest().to_string();
+    if options.json {
+        render_json::value(&json!({
+            "bundle": options.appliance,
+            "digest": digest,
+            "verified": true,
+            "signer": signer.map(|signer| json!({ "name": signer.name, "key": signer.key })),
+        }));
+        return Ok(0);
+    }
+    let count = files(package.appliance().members().count());
+    let signed = match signer {
+        Some(signer) => format!("signed by '{}' ({})", signer.name, signer.key),
+        None => "not signed by anybody trusted".to_owned(),
+    };
+    let signed = plain(&signed);
+    data(&format!("{digest}\n{count} with their digests, {signed}\n"));
+    Ok(0)
 }
 
 fn files(count: usize) -> String {

@@ -19,7 +19,7 @@ use super::chunks;
 use super::digest::{BlobDigest, Hashing};
 use super::error::BundleError;
 use super::media;
-use super::oci::{DOCUMENT_BYTES_MAX, Descriptor, OciIndex};
+use super::oci::{DOCUMENT_BYTES_MAX, Descriptor, OciIndex, OciManifest};
 use super::package::Package;
 use super::signed::{AttachedSignature, SIGNATURES_MAX};
 use crate::digest::as_u64;
@@ -85,10 +85,13 @@ impl Read for Window<'_> {
     }
 }
 
-/// Whether a file that begins so, with 512 bytes or more, may be a bundle: it is a tar archive.
+/// Whether a file that begins so, with 512 bytes, may be a bundle: it is a tar archive, and its first
+/// name is one of a layout.
 #[must_use]
 pub fn is_bundle(start: &[u8]) -> bool {
-    archive::is_archive(start)
+    let name = start.strip_prefix(b"./").unwrap_or(start);
+    let mut names = [LAYOUT_NAME, INDEX_NAME, "blobs/"].into_iter();
+    archive::is_archive(start) && names.any(|known| name.starts_with(known.as_bytes()))
 }
 
 impl Layout {
@@ -213,7 +216,7 @@ impl Stored {
                 limit: as_u64(MANIFESTS_MAX),
             });
         }
-        let (mut appliances, mut others) = (BTreeMap::new(), BTreeMap::new());
+        let (mut appliance, mut others) = (None, BTreeMap::new());
         for found in &index.manifests {
             let kind = found.artifact_type.as_deref();
             let may_be = |wanted| kind.is_none_or(|kind| kind == wanted);
@@ -225,34 +228,42 @@ impl Stored {
                 continue;
             }
             let bytes = read_small(self, found, "manifest", DOCUMENT_BYTES_MAX)?;
-            let manifest = super::oci::OciManifest::parse(&bytes)?;
-            match manifest.artifact_type.as_deref() {
-                Some(media::SIGNATURE) => others.insert(found.digest, bytes),
-                _ => appliances.insert(found.digest, bytes),
-            };
+            let manifest = OciManifest::parse(&bytes)?;
+            if manifest.artifact_type.as_deref() == Some(media::SIGNATURE) {
+                // Read again when the appliance is known, so that one at a time is in memory.
+                others.insert(found.digest, found);
+            } else if appliance
+                .replace((found.digest, bytes))
+                .is_some_and(|(digest, _)| digest != found.digest)
+            {
+                return Err(wrong_count("several appliances"));
+            }
         }
-        let count = appliances.len();
-        let Some((digest, bytes)) = appliances.pop_first().filter(|_| count == 1) else {
-            let reason = format!("it names {count} appliances, where a bundle has one");
-            return Err(BundleError::Document {
-                what: "index",
-                reason,
-            });
+        let Some((digest, bytes)) = appliance else {
+            return Err(wrong_count("no appliance"));
         };
         let mut signatures = Vec::new();
-        for manifest in others.values() {
-            signatures.extend(AttachedSignature::of_artifact(manifest, digest, self)?);
-        }
-        if signatures.len() > SIGNATURES_MAX {
-            return Err(BundleError::Limit {
-                what: "the number of signatures".to_owned(),
-                found: as_u64(signatures.len()),
-                limit: as_u64(SIGNATURES_MAX),
-            });
+        for found in others.values() {
+            let bytes = read_small(self, found, "manifest", DOCUMENT_BYTES_MAX)?;
+            signatures.extend(AttachedSignature::of_artifact(&bytes, digest, self)?);
+            if signatures.len() > SIGNATURES_MAX {
+                return Err(BundleError::Limit {
+                    what: "the number of signatures".to_owned(),
+                    found: as_u64(signatures.len()),
+                    limit: as_u64(SIGNATURES_MAX),
+                });
+            }
         }
         signatures.sort_unstable();
         signatures.dedup();
         Ok((Package::open(bytes, self)?, signatures))
+    }
+}
+
+fn wrong_count(found: &str) -> BundleError {
+    BundleError::Document {
+        what: "index",
+        reason: format!("it names {found}, where a bundle has one"),
     }
 }
 

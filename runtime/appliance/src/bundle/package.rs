@@ -12,6 +12,8 @@ use crate::manifest::{MANIFEST_NAME, MANIFEST_SIZE_MAX, Manifest, Member};
 
 /// How many files an appliance may have.
 pub const LAYERS_MAX: usize = 1024;
+/// How long an appliance's name may be, in bytes.
+const NAME_BYTES_MAX: usize = 128;
 /// How long a file may be, in bytes, holes included.
 pub const FILE_BYTES_MAX: u64 = 16 << 40;
 
@@ -143,6 +145,13 @@ impl Package {
     }
 
     fn agree(&self) -> Result<(), BundleError> {
+        if !is_file_name(&self.appliance.name) {
+            return Err(BundleError::NotAnAppliance {
+                what: "its name",
+                found: self.appliance.name.escape_debug().to_string(),
+                expected: "letters, digits, and '-', '_' and '.' between them",
+            });
+        }
         let mut members = members(&self.appliance);
         for member in self.appliance.members() {
             member.plain_path()?;
@@ -182,6 +191,14 @@ impl Package {
             None => Ok(()),
         }
     }
+}
+
+/// Names become those of files and references, wherever an appliance comes from.
+fn is_file_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let ends = [name.bytes().next(), name.bytes().next_back()];
+    let is_inner = |end: Option<u8>| end.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    name.len() <= NAME_BYTES_MAX && name.bytes().all(is_plain) && ends.into_iter().all(is_inner)
 }
 
 fn members(appliance: &Manifest) -> BTreeMap<&str, &Member> {

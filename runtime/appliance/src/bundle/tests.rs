@@ -252,7 +252,9 @@ fn manifests_of_other_things_are_refused() {
     };
     assert!(with(&|_, _| {}).is_ok());
     type Change<'c> = &'c dyn Fn(&mut OciManifest, &mut Manifest);
-    let cases: [(Change<'_>, &str); 13] = [
+    let cases: [(Change<'_>, &str); 15] = [
+        (&|_, own| own.name = "../x".into(), "its name is '../x'"),
+        (&|_, own| own.name = String::new(), "its name is ''"),
         (&|oci, _| oci.artifact_type = None, "artifact type"),
         (
             &|oci, _| oci.config.media_type = media::EMPTY.into(),

@@ -48,7 +48,7 @@ impl MinisignSignature {
         let lines: Vec<&str> = text.split('\n').take(5).collect();
         let lines: Vec<&str> = lines
             .iter()
-            .map(|line| line.strip_suffix('\r').unwrap_or(line))
+            .map(|line| line.trim_end_matches('\r'))
             .collect();
         let &[untrusted, first, comment, global] = &lines[..] else {
             return Err(form("it does not have four lines"));

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use blake2::{Blake2b, Digest as _, digest::consts::U32};
+
 use super::text::encode;
 use super::*;
 use crate::bundle::{AttachedSignature, BlobDigest, SignatureForm};
@@ -74,6 +76,32 @@ fn keys_read_as_written() {
                -----END PUBLIC KEY-----\n";
     let shown = PublicKey::parse(pem).unwrap().to_string();
     assert!(shown.starts_with("Ed25519 key "), "{shown}");
+}
+
+#[test]
+fn a_password_opens_its_key_alone() {
+    // As minisign -G, but with less work: 2^10 rounds.
+    let (secret, limits) = (key(1), [32768_u64, 1 << 20].map(u64::to_le_bytes).concat());
+    let text = secret.to_text().unwrap();
+    let plain = super::text::decode(text.lines().nth(1).unwrap(), "key").unwrap();
+    let mut covered = plain[54..126].to_vec();
+    let summed = [&b"Ed"[..], &covered].concat();
+    covered.extend_from_slice(&Blake2b::<U32>::digest(summed));
+    let mut stream = [0; 104];
+    let parameters = scrypt::Params::new(10, 8, 1, 32).unwrap();
+    scrypt::scrypt(b"word", &[5; 32], &parameters, &mut stream).unwrap();
+    covered
+        .iter_mut()
+        .zip(stream)
+        .for_each(|(byte, other)| *byte ^= other);
+    let bytes = [&b"EdScB2"[..], &[5; 32], &limits, &covered].concat();
+    let text = format!("untrusted comment: x\n{}\n", encode(&bytes));
+    let Ok(SecretKeyFile::Encrypted(encrypted)) = SecretKeyFile::parse(&text) else {
+        panic!("it has a password");
+    };
+    let opened = encrypted.open(b"word").unwrap();
+    assert_eq!(opened.sign(digest()), secret.sign(digest()));
+    assert_eq!(encrypted.open(b"work").err(), Some(KeyError::Password));
 }
 
 #[test]
