@@ -90,3 +90,40 @@ impl Claims {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_unit_is_given_twice() {
+        let mut windows = Claims::windows("a", 1000 * 512, 512).unwrap();
+        let mut claims = windows.next().unwrap();
+        assert!(windows.next().is_none());
+        assert!(claims.claim(0, 512, Claim::Alone));
+        assert!(claims.claim(60 * 512, 200 * 512, Claim::Alone));
+        assert!(!claims.claim(259 * 512, 512, Claim::Alone));
+        assert!(!claims.claim(1, 1, Claim::Shared));
+        assert!(claims.claim(300 * 512 - 1, 2, Claim::Shared));
+        assert!(claims.claim(300 * 512, 700, Claim::Shared));
+        assert!(!claims.claim(301 * 512, 512, Claim::Alone));
+        assert!(claims.claim(260 * 512, 39 * 512, Claim::Alone));
+        assert!(claims.claim(1 << 60, 1 << 60, Claim::Alone));
+    }
+
+    #[test]
+    fn large_files_are_looked_at_in_windows() {
+        let bytes = (WINDOW_UNITS + 100) * 512;
+        let windows: Vec<_> = Claims::windows("a", bytes, 512).unwrap().collect();
+        assert_eq!(windows.len(), 2);
+        let edge = WINDOW_UNITS * 512;
+        for mut claims in windows {
+            assert!(claims.claim(edge - 512, 1024, Claim::Alone));
+            let is_second = claims.first > 0;
+            assert_eq!(claims.claim(edge - 512, 512, Claim::Alone), is_second);
+            assert_eq!(claims.claim(edge, 512, Claim::Alone), !is_second);
+        }
+        let error = Claims::windows("a", u64::MAX, 512).err().unwrap();
+        assert!(error.to_string().contains("more than coop takes"));
+    }
+}

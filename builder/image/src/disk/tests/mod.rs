@@ -1,3 +1,8 @@
+//! Plain disks, copies, and helpers for the formats.
+
+mod qcow2;
+mod vmdk;
+
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZeroUsize;
@@ -7,6 +12,68 @@ use std::sync::Arc;
 use super::*;
 use crate::partition::{self, Guid, SectorSize};
 use crate::testing::{have, sh};
+
+/// Gives the same bytes whatever is asked for.
+struct Again(Vec<u8>);
+
+impl Chain for Again {
+    fn open(&mut self, _: &Reference<'_>) -> Result<File, ChainError> {
+        Ok(file_of(&self.0))
+    }
+}
+
+fn file_of(bytes: &[u8]) -> File {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file
+}
+
+fn open(bytes: &[u8], chain: &mut dyn Chain) -> Result<Disk, DiskError> {
+    Disk::open(file_of(bytes), chain)
+}
+
+/// All bytes of a small disk, or what is said of it.
+fn read_all(bytes: &[u8], chain: &mut dyn Chain) -> Result<Vec<u8>, String> {
+    let mut read = || {
+        let disk = open(bytes, chain)?;
+        let mut found = vec![0; usize::try_from(disk.size_bytes().min(1 << 20)).unwrap()];
+        let _ = disk.read_at(&mut found, 0)?;
+        // In odd pieces it is the same.
+        let mut piece = vec![0; 700];
+        for at in (0..found.len()).step_by(piece.len()) {
+            let count = disk.read_at(&mut piece, at as u64)?;
+            let end = found.len().min(at + count);
+            assert!(piece[..end - at] == found[at..end]);
+        }
+        Ok(found)
+    };
+    read().map_err(|error: DiskError| error.to_string())
+}
+
+/// What is said of a disk that is refused.
+#[track_caller]
+fn refusal(bytes: &[u8], chain: &mut dyn Chain) -> String {
+    match read_all(bytes, chain) {
+        Ok(_) => panic!("it was read"),
+        Err(error) => error,
+    }
+}
+
+/// Cuts a disk at every length and changes each of its bytes in several ways; what then is read does
+/// not matter.
+fn survive(bytes: &[u8]) {
+    for length in 0..bytes.len() {
+        let _ = read_all(&bytes[..length], &mut NoChain);
+    }
+    let mut changed = bytes.to_vec();
+    for at in 0..bytes.len() {
+        for mask in [0x81, 0xff] {
+            changed[at] ^= mask;
+            let _ = read_all(&changed, &mut Again(bytes.to_vec()));
+            changed[at] ^= mask;
+        }
+    }
+}
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
