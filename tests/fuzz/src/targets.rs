@@ -1,8 +1,10 @@
 //! What each fuzz target does with its input. The ordinary tests replay the corpus through the
 //! same functions, so this file knows neither.
 
+use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use coop_appliance::bundle::{
@@ -29,6 +31,9 @@ use coop_builder::recipe::{self, Problem};
 use coop_guest::frame::{Decoder, HEADER_SIZE, REPLY_MAX};
 use coop_guest::message::Reply;
 use coop_image::compress::{self as unpacking, Limits};
+use coop_image::disk::{
+    Chain, ChainError, Disk, ExtentKind, NoChain, Qcow2Options, Reference, write_qcow2,
+};
 use coop_image::partition::{self, SectorSize};
 use coop_image::tree::{Blob, BlobId, Inode, Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, fat, tar};
@@ -44,11 +49,13 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 18] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
     ("partition", partition),
+    ("qcow2", qcow2),
+    ("vmdk", vmdk),
     ("fat", fat),
     ("ext4_reader", ext4_reader),
     ("agent", agent),
@@ -440,6 +447,79 @@ fn crc32(bytes: &[u8]) -> u32 {
             crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 }
         })
     })
+}
+
+/// Clusters with parts have 16 KiB at least: a disk that ends before so many bytes has zeroes there.
+const CLUSTERS_BYTES: usize = 96 << 10;
+
+/// Reads a qcow2; what it says in place of other files is the input again.
+pub fn qcow2(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    bytes.resize(bytes.len().max(CLUSTERS_BYTES), 0);
+    disk(data);
+    disk(&bytes);
+}
+
+/// Reads a VMDK; what it says in place of other files is the input again.
+pub fn vmdk(data: &[u8]) {
+    disk(data);
+}
+
+/// A file in memory.
+fn file_of(data: &[u8]) -> File {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = rustix::fs::memfd_create("disk", flags).expect("a file in memory");
+    let file = File::from(file);
+    file.write_all_at(data, 0).expect("room");
+    file
+}
+
+/// Every name is the same file's.
+struct Again<'d>(&'d [u8]);
+
+impl Chain for Again<'_> {
+    fn open(&mut self, _: &Reference<'_>) -> Result<File, ChainError> {
+        Ok(file_of(self.0))
+    }
+}
+
+/// Extents lie one behind the other, holes are zeroes, and a copy is the same.
+fn disk(data: &[u8]) {
+    let Ok(disk) = Disk::open(file_of(data), &mut Again(data)) else {
+        return;
+    };
+    let size = disk.size_bytes();
+    let mut end = 0;
+    let mut bytes = vec![0; 5000];
+    for extent in disk.extents().take(1000) {
+        let Ok(extent) = extent else {
+            return;
+        };
+        assert!(extent.offset == end && extent.length > 0 && extent.end() <= size);
+        end = extent.end();
+        let length = usize::try_from(extent.length).map_or(bytes.len(), |n| n.min(bytes.len()));
+        let Ok(count) = disk.read_at(&mut bytes[..length], extent.offset) else {
+            continue;
+        };
+        assert_eq!(count, length);
+        let is_zero = bytes[..length].iter().all(|byte| *byte == 0);
+        assert!(is_zero || extent.kind == ExtentKind::Data);
+    }
+    if size > BYTES_MAX {
+        return;
+    }
+    let mut whole = vec![0; usize::try_from(size).expect("small")];
+    let Ok(count) = disk.read_at(&mut whole, 0) else {
+        return;
+    };
+    assert_eq!(count, whole.len());
+    let copy = file_of(&[]);
+    let options = Qcow2Options { cluster_bytes: 512 };
+    write_qcow2(&disk, &copy, &options).expect("what reads can be written");
+    let copy = Disk::open(copy, &mut NoChain).expect("what was written reads");
+    let mut again = vec![1; whole.len()];
+    copy.read_at(&mut again, 0).expect("what was written reads");
+    assert!(whole == again);
 }
 
 /// Volumes have so many bytes: enough for 16 bits.
