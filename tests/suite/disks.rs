@@ -15,7 +15,7 @@ use coop_image::tree::read_exact_at;
 use fs_err as fs;
 
 use crate::images::random::Random;
-use crate::support::oracle;
+use crate::support::{RUN_DEADLINE, oracle, program, run, temp_folder, unprivileged};
 
 /// Tables by name; `odd` is a GPT on a disk that ends within a sector.
 const TABLES: [&str; 6] = ["mbr63", "logical", "gpt512", "gpt4096", "bare", "odd"];
@@ -424,4 +424,95 @@ fn what_stays_behind_is_named() {
     let mut found = vec![0; 10 << 20];
     assert_eq!(disk.read_at(&mut found, 0).unwrap(), found.len());
     assert!(found == fs::read(place.path().join("raw")).unwrap());
+}
+
+/// Writes numbers of a format at their places into a file that is as long as the last of them says.
+fn hostile(path: &Path, length: u64, places: &[(u64, &[u8])]) {
+    let file = fs::File::create_new(path).unwrap();
+    file.set_len(length).unwrap();
+    for (at, bytes) in places {
+        file.file().write_all_at(bytes, *at).unwrap();
+    }
+}
+
+/// What `coop convert` may have in memory, in KiB.
+const RESIDENT_KIB_MAX: u64 = 64 << 10;
+
+#[test]
+fn hostile_disks_take_little_memory() {
+    if !["time", "qemu-img"].into_iter().all(oracle) {
+        return;
+    }
+    let folder = temp_folder();
+    let path = |name: &str| folder.path().join(name);
+    let four = |number: u32| number.to_be_bytes();
+    let eight = |number: u64| number.to_be_bytes();
+    let head = |version: u32, bits: u32| {
+        [b"QFI\xfb".as_slice(), &four(version), &[0; 12], &four(bits)].concat()
+    };
+    // The largest first level, all of it empty; and one that names 64 Ki tables of zeroes.
+    let sizes = |l1: u32| {
+        [
+            eight(u64::from(l1) << 15).as_slice(),
+            &four(0),
+            &four(l1),
+            &eight(512),
+        ]
+        .concat()
+    };
+    let full = (4_u32 << 20, 65_536_u32);
+    hostile(
+        &path("empty"),
+        512 + (32 << 20),
+        &[(0, &head(2, 9)), (24, &sizes(full.0))],
+    );
+    let first = 512 + u64::from(full.1) * 8;
+    let tables: Vec<u8> = (0..u64::from(full.1))
+        .flat_map(|index| eight(1 << 63 | (first + index * 512)))
+        .collect();
+    hostile(
+        &path("tables"),
+        first + u64::from(full.1) * 512,
+        &[(0, &head(2, 9)), (24, &sizes(full.1)), (512, &tables)],
+    );
+    // More than there may be.
+    hostile(
+        &path("huge"),
+        1 << 40,
+        &[(0, &head(2, 9)), (24, &sizes(u32::MAX))],
+    );
+    // Clusters of 2 MiB that are compressed, so that each has a codec's state and two buffers.
+    plain(folder.path(), "gpt512", &mut Random::new(8));
+    let pack = "qemu-img convert -c -f raw -O qcow2 -o cluster_size=2M,compression_type=zstd \
+        gpt512.raw packed";
+    tool(folder.path(), "bash", &["-euc", pack]);
+    let no_table = "no partition table";
+    let cases = [
+        ("empty", 1, no_table),
+        ("tables", 1, no_table),
+        ("huge", 1, "4294967295 entries"),
+        ("packed", 0, ""),
+    ];
+    for (name, code, text) in cases {
+        let mut command = unprivileged("time");
+        command
+            .args(["-f", "resident %M", "--quiet"])
+            .arg(program())
+            .args([
+                "convert",
+                "--no-sync",
+                "--progress",
+                "none",
+                "--threads",
+                "4",
+            ])
+            .args([path(name), path("out.raw")]);
+        let done = run(&mut command, RUN_DEADLINE).expect(code);
+        let _ = fs::remove_file(path("out.raw"));
+        let said = done.stderr;
+        let resident = said.lines().find_map(|line| line.strip_prefix("resident "));
+        let resident: u64 = resident.unwrap().parse().unwrap();
+        assert!(resident < RESIDENT_KIB_MAX, "{name}: {said}");
+        assert!(said.contains(text), "{name}: {said}");
+    }
 }
