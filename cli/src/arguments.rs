@@ -20,6 +20,7 @@ mod kernel;
 mod lock;
 mod pack;
 mod registry;
+mod serve;
 mod sign;
 mod verify;
 
@@ -37,6 +38,7 @@ pub(crate) use kernel::{
 pub(crate) use lock::{FetchOptions, LockOptions};
 pub(crate) use pack::{PackOptions, UnpackOptions};
 pub(crate) use registry::{PushOptions, RegistryOptions};
+pub(crate) use serve::ServeOptions;
 pub(crate) use sign::{SignOptions, TrustOptions};
 pub(crate) use verify::VerifyOptions;
 
@@ -50,7 +52,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "cp",
     "stop",
     "kill",
-    "serve",
     "pull",
     "doctor",
     "schema",
@@ -109,6 +110,9 @@ pub(crate) enum Command {
     /// Make an appliance into something that runs without coop
     #[command(after_long_help = export::EXAMPLES)]
     Export(ExportOptions),
+    /// Serve an appliance's root to other machines, read-only, by NFS
+    #[command(after_long_help = serve::EXAMPLES)]
+    Serve(ServeOptions),
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),

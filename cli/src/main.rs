@@ -65,6 +65,7 @@ fn main() -> ExitCode {
             command::inspect::run(options, &environment, &output),
             options.json,
         ),
+        Command::Serve(options) => (command::serve::run(options), false),
         Command::Verify(options) => (
             command::verify::run(options, &environment, &output),
             options.json,

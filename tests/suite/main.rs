@@ -19,6 +19,7 @@ mod kernel_guests;
 mod lock;
 mod machines;
 mod mirror;
+mod nfs;
 mod run;
 mod ship;
 mod steps;

@@ -535,7 +535,7 @@ fn devices(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Devices> 
 
 fn device_root(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<At<Root>> {
     let at = node.at;
-    if let Value::Text(_) = &node.value {
+    if let Value::Text(_) | Value::Filled(_) = &node.value {
         let value = Root::Name(d.text(node, path)?.value);
         return Some(At { value, at });
     }

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, IsTerminal, Write as _};
 use std::os::unix::ffi::OsStrExt;
 
-use coop_appliance::{Appliance, ApplianceError, Conet, Filesystem, Forward, Manifest, Protocol};
+use coop_appliance::{
+    Appliance, ApplianceError, Conet, Filesystem, Forward, Manifest, Protocol, Root,
+};
 use coop_builder::recipe::ByteCount;
 use coop_builder::staged_file::StagedFile;
 use coop_image::tar;
@@ -159,6 +161,13 @@ fn describe(manifest: &Manifest, verified: bool) -> String {
     let memory = ByteCount(machine.memory_bytes);
     table.row("memory", &memory.to_string());
     table.row("cpus", &machine.cpus.to_string());
+    if let Root::Nfs(nfs) = &manifest.root {
+        let text = match &nfs.server {
+            Some(server) => format!("nfs from {server}:{}, read-only", nfs.path),
+            None => "nfs from coop itself, read-only: the image of cobd0".to_owned(),
+        };
+        table.row("root", &text);
+    }
     for (index, cobd) in manifest.cobd.iter().enumerate() {
         let mut text = format!("{} {}", cobd.name, ByteCount(cobd.image.size_bytes));
         text.push_str(match cobd.filesystem {

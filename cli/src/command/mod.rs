@@ -22,6 +22,7 @@ pub(crate) mod push;
 mod qemu;
 mod registry;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod sign;
 mod steps;
 mod trust;

@@ -15,6 +15,8 @@ const ACL_OTHER: u16 = 0x20;
 
 /// The permission to read, as in a mode's last digit.
 pub(super) const READ: u16 = 4;
+/// The permission to write.
+pub(super) const WRITE: u16 = 2;
 /// The permission to execute a file, or to look a name up in a folder.
 pub(super) const EXECUTE: u16 = 1;
 
@@ -61,7 +63,8 @@ impl Caller {
         }
     }
 
-    /// Whether the caller has this permission, one of [`READ`] and [`EXECUTE`].
+    /// Whether the caller has this permission, one of [`READ`], [`WRITE`] and [`EXECUTE`].
+    /// That nothing of the tree can be written is not its matter.
     pub(super) fn may(&self, wanted: u16, inode: &Inode) -> bool {
         let metadata = &inode.metadata;
         if self.uid == 0 {

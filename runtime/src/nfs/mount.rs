@@ -1,5 +1,6 @@
 //! The MOUNT protocol, RFC 1813 appendix I: from a path to the first handle.
 
+use super::access::Caller;
 use super::export::Export;
 use super::protocol::{MOUNT_PATH_MAX, Status, mount_procedure as procedure};
 use super::rpc::{AUTH_SYS, Accepted};
@@ -14,20 +15,21 @@ impl Export {
         &self,
         number: u32,
         arguments: &mut Reader<'_>,
+        caller: &Caller,
         reply: &mut Writer,
     ) -> Result<Accepted, Garbage> {
         match number {
             procedure::NULL | procedure::UMNTALL => {}
             procedure::MNT => {
                 let path = arguments.opaque(MOUNT_PATH_MAX)?;
-                // The one thing that is exported is the root, however it is written.
-                if path.iter().any(|byte| *byte != b'/') {
-                    reply.u32(Status::NoEntry.number());
-                } else {
-                    reply.u32(0);
-                    reply.opaque(&self.handle_of(ROOT));
-                    reply.u32(1);
-                    reply.u32(AUTH_SYS);
+                match self.folder(path, caller) {
+                    Err(status) => reply.u32(status.number()),
+                    Ok(folder) => {
+                        reply.u32(0);
+                        reply.opaque(&self.handle_of(folder));
+                        reply.u32(1);
+                        reply.u32(AUTH_SYS);
+                    }
                 }
             }
             // Who has mounted it is not kept.
@@ -42,5 +44,13 @@ impl Export {
             _ => return Ok(Accepted::ProcedureUnavailable),
         }
         Ok(Accepted::Success)
+    }
+
+    /// The folder at a path, where the caller can get to; links are not followed.
+    fn folder(&self, path: &[u8], caller: &Caller) -> Result<u32, Status> {
+        let names = path.split(|byte| *byte == b'/');
+        let mut names = names.filter(|name| !name.is_empty());
+        let folder = names.try_fold(ROOT, |folder, name| self.find(folder, name, caller))?;
+        self.entries(folder).map(|_| folder)
     }
 }

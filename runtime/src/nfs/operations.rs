@@ -1,8 +1,8 @@
 //! The procedures of NFS version 3, RFC 1813 section 3.3, but for those that list folders.
 
-use coop_image::tree::{Kind, NAME_LENGTH_MAX};
+use coop_image::tree::{Inode, Kind, NAME_LENGTH_MAX};
 
-use super::access::{Caller, EXECUTE, READ};
+use super::access::{Caller, EXECUTE, READ, WRITE};
 use super::export::{Export, number_of};
 use super::listing::LIST_BYTES_PREFERRED;
 use super::protocol::{
@@ -39,14 +39,6 @@ impl Export {
         })
     }
 
-    /// Answers one call as it comes in a record, and gives the reply as it goes into one; nothing
-    /// where the bytes are no call.
-    #[must_use]
-    pub fn answer(&self, record: &[u8]) -> Option<Vec<u8>> {
-        let reply = self.reply(record)?;
-        reply.get(super::record::HEAD_BYTES..).map(<[u8]>::to_vec)
-    }
-
     fn dispatch(&self, call: &mut Call<'_>, reply: &mut Writer) -> Result<Accepted, Garbage> {
         let caller = self.taken_for(call.caller.take());
         let arguments = &mut call.arguments;
@@ -55,7 +47,7 @@ impl Export {
                 Ok(Accepted::ProgramMismatch(VERSION))
             }
             NFS_PROGRAM => self.nfs(call.procedure, arguments, &caller, reply),
-            MOUNT_PROGRAM => self.mount(call.procedure, arguments, reply),
+            MOUNT_PROGRAM => self.mount(call.procedure, arguments, &caller, reply),
             _ => Ok(Accepted::ProgramUnavailable),
         }
     }
@@ -137,7 +129,8 @@ impl Export {
         Ok(())
     }
 
-    fn find(&self, folder: u32, name: &[u8], caller: &Caller) -> Result<u32, Status> {
+    /// What a name in a folder stands for, if the caller may know.
+    pub(super) fn find(&self, folder: u32, name: &[u8], caller: &Caller) -> Result<u32, Status> {
         let entries = self.entries(folder)?;
         if !caller.may(EXECUTE, self.inode(folder)) {
             return Err(Status::Access);
@@ -163,18 +156,7 @@ impl Export {
         let asked = arguments.u32()?;
         match object {
             Ok(number) => {
-                let inode = self.inode(number);
-                let execute = match inode.kind {
-                    Kind::Directory(_) => access_bit::LOOKUP,
-                    _ => access_bit::EXECUTE,
-                };
-                let mut granted = 0;
-                if caller.may(READ, inode) {
-                    granted |= access_bit::READ;
-                }
-                if caller.may(EXECUTE, inode) {
-                    granted |= execute;
-                }
+                let granted = granted(caller, self.inode(number));
                 reply.u32(0);
                 self.maybe_attributes(Some(number), reply);
                 reply.u32(asked & granted);
@@ -310,4 +292,24 @@ impl Export {
         }
         Ok(())
     }
+}
+
+/// The bits of ACCESS that a caller has.
+fn granted(caller: &Caller, inode: &Inode) -> u32 {
+    let execute = match inode.kind {
+        Kind::Directory(_) => access_bit::LOOKUP,
+        _ => access_bit::EXECUTE,
+    };
+    // What is behind these lies with the client, and a read-only file system is no hindrance.
+    let write = match inode.kind {
+        Kind::Directory(_) | Kind::File(_) | Kind::Symlink(_) => 0,
+        Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo | Kind::Socket => {
+            access_bit::MODIFY | access_bit::EXTEND
+        }
+    };
+    let bits = [(READ, access_bit::READ), (WRITE, write), (EXECUTE, execute)];
+    let held = bits
+        .into_iter()
+        .filter(|(right, _)| caller.may(*right, inode));
+    held.fold(0, |all, (_, bit)| all | bit)
 }

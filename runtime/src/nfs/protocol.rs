@@ -85,5 +85,7 @@ pub(super) mod mount_procedure {
 pub(super) mod access_bit {
     pub(in super::super) const READ: u32 = 0x01;
     pub(in super::super) const LOOKUP: u32 = 0x02;
+    pub(in super::super) const MODIFY: u32 = 0x04;
+    pub(in super::super) const EXTEND: u32 = 0x08;
     pub(in super::super) const EXECUTE: u32 = 0x20;
 }

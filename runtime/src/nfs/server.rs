@@ -109,7 +109,7 @@ impl NfsServer {
         let _ = thread.spawn(move || {
             let _place = place;
             // However a connection ends, its client connects again or is gone.
-            let _ = converse(&export, reader, writer);
+            let _ = export.converse(reader, writer);
         });
     }
 }
@@ -123,16 +123,22 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-fn converse(export: &Export, reader: impl Read, mut writer: impl Write) -> io::Result<()> {
-    let mut reader = BufReader::new(reader);
-    let mut call = Vec::new();
-    while record::read(&mut reader, &mut call)? {
-        let Some(reply) = export.reply(&call) else {
-            return Err(io::ErrorKind::InvalidData.into());
-        };
-        record::write(&mut writer, reply)?;
+impl Export {
+    /// Answers what comes in on a connection, one call after the other, until it ends.
+    ///
+    /// # Errors
+    /// The connection breaks, or what comes in is no call or too long for one.
+    pub fn converse(&self, reader: impl Read, mut writer: impl Write) -> io::Result<()> {
+        let mut reader = BufReader::new(reader);
+        let mut call = Vec::new();
+        while record::read(&mut reader, &mut call)? {
+            let Some(reply) = self.reply(&call) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            record::write(&mut writer, reply)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// One of the connections that are served at once.

@@ -37,6 +37,7 @@ use coop_image::disk::{
 use coop_image::partition::{self, SectorSize};
 use coop_image::tree::{Blob, BlobId, Inode, Kind, Metadata, Tree};
 use coop_image::{cpio, ext4, fat, tar};
+use coop_runtime::nfs::{Export, KEY_BYTES, Squash};
 
 /// Inputs and outputs stay below this.
 const BYTES_MAX: u64 = 1 << 20;
@@ -49,7 +50,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code, reason = "each fuzz binary runs one of them")]
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     ("tar", tar),
     ("compress", compress),
     ("cpio", cpio),
@@ -65,6 +66,7 @@ pub const TARGETS: [Target; 18] = [
     ("patch", patch),
     ("proxy_request", proxy_request),
     ("copyright", copyright),
+    ("nfs", nfs),
     ("import", import),
     ("bundle", bundle),
     ("trust", trust),
@@ -201,6 +203,45 @@ pub fn import(data: &[u8]) {
         );
         assert!(is_known, "{diagnostic}\n{}", imported.recipe);
     }
+}
+
+/// What an NFS server hears on a connection: the records' bytes as they come. Every reply is a record
+/// of a bounded length that begins with the transaction's number of a call.
+pub fn nfs(data: &[u8]) {
+    let mut replies = Vec::new();
+    let _ = nfs_export().converse(data, &mut replies);
+    let mut rest = &*replies;
+    while let Some((head, after)) = rest.split_first_chunk() {
+        let head = u32::from_be_bytes(*head);
+        let length = usize::try_from(head & !(1 << 31)).unwrap();
+        assert!(head >> 31 == 1 && length % 4 == 0 && (12..2 << 20).contains(&length));
+        rest = &after[length..];
+    }
+    assert!(rest.is_empty());
+}
+
+/// A folder with each kind of file, whose handles are always the same.
+fn nfs_export() -> Export {
+    let metadata = |mode| Metadata {
+        mode,
+        ..Metadata::default()
+    };
+    let mut tree = Tree::new(metadata(0o755));
+    let content = tree.add_bytes(vec![b'x'; 5_000]).unwrap();
+    let (major, minor) = (4, 64);
+    for (name, mode, kind) in [
+        ("file", 0o644, Kind::File(content)),
+        ("folder", 0o750, Kind::Directory(Default::default())),
+        ("link", 0o777, Kind::Symlink(b"file"[..].into())),
+        ("tty", 0o620, Kind::CharDevice { major, minor }),
+        ("pipe", 0o600, Kind::Fifo),
+    ] {
+        let metadata = metadata(mode);
+        let id = tree.add_inode(Inode { metadata, kind }).unwrap();
+        let root = coop_image::tree::InodeId::ROOT;
+        tree.link(root, name.as_bytes(), id).unwrap();
+    }
+    Export::new(tree, [0; KEY_BYTES], Squash::Root)
 }
 
 /// A package's copyright file becomes one licence expression: balanced, of one line, and the same
