@@ -18,6 +18,7 @@ mod image;
 mod import;
 mod kernel;
 mod lock;
+mod node;
 mod pack;
 mod registry;
 mod serve;
@@ -36,6 +37,7 @@ pub(crate) use kernel::{
 };
 
 pub(crate) use lock::{FetchOptions, LockOptions};
+pub(crate) use node::NodeOptions;
 pub(crate) use pack::{PackOptions, UnpackOptions};
 pub(crate) use registry::{PushOptions, RegistryOptions};
 pub(crate) use serve::ServeOptions;
@@ -318,6 +320,8 @@ pub(crate) struct RunOptions {
     /// Share a folder of the host: HOST:GUEST[:ro]; not supported yet
     #[arg(long = "share", value_name = "SHARE", hide = true)]
     pub(crate) shares: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
     /// Give the command a terminal
     #[arg(short = 't', long = "tty", requires = "command")]
     pub(crate) tty: bool,

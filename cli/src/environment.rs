@@ -11,6 +11,8 @@ pub(crate) struct Environment {
     pub(crate) cache: Option<PathBuf>,
     /// The folder of configurations: XDG_CONFIG_HOME, else `.config` in HOME.
     pub(crate) configuration: Option<PathBuf>,
+    /// Where state is kept that lasts: `coop` in XDG_STATE_HOME, else in `.local/state` in HOME.
+    pub(crate) state: Option<PathBuf>,
     /// COOP_DEBIAN_MIRROR.
     pub(crate) debian_mirror: Option<String>,
     /// COOP_DEBIAN_SNAPSHOT.
@@ -64,10 +66,14 @@ impl Environment {
             .map(PathBuf::from)
             .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("coop")))
             .or_else(|| Some(absolute("HOME")?.join(".cache/coop")));
+        let state = absolute("XDG_STATE_HOME")
+            .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+            .map(|folder| folder.join("coop"));
         Self {
             cache,
             configuration: absolute("XDG_CONFIG_HOME")
                 .or_else(|| Some(absolute("HOME")?.join(".config"))),
+            state,
             debian_mirror: get("COOP_DEBIAN_MIRROR").and_then(|text| text.into_string().ok()),
             debian_snapshots: get("COOP_DEBIAN_SNAPSHOT").and_then(|text| text.into_string().ok()),
             kernel: get("COOP_KERNEL"),

@@ -92,6 +92,14 @@ impl Failure {
         self
     }
 
+    /// Names the one of several machines that it is about.
+    pub(crate) fn of(mut self, name: &str) -> Self {
+        if let Reason::Sentence { message, .. } = &mut self.reason {
+            *message = format!("{name}: {message}");
+        }
+        self
+    }
+
     /// Adds how to go on.
     pub(crate) fn with_hint(mut self, text: impl Into<String>) -> Self {
         if let Reason::Sentence { hint, .. } = &mut self.reason {

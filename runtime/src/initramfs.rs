@@ -1,5 +1,6 @@
 //! The guest's first file system: the agent, its configuration, and the kernel's modules.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use coop_appliance::Filesystem;
@@ -120,7 +121,7 @@ fn lone_config(machine: &LoneMachine<'_>) -> BootConfig {
         readonly: machine.readonly.map(readonly),
         identity: Vec::new(),
         cobd: cobd.collect(),
-        network: machine.network.then(network),
+        network: machine.network.then(|| network(GUEST)),
         environment: Vec::new(),
         workload: boot::Workload::Init {
             console: "/dev/console".to_owned(),
@@ -159,7 +160,7 @@ fn boot_config(spec: &MachineSpec) -> BootConfig {
         readonly: spec.readonly.as_ref().map(readonly),
         identity: spec.identity.clone(),
         cobd: cobd.collect(),
-        network: spec.network.as_ref().map(|_| network()),
+        network: spec.network.as_ref().map(|spec| network(spec.address())),
         environment: spec.environment.clone(),
         workload: match spec.workload {
             Workload::Commands => boot::Workload::Commands,
@@ -215,10 +216,10 @@ fn nfs_root(server: &str, path: &str, own: &[&str], options: &[String]) -> boot:
     }
 }
 
-fn network() -> boot::Network {
+fn network(address: Ipv4Addr) -> boot::Network {
     boot::Network {
         interface: "eth0".to_owned(),
-        address: GUEST,
+        address,
         prefix: PREFIX_BITS,
         gateway: Some(GATEWAY),
         dns: vec![NAME_SERVER],

@@ -18,6 +18,7 @@ mod initramfs;
 mod instance;
 mod machine;
 pub mod nfs;
+mod node;
 mod report;
 mod root;
 mod running;
@@ -25,7 +26,9 @@ pub mod session;
 mod spec;
 
 pub use coop_driver::device::cocon::Resizer;
-pub use coop_driver::device::conet::{Accept, BoundPort, GATEWAY, Service, parse_resolv_conf};
+pub use coop_driver::device::conet::{
+    Accept, BoundPort, GATEWAY, Seat, Service, parse_resolv_conf,
+};
 pub use coop_driver::engine::Pin;
 pub use coop_driver::sandbox::{LandlockState, landlock_state};
 pub use coop_driver::tool;
@@ -34,6 +37,7 @@ pub use coop_guest::boot::{ETC_FOLDER, ETC_KEPT_FOLDER, IdentityFile};
 pub use coop_guest::message::{Exit, Size, TransientFile, User};
 pub use initramfs::{InitramfsError, LoneMachine, lone_initramfs};
 pub use machine::{CheckError, DISKS_MAX, Machine};
+pub use node::{NODES_MAX, NodeError, NodeState, join_nodes, node_names};
 pub use report::{Cause, Phase, Report};
 pub use running::{Console, Running, StartError, Watch};
 pub use session::{

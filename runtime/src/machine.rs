@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use coop_appliance::{Protocol, processors_of_config};
 use coop_driver::device::cobd::{self, Disk, DiskMode};
 use coop_driver::device::conet::{
-    self, BoundPort, Transport, UserNetwork, UserOptions, stable_mac,
+    self, BoundPort, NetBackend, Seat, Transport, UserNetwork, UserOptions, stable_mac,
 };
 use coop_driver::engine;
 use coop_driver::engine::user::{COMMAND_LINE_BYTES_MAX, MEMORY_BYTES_MIN};
@@ -30,7 +30,7 @@ pub struct CheckError(pub Vec<String>);
 pub struct Machine {
     pub(crate) spec: MachineSpec,
     pub(crate) disks: Vec<Box<dyn Disk>>,
-    pub(crate) network: Option<UserNetwork>,
+    pub(crate) network: Option<Box<dyn NetBackend>>,
     pub(crate) ports: Vec<BoundPort>,
     pub(crate) memory_folder: PathBuf,
     /// What the machine's user should know before it starts.
@@ -185,21 +185,36 @@ fn open_disks(spec: &MachineSpec, problems: &mut Vec<String>) -> Vec<Box<dyn Dis
 fn bind_network(
     spec: &MachineSpec,
     problems: &mut Vec<String>,
-) -> (Option<UserNetwork>, Vec<BoundPort>) {
+) -> (Option<Box<dyn NetBackend>>, Vec<BoundPort>) {
     let Some(network) = &spec.network else {
         return (None, Vec::new());
     };
-    // The address must stay the same from boot to boot; no two guests share a link.
-    let mac = stable_mac(spec.hostname.as_deref().unwrap_or("coop"), 0);
+    let seat = network.seat.as_ref();
+    // The address must stay the same from boot to boot; guests that share a link have seats.
+    let mac = match seat {
+        Some(seat) => seat.node().mac,
+        None => stable_mac(spec.hostname.as_deref().unwrap_or("coop"), 0),
+    };
+    let nodes = seat.map(Seat::nodes).unwrap_or_default();
+    let hosts = nodes.iter().map(|node| (node.name.clone(), node.address));
     let options = UserOptions {
         forwards: network.forwards.iter().map(forward).collect(),
         allow_host: network.allow_host,
         resolvers: network.resolvers.clone(),
         services: network.services.clone(),
         restricted: network.restricted,
+        address: network.address(),
+        hosts: hosts.collect(),
         ..UserOptions::new(mac)
     };
-    match UserNetwork::bind(options) {
+    let bound = UserNetwork::bind(options).and_then(|(own, ports)| {
+        let network: Box<dyn NetBackend> = match seat {
+            Some(seat) => Box::new(seat.join(own)?),
+            None => Box::new(own),
+        };
+        Ok((network, ports))
+    });
+    match bound {
         Ok((network, ports)) => (Some(network), ports),
         Err(error) => {
             problems.push(error.to_string());

@@ -1,6 +1,6 @@
 //! What a machine is made of, as it was asked for: plain data, nothing opened.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use coop_appliance::{
     Appliance, ApplianceError, Cobd, Conet, Filesystem, Forward, Member, NfsRoot, Readonly, Root,
     Target,
 };
-use coop_driver::device::conet::Service;
+use coop_driver::device::conet::{GUEST, Seat, Service};
 use coop_driver::engine::Pin;
 use coop_guest::boot::IdentityFile;
 
@@ -110,6 +110,16 @@ pub struct NetworkSpec {
     pub services: Vec<Service>,
     /// Whether the guest reaches nothing but the services.
     pub restricted: bool,
+    /// The guest's place among nodes that reach each other; alone if there is none.
+    pub seat: Option<Seat>,
+}
+
+impl NetworkSpec {
+    /// The guest's address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.seat.as_ref().map_or(GUEST, |seat| seat.node().address)
+    }
 }
 
 /// A console that somebody uses.

@@ -20,6 +20,7 @@ mod lock;
 mod machines;
 mod mirror;
 mod nfs;
+mod nodes;
 mod run;
 mod ship;
 mod steps;

@@ -14,12 +14,13 @@ const KEYGEN: &[u8] = b"/usr/bin/ssh-keygen";
 const DROP_IN: &[u8] = b"/etc/systemd/system/ssh.service.d/coop-host-keys.conf";
 
 /// The empty assignment takes the unit's own check out, which fails where there are no keys yet;
-/// it comes back behind the making of those that are missing.
+/// it comes back behind the making of keys. A machine that was given one keeps to that: others would
+/// be new ones at each boot.
 const TEXT: &str = "\
-# Written by coop: the image has no host keys, each machine makes its own.
+# Written by coop: the image has no host keys, each machine has or makes its own.
 [Service]
 ExecStartPre=
-ExecStartPre=/usr/bin/ssh-keygen -A
+ExecStartPre=/bin/sh -c 'test -e /etc/ssh/ssh_host_ed25519_key || exec /usr/bin/ssh-keygen -A'
 ExecStartPre=/usr/sbin/sshd -t
 ";
 

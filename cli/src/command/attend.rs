@@ -17,9 +17,9 @@ use crate::signals::{self, Signal};
 use crate::terminal::{self, Escape, EscapeFilter, RawMode};
 
 /// How long a command or a guest may take to end after it was asked to.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long the guest may take to power off once its command has ended.
-const SHUT_DOWN_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const SHUT_DOWN_PATIENCE: Duration = Duration::from_secs(20);
 /// The size of a terminal that does not say.
 const SIZE_UNKNOWN: Size = Size {
     columns: 80,
@@ -88,6 +88,8 @@ impl Attendance {
             code,
             signal: state.signal,
             escaped: state.escaped,
+            nodes: Vec::new(),
+            chosen: None,
         })
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod lock;
 mod means;
+mod nodes;
 pub(crate) mod pack;
 pub(crate) mod push;
 mod qemu;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coop_appliance::{Appliance, ApplianceError, Cocon, Filesystem, Forward, MANIFEST_NAME};
 use coop_builder::recipe::forwards_overlap;
@@ -12,7 +12,9 @@ use coop_runtime::{
     Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
     Workload,
 };
+use serde_json::Value;
 
+use super::nodes::{self, NodeEnd};
 use super::{Ended, attend, imported, qemu};
 use crate::arguments::RunOptions;
 use crate::environment::Environment;
@@ -44,7 +46,7 @@ pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Outp
             Ok(code) => *code,
             Err(failure) => failure.code,
         };
-        json::value(&json::report(&end.report, code, begin.elapsed()));
+        json::value(&report(&end, code, begin.elapsed()));
     }
     ended
 }
@@ -62,6 +64,10 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         return Err(Failure::usage(message));
     }
     if let Some(file) = configuration(&options.target) {
+        if options.node.is_given() {
+            let message = "nodes are of an appliance or a recipe, and this is a configuration";
+            return Err(Failure::usage(message));
+        }
         let prepared = imported::prepare(&file, options, environment, output)?;
         let spec = adapt(prepared.spec, &prepared.cocon, options, environment)?;
         let end = start(spec, options);
@@ -98,8 +104,29 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
     if appliance.manifest.kernel.target != coop_appliance::Target::Um {
         return Err(foreign(&appliance));
     }
-    let spec = specification(&appliance, options, environment)?;
+    let mut spec = specification(&appliance, options, environment)?;
+    let name = &appliance.manifest.name;
+    // Whoever the guest is, nobody else is it meanwhile.
+    let _state = match (&options.node.node, options.node.nodes) {
+        (_, Some(count)) => return nodes::run(&spec, name, count, options, environment),
+        (Some(node), None) => Some(nodes::dress(&mut spec, name, node, environment)?),
+        (None, None) => None,
+    };
     start(spec, options)
+}
+
+/// The report of a machine, or of each of several.
+fn report(end: &End, code: u8, wall: Duration) -> Value {
+    if end.nodes.is_empty() {
+        return json::report(&end.report, code, wall);
+    }
+    let node = |node: &NodeEnd| {
+        let mut report = json::report(&node.report, node.code.unwrap_or(code), wall);
+        report["name"] = node.name.as_str().into();
+        report
+    };
+    let nodes: Vec<Value> = end.nodes.iter().map(node).collect();
+    serde_json::json!({ "nodes": nodes, "exit_code": code })
 }
 
 /// Starts a machine and stays until it has ended.
@@ -248,15 +275,32 @@ pub(super) struct End {
     pub(super) signal: Option<Signal>,
     /// A person ended the guest from the console.
     pub(super) escaped: bool,
+    /// Each of several nodes, in order.
+    pub(super) nodes: Vec<NodeEnd>,
+    /// The place of the node that the rest is about.
+    pub(super) chosen: Option<usize>,
 }
 
 /// The code of a process that SIGKILL ended, as a shell reports it.
 const KILLED: u8 = 137;
 
 fn exit_code(end: &End) -> Ended {
-    if end.report.clean == Some(false) {
+    let reports = end.nodes.iter().map(|node| &node.report);
+    if reports
+        .chain([&end.report])
+        .any(|report| report.clean == Some(false))
+    {
         line("warning: the guest left a file system unclean");
     }
+    let chosen = end.chosen.and_then(|at| end.nodes.get(at));
+    let ended = one_code(end);
+    match chosen {
+        Some(node) => ended.map_err(|failure| failure.of(&node.name)),
+        None => ended,
+    }
+}
+
+fn one_code(end: &End) -> Ended {
     match (&end.report.cause, end.code, end.signal) {
         (_, Some(code), _) => Ok(code),
         (Cause::TimedOut, ..) => Err(Failure::sentence(TIMED_OUT, end.report.cause.to_string())),
