@@ -12,8 +12,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   minisign -S -s token.key -m m            signs it with minisign
   coop sign web.coop --signature m.minisig attaches that
 
-Keys are minisign's, or Ed25519 in PEM as openssl makes them. The password of a minisign key is asked
-for on the terminal, or taken from COOP_KEY_PASSWORD.";
+Keys are minisign's, or Ed25519 in PEM as openssl makes them. The password of a minisign key is
+asked for on the terminal, or taken from COOP_KEY_PASSWORD.";
 
 /// `coop sign`.
 #[derive(Args, Debug)]
