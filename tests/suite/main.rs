@@ -6,6 +6,7 @@ mod build;
 mod cache;
 mod cli;
 mod confinement;
+mod convert;
 mod corpus;
 mod debian;
 mod disks;
