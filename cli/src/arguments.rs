@@ -39,7 +39,7 @@ pub(crate) use kernel::{
 pub(crate) use lock::{FetchOptions, LockOptions};
 pub(crate) use node::NodeOptions;
 pub(crate) use pack::{PackOptions, UnpackOptions};
-pub(crate) use registry::{PushOptions, RegistryOptions};
+pub(crate) use registry::{PullOptions, PushOptions, RegistryOptions};
 pub(crate) use serve::ServeOptions;
 pub(crate) use sign::{SignOptions, TrustOptions};
 pub(crate) use verify::VerifyOptions;
@@ -54,7 +54,6 @@ pub(crate) const PLANNED: &[&str] = &[
     "cp",
     "stop",
     "kill",
-    "pull",
     "doctor",
     "schema",
     "completions",
@@ -109,6 +108,9 @@ pub(crate) enum Command {
     /// Bring an appliance and its signatures to a registry
     #[command(after_long_help = registry::PUSH_EXAMPLES)]
     Push(PushOptions),
+    /// Get an appliance from a registry
+    #[command(after_long_help = registry::PULL_EXAMPLES)]
+    Pull(PullOptions),
     /// Make an appliance into something that runs without coop
     #[command(after_long_help = export::EXAMPLES)]
     Export(ExportOptions),
@@ -327,6 +329,8 @@ pub(crate) struct RunOptions {
     pub(crate) tty: bool,
     #[command(flatten)]
     pub(crate) trust: TrustOptions,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
     /// Print a report as one JSON value on stdout; what the guest says goes to stderr

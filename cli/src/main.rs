@@ -78,6 +78,10 @@ fn main() -> ExitCode {
             command::push::run(options, &environment, &output),
             options.json,
         ),
+        Command::Pull(options) => (
+            command::pull::run(options, &environment, &output),
+            options.json,
+        ),
         Command::Export(options) => (
             command::export::run(options, &environment, &output),
             options.json,

@@ -51,7 +51,10 @@ fn an_image_is_the_same_each_time_and_readable_for_others() {
     }
     for source in ["oci-archive:a.tar", "oci:layout"] {
         let mut skopeo = unprivileged("skopeo");
-        skopeo.args(["inspect", source]).current_dir(folder.path());
+        skopeo
+            .args(["inspect", source])
+            .env("HOME", folder.path())
+            .current_dir(folder.path());
         let told = run(&mut skopeo, RUN_DEADLINE).expect(0);
         let told: Value = serde_json::from_slice(&told.stdout).unwrap();
         assert_eq!(

@@ -22,6 +22,7 @@ mod machines;
 mod mirror;
 mod nfs;
 mod nodes;
+mod registry;
 mod run;
 mod ship;
 mod steps;

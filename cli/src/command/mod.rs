@@ -19,6 +19,7 @@ pub(crate) mod lock;
 mod means;
 mod nodes;
 pub(crate) mod pack;
+pub(crate) mod pull;
 pub(crate) mod push;
 mod qemu;
 mod registry;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::means::open_store;
 use super::watched::Watched;
-use super::{Ended, registry};
+use super::{Ended, bundle, registry};
 use crate::arguments::PushOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -48,9 +48,7 @@ pub(crate) fn run(options: &PushOptions, environment: &Environment, output: &Out
 fn layout(path: &Path, scratch: &Path) -> Result<Layout, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::work(error);
     if path.is_file() {
-        let file = fs_err::File::open(path).map_err(|error| failed(&error))?;
-        let layout = Layout::open(file.into_parts().0);
-        return layout.map_err(|error| failed(&error).about(path));
+        return bundle::open(path);
     }
     let appliance = Appliance::open(path).map_err(|error| failed(&error))?;
     let scratch = tempfile::tempfile_in(scratch).map_err(|error| failed(&error))?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use coop_appliance::{Appliance, ApplianceError, Cocon, Filesystem, Forward, MANIFEST_NAME};
 use coop_builder::recipe::forwards_overlap;
+use coop_builder::registry::Reference;
 use coop_runtime::{
     Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
     Workload,
@@ -59,8 +60,11 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
         let message = "--tty needs a terminal on stdin and stdout";
         return Err(Failure::usage(message));
     }
-    if options.trust.is_given() && !super::bundle::is_there(&options.target) {
-        let message = "only bundles are asked for signatures; what is run here is your own";
+    let reference = reference(&options.target)?;
+    let is_elsewhere = reference.is_some() || super::bundle::is_there(&options.target);
+    if options.trust.is_given() && !is_elsewhere {
+        let message = "only bundles and registries are asked for signatures; what is run here is \
+                       your own";
         return Err(Failure::usage(message));
     }
     if let Some(file) = configuration(&options.target) {
@@ -76,8 +80,21 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
     }
     // The cache keeps a recipe's appliance while it runs.
     let held;
-    let folder = match target(&options.target)? {
+    let target = match reference {
+        Some(reference) => Target::Registry(reference),
+        None => target(&options.target)?,
+    };
+    let folder = match target {
         Target::Appliance(folder) => folder,
+        Target::Registry(_) if options.persist => {
+            let failure = Failure::usage("--persist keeps changes in an appliance of your own");
+            let hint = "get it with coop pull, then run its folder";
+            return Err(failure.with_hint(hint));
+        }
+        Target::Registry(reference) => {
+            held = super::pull::for_run(&reference, options, environment)?;
+            held.folder.clone()
+        }
         Target::Bundle(_) if options.persist => {
             let failure = Failure::usage("--persist keeps changes in an appliance, not a bundle");
             let hint = "unpack it with coop unpack, then run its folder";
@@ -152,9 +169,20 @@ fn foreign(appliance: &Appliance) -> Failure {
     }
 }
 
+/// What `oci://…` names.
+fn reference(target: &Path) -> Result<Option<Reference>, Failure> {
+    match target.to_str().filter(|text| Reference::is_meant(text)) {
+        Some(text) => Reference::parse(text)
+            .map(Some)
+            .map_err(|error| Failure::usage(error.to_string())),
+        None => Ok(None),
+    }
+}
+
 enum Target {
     Appliance(PathBuf),
     Bundle(PathBuf),
+    Registry(Reference),
     Recipe(PathBuf),
 }
 

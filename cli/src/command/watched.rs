@@ -23,6 +23,11 @@ impl Watched {
         Self::with(progress::observer(how, output))
     }
 
+    /// As [`Watched::start`], for work before a guest whose streams are its own.
+    pub(super) fn start_quietly(how: Progress) -> Result<Self, Failure> {
+        Self::with(progress::quiet_observer(how))
+    }
+
     fn with(inner: Box<dyn Observer>) -> Result<Self, Failure> {
         let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
             .map_err(|error| Failure::work(&error))?;
