@@ -110,7 +110,8 @@ fn wrong_usage_is_2() {
     let folder = with_recipe(GOOD);
     for (words, part) in [
         (&["buld"][..], "unrecognized subcommand"),
-        (&["serve", "r.yaml"], "coop serve is not supported yet"),
+        (&["attach", "r.yaml"], "coop attach is not supported yet"),
+        (&["serve", "r.yaml"], "--listen"),
         (&["check"], "required"),
         (&["check", "r.yaml", "--set", "x"], "write NAME=VALUE"),
         (&["check", "r.yaml", "--set", "x=1"], "no variable 'x'"),
