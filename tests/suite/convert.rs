@@ -179,7 +179,7 @@ fn a_partition_becomes_a_cobd_and_its_zeroes_holes() {
         "",
     );
     tool(folder, "qemu-img snapshot -c before disk.qcow2", "");
-    for source in ["disk.raw", "disk.qcow2"] {
+    for source in ["disk.raw", "disk.qcow2", "disk.vmdk"] {
         for (words, at, size) in [
             (&[][..], 5, 12),
             (&["--partition", "root"], 5, 12),
