@@ -6,7 +6,7 @@
 #
 # FOLDER gets the disks: one with a GPT and an ext4 of DIR's files (default /usr/share, in 1500 MiB),
 # in each format; they stay for the next run. COOP names a release build of coop, else
-# target/release/coop. Wanted: qemu-img, mke2fs, sfdisk, GNU time, python3. Every round runs every
+# target/release/coop. Wanted: qemu-img, mke2fs, sfdisk, python3. Every round runs every
 # program of a case once, so what disturbs the machine disturbs all; the first round does not count.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,7 +27,7 @@ done
 mkdir -p "$folder"
 cd "$folder"
 if [ ! -e disk.raw ]; then
-    mke2fs -q -F -t ext4 -d "$files" part "${size}M"
+    mke2fs -q -F -t ext4 -d "$files" part "${size}M" >&2
     truncate -s "$((size + 2))M" disk.part
     printf 'label: gpt\nstart=2048, size=%d, type=L\n' "$((size * 2048))" | sfdisk -q disk.part
     dd if=part of=disk.part bs=1M seek=1 conv=notrunc,sparse status=none
@@ -44,20 +44,23 @@ made sparse.vmdk vmdk
 made stream.vmdk vmdk -o subformat=streamOptimized
 
 COOP=${COOP:-$here/../target/release/coop} ROUNDS=$rounds exec python3 - <<'PYTHON'
-import os, statistics, subprocess
+import os, statistics, subprocess, time
 
 coop, rounds = os.environ["COOP"], int(os.environ["ROUNDS"])
 
 
 def measure(words, output):
-    """Seconds and KiB of one run; the output is removed before it."""
+    """Seconds, seconds of processor time and KiB of one run; the output is removed before it."""
     if os.path.exists(output):
         os.remove(output)
-    time = ["/usr/bin/time", "-o", "time.txt", "-f", "%e %U %S %M"]
-    subprocess.run(time + words + [output], check=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
-    wall, user, system, memory = open("time.txt").read().split()
-    return float(wall), float(user) + float(system), int(memory)
+    start = time.monotonic()
+    quiet = subprocess.DEVNULL
+    child = subprocess.Popen(words + [output], stdout=quiet, stderr=quiet)
+    _, status, used = os.wait4(child.pid, 0)
+    wall = time.monotonic() - start
+    if status != 0:
+        raise SystemExit(f"{words} failed: {status}")
+    return wall, used.ru_utime + used.ru_stime, used.ru_maxrss
 
 
 def case(name, source, source_format, output_format):
