@@ -13,11 +13,10 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use arguments::{Arguments, Command, ImageCommand, PLANNED};
+use arguments::{Arguments, Command, ImageCommand};
 use environment::Environment;
-use failure::{Failure, USAGE};
+use failure::USAGE;
 use render::Output;
 
 fn main() -> ExitCode {
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
     let output = Output::new(&environment);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(refuse(&error, &output)),
+        Err(error) => return ExitCode::from(refuse(&error)),
     };
     let (result, json) = match &arguments.command {
         Command::Build(options) => (
@@ -88,6 +87,20 @@ fn main() -> ExitCode {
         ),
         Command::Diff(options) => (command::diff::run(options, &environment), options.json),
         Command::Import(options) => (command::import::run(options), options.json),
+        Command::Ps(options) => (command::detached::list(options, &environment), options.json),
+        Command::Logs(options) => (command::detached::logs(options, &environment), false),
+        Command::Attach(options) => (command::detached::attach(options, &environment), false),
+        Command::Exec(options) => (command::detached::exec(options, &environment), false),
+        Command::Cp(options) => (command::detached::copy(options, &environment), false),
+        Command::Stop(options) => (command::detached::stop(options, &environment), false),
+        Command::Kill(options) => (command::detached::kill(options, &environment), false),
+        Command::Test(options) => (
+            command::test::run(options, &environment, &output),
+            options.json,
+        ),
+        Command::Doctor(options) => (command::doctor::run(options, &environment), options.json),
+        Command::Schema => (command::about::schema(), false),
+        Command::Completions(options) => (command::about::completions(options), false),
         Command::Kernel(command) => (
             command::kernel::run(command, &environment, &output),
             command::kernel::is_json(command),
@@ -110,16 +123,8 @@ fn main() -> ExitCode {
     }))
 }
 
-/// What clap says, or that a verb of a later version is not there yet.
-fn refuse(error: &clap::Error, output: &Output) -> u8 {
-    if error.kind() == ErrorKind::InvalidSubcommand
-        && let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand)
-        && PLANNED.contains(&verb.as_str())
-    {
-        let message = format!("coop {verb} is not supported yet");
-        render::error::failure(output, &Failure::usage(message));
-        return USAGE;
-    }
+/// What clap says.
+fn refuse(error: &clap::Error) -> u8 {
     // Help and version are no errors and go to stdout; a closed pipe is nobody's concern.
     let _ = error.print();
     u8::try_from(error.exit_code()).unwrap_or(USAGE)

@@ -79,6 +79,37 @@ impl Drop for Instance {
     }
 }
 
+/// The folders of machines that live, by name: those whose locks are held.
+///
+/// # Errors
+/// The folder of all instances is not this user's alone, or cannot be read.
+pub fn living_machines(parent: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !parent.exists() {
+        return Ok(Vec::new());
+    }
+    check_private(parent)?;
+    let mut living = Vec::new();
+    for entry in fs::read_dir(parent)?.flatten() {
+        let is_machine = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes());
+        if is_machine && is_held(&entry.path()) {
+            living.push(entry.path());
+        }
+    }
+    living.sort();
+    Ok(living)
+}
+
+/// Whether a machine holds the lock in its folder.
+fn is_held(folder: &Path) -> bool {
+    fs::File::open(folder.join(LOCK)).is_ok_and(|lock| {
+        let (lock, _) = lock.into_parts();
+        flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+    })
+}
+
 /// Somebody else's folder would let them put their own sockets in the way.
 fn check_private(parent: &Path) -> std::io::Result<()> {
     let metadata = fs::symlink_metadata(parent)?;
@@ -142,6 +173,7 @@ mod tests {
         let gone = first.folder().to_owned();
         drop(first);
         assert!(!gone.exists() && second.folder().exists());
+        assert_eq!(living_machines(&parent).unwrap(), [second.folder()]);
     }
 
     #[test]

@@ -29,13 +29,14 @@ pub use coop_driver::device::cocon::Resizer;
 pub use coop_driver::device::conet::{
     Accept, BoundPort, GATEWAY, Seat, Service, parse_resolv_conf,
 };
-pub use coop_driver::engine::Pin;
+pub use coop_driver::engine::{Pin, choose_memory_folder};
 pub use coop_driver::sandbox::{LandlockState, landlock_state};
 pub use coop_driver::tool;
 pub use coop_driver::transport::DeviceReport;
 pub use coop_guest::boot::{ETC_FOLDER, ETC_KEPT_FOLDER, IdentityFile};
 pub use coop_guest::message::{Exit, Size, TransientFile, User};
 pub use initramfs::{InitramfsError, LoneMachine, lone_initramfs};
+pub use instance::living_machines;
 pub use machine::{CheckError, DISKS_MAX, Machine};
 pub use node::{NODES_MAX, NodeError, NodeState, join_nodes, node_names};
 pub use report::{Cause, Phase, Report};

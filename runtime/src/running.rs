@@ -1,7 +1,7 @@
 //! A machine that runs: its devices, its guest, its agent, and the thread that sees its end.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -156,6 +156,7 @@ pub struct Running {
     console: Mutex<Option<Console>>,
     boot_deadline: Instant,
     ports: Vec<BoundPort>,
+    folder: PathBuf,
     supervisor: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -236,6 +237,7 @@ impl Machine {
             // A device failed before there was a guest to end.
             shared.guest.get().map(Guest::kill);
         }
+        let folder = instance.folder().to_owned();
         let supervisor = Supervisor {
             shared: Arc::clone(&shared),
             session: session.clone(),
@@ -252,6 +254,7 @@ impl Machine {
             session,
             console: Mutex::new(console),
             ports,
+            folder,
             supervisor: None,
         };
         running.supervisor = Some(supervisor?);
@@ -404,6 +407,12 @@ impl Running {
     #[must_use]
     pub fn ports(&self) -> &[BoundPort] {
         &self.ports
+    }
+
+    /// The machine's private folder; it goes with the machine.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Runs a command, as soon as commands can be run.

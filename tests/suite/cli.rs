@@ -110,7 +110,6 @@ fn wrong_usage_is_2() {
     let folder = with_recipe(GOOD);
     for (words, part) in [
         (&["buld"][..], "unrecognized subcommand"),
-        (&["attach", "r.yaml"], "coop attach is not supported yet"),
         (&["serve", "r.yaml"], "--listen"),
         (&["check"], "required"),
         (&["check", "r.yaml", "--set", "x"], "write NAME=VALUE"),

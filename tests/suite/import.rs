@@ -76,15 +76,7 @@ fn every_golden_configuration_becomes_a_right_recipe() {
         assert_eq!(value["output"], *output, "{name}");
         let notes = value["notes"].as_array().unwrap();
         assert_eq!(notes.len(), shown.stderr.lines().count(), "{name}");
-        let mut command = support::coop();
-        command.args(["check", &output]).current_dir(folder);
-        let checked = support::run(&mut command, DEADLINE);
-        if !checked
-            .stderr
-            .contains("rootfs.source.disk is not supported yet")
-        {
-            checked.expect(0);
-        }
+        coop(folder, &["check", &output], 0);
         count += 1;
     }
     assert_eq!(count, 8);

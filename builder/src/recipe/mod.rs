@@ -20,6 +20,7 @@ mod readonly;
 mod resolve;
 mod restate;
 mod run;
+mod schema;
 mod units;
 mod variables;
 mod written;
@@ -46,6 +47,7 @@ pub(crate) use names::guest_folder;
 pub use overrides::Overrides;
 pub use resolve::check_memory;
 pub use restate::{Names, Restated, restate};
+pub use schema::schema;
 pub use units::{ByteCount, Percent, forwards_overlap, parse_duration, parse_forward};
 
 use decode::Decoder;

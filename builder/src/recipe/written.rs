@@ -155,7 +155,7 @@ pub(super) const fn keys(known: &'static [&'static str], later: &'static [&'stat
     Keys { known, later }
 }
 
-const RECIPE: Keys = keys(
+pub(super) const RECIPE: Keys = keys(
     &[
         "name",
         "description",
@@ -168,13 +168,13 @@ const RECIPE: Keys = keys(
     ],
     &["extends"],
 );
-const ROOTFS: Keys = keys(
+pub(super) const ROOTFS: Keys = keys(
     &[
         "source", "hostname", "files", "users", "services", "run", "readonly",
     ],
     &[],
 );
-const SOURCE: Keys = keys(&["debian", "tarball", "disk"], &["oci", "appliance"]);
+pub(super) const SOURCE: Keys = keys(&["debian", "tarball", "disk"], &["oci", "appliance"]);
 const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
 const DISK: Keys = keys(&["path", "url", "sha256", "partition", "keep_state"], &[]);
 const FILE: Keys = keys(
@@ -203,7 +203,7 @@ const RUN_STEP: Keys = keys(
     &[],
 );
 const RUN_MOUNT: Keys = keys(&["source", "target"], &[]);
-const DEVICES: Keys = keys(
+pub(super) const DEVICES: Keys = keys(
     &["memory", "cpus", "root", "cobd", "conet", "cocon"],
     &["cofs"],
 );

@@ -27,7 +27,7 @@ use crate::render::{Output, error, line};
 use crate::signals::Interruption;
 
 /// The host's apt configuration.
-const APT_FOLDER: &str = "/etc/apt";
+pub(super) const APT_FOLDER: &str = "/etc/apt";
 
 /// Reads a recipe and shows its warnings.
 pub(super) fn read(

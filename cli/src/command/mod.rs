@@ -1,5 +1,6 @@
 //! One file for each verb.
 
+pub(crate) mod about;
 mod attend;
 pub(crate) mod build;
 mod bundle;
@@ -7,7 +8,9 @@ pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod convert;
 mod debug_shell;
+pub(crate) mod detached;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod image;
@@ -27,6 +30,7 @@ pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod sign;
 mod steps;
+pub(crate) mod test;
 mod trust;
 pub(crate) mod verify;
 mod watched;

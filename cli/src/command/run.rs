@@ -16,7 +16,7 @@ use coop_runtime::{
 use serde_json::Value;
 
 use super::nodes::{self, NodeEnd};
-use super::{Ended, attend, imported, qemu};
+use super::{Ended, attend, detached, imported, qemu};
 use crate::arguments::RunOptions;
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure, TIMED_OUT};
@@ -31,10 +31,15 @@ pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Outp
     } else {
         COOP_FAILED
     };
+    if options.detach {
+        return detached::leave();
+    }
     let begin = Instant::now();
     let booted = boot(options, environment, output);
     let end = match booted.map_err(|failure| failure.with_work_code(code)) {
-        Ok(end) => end,
+        // The supervisor of a machine that was left running has nobody to tell.
+        Ok(None) => return Ok(0),
+        Ok(Some(end)) => end,
         Err(failure) if options.json => {
             json::value(&json::failure(&failure));
             return Ok(failure.code);
@@ -52,7 +57,11 @@ pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Outp
     ended
 }
 
-fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Result<End, Failure> {
+fn boot(
+    options: &RunOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Option<End>, Failure> {
     if !options.shares.is_empty() {
         return Err(Failure::usage("--share is not supported yet"));
     }
@@ -125,7 +134,7 @@ fn boot(options: &RunOptions, environment: &Environment, output: &Output) -> Res
     let name = &appliance.manifest.name;
     // Whoever the guest is, nobody else is it meanwhile.
     let _state = match (&options.node.node, options.node.nodes) {
-        (_, Some(count)) => return nodes::run(&spec, name, count, options, environment),
+        (_, Some(count)) => return nodes::run(&spec, name, count, options, environment).map(Some),
         (Some(node), None) => Some(nodes::dress(&mut spec, name, node, environment)?),
         (None, None) => None,
     };
@@ -146,18 +155,27 @@ fn report(end: &End, code: u8, wall: Duration) -> Value {
     serde_json::json!({ "nodes": nodes, "exit_code": code })
 }
 
-/// Starts a machine and stays until it has ended.
-fn start(spec: MachineSpec, options: &RunOptions) -> Result<End, Failure> {
+/// Starts a machine and stays until it has ended. A supervisor's has no end to tell of.
+fn start(spec: MachineSpec, options: &RunOptions) -> Result<Option<End>, Failure> {
     let machine = Machine::check(spec).map_err(|error| Failure::work(&error))?;
     let watch = Watch {
         observer: Arc::from(progress::quiet_observer(options.recipe_options.progress)),
         kernel_log: None,
     };
+    let started = |machine: Machine, watch| {
+        let running = machine.start(watch);
+        running.map_err(|error| Failure::work(&error))
+    };
+    if options.supervise {
+        let ears = detached::Ears::open()?;
+        let described = detached::Described::now(&options.target);
+        let running = started(machine, watch)?;
+        ears.attend(running, &options.command, &described)?;
+        return Ok(None);
+    }
     let attendance = attend::Attendance::prepare()?;
-    let running = machine
-        .start(watch)
-        .map_err(|error| Failure::work(&error))?;
-    attendance.attend(running, options)
+    let running = started(machine, watch)?;
+    attendance.attend(running, options).map(Some)
 }
 
 /// Refuses an appliance for other machines, and says what boots it.
@@ -179,7 +197,8 @@ fn reference(target: &Path) -> Result<Option<Reference>, Failure> {
     }
 }
 
-enum Target {
+/// What is to be booted.
+pub(super) enum Target {
     Appliance(PathBuf),
     Bundle(PathBuf),
     Registry(Reference),
@@ -193,7 +212,7 @@ fn configuration(target: &Path) -> Option<PathBuf> {
 }
 
 /// A folder with a manifest is an appliance, a tar archive is a bundle, another file is a recipe.
-fn target(path: &Path) -> Result<Target, Failure> {
+pub(super) fn target(path: &Path) -> Result<Target, Failure> {
     if super::bundle::is_there(path) {
         return Ok(Target::Bundle(path.to_owned()));
     }
