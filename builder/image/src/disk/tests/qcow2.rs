@@ -35,7 +35,7 @@ impl Small {
         io::Write::write_all(&mut packer, &[b'c'; CLUSTER]).unwrap();
         packer.finish().unwrap();
         small.0.extend(packed);
-        small.eight(L2 + 32, 1 << 62 | 5 * 512);
+        small.eight(L2 + 32, (1 << 62) | (5 * 512));
         small
     }
 
@@ -302,7 +302,8 @@ fn snapshots_are_named_within_bounds() {
         has_machine_state: true,
     };
     assert_eq!(disk.left_behind(), [expected]);
-    let cases: [(fn(&mut Small), &str); 4] = [
+    type Change = fn(&mut Small);
+    let cases: [(Change, &str); 4] = [
         (|d| d.four(60, 2), "its snapshot 2: it is cut short"),
         (|d| d.four(60, 1 << 20), "1048576 snapshots is more than"),
         (
