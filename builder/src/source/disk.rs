@@ -1,18 +1,15 @@
 //! A root file system from a disk.
 
-use std::fs::File;
-
 use coop_image::tree::Timestamp;
 use coop_runtime::event::{Event, Observer};
 
 use super::SourceTree;
-use super::named::{self, NamedFileError};
-use super::tarball::{known_time, latest_time, remember_time};
+use super::named::{NamedFile, NamedFileError};
+use super::time::{known_time, latest_time, remember_time};
 use crate::convert::{ConvertError, Input, Which, fixups};
-use crate::digest::Digest;
-use crate::fetch::{Download, FetchError, Fetcher};
+use crate::fetch::{FetchError, Fetcher};
 use crate::lock::Pins;
-use crate::recipe::{Disk, TarballLocation};
+use crate::recipe::Disk;
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
 
@@ -40,16 +37,7 @@ pub enum DiskSourceError {
 #[derive(Debug)]
 pub struct ResolvedDisk<'r> {
     recipe: &'r Disk,
-    name: String,
-    digest: Digest,
-    place: Place,
-}
-
-/// Where the bytes are.
-#[derive(Debug)]
-enum Place {
-    Address(Download),
-    Host(File),
+    file: NamedFile,
 }
 
 /// Finds out which disk it is.
@@ -62,36 +50,22 @@ pub fn resolve_disk<'r>(
     pins: &Pins,
     observer: &dyn Observer,
 ) -> Result<ResolvedDisk<'r>, DiskSourceError> {
-    let (name, digest, place) = match &recipe.location {
-        TarballLocation::Url { url, sha256 } => {
-            let download = named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
-            (url.clone(), download.digest, Place::Address(download))
-        }
-        TarballLocation::Path { file, sha256 } => {
-            let (opened, digest) = named::host_file(file, sha256.as_deref(), pins)?;
-            (file.written.clone(), digest, Place::Host(opened))
-        }
-    };
-    Ok(ResolvedDisk {
-        recipe,
-        name,
-        digest,
-        place,
-    })
+    let file = NamedFile::resolve(&recipe.location, fetcher, pins, observer)?;
+    Ok(ResolvedDisk { recipe, file })
 }
 
 impl ResolvedDisk<'_> {
     /// One line for each input, with its digest.
     #[must_use]
     pub fn resolved(&self) -> Vec<String> {
-        vec![format!("disk sha256:{}", self.digest)]
+        vec![format!("disk sha256:{}", self.file.digest)]
     }
 
     /// Everything that can change the tree: names and values.
     #[must_use]
     pub fn fields(&self) -> Vec<(String, String)> {
         vec![
-            ("disk".to_owned(), self.digest.to_string()),
+            ("disk".to_owned(), self.file.digest.to_string()),
             ("partition".to_owned(), self.recipe.partition.clone()),
             ("keep_state".to_owned(), self.recipe.keep_state.to_string()),
         ]
@@ -112,7 +86,7 @@ impl ResolvedDisk<'_> {
     }
 
     fn time_key(&self) -> String {
-        format!("disk {} {}", self.digest, self.recipe.partition)
+        format!("disk {} {}", self.file.digest, self.recipe.partition)
     }
 
     /// Reads the root into a tree whose content stays where it is, and makes it fit to boot: what
@@ -127,16 +101,9 @@ impl ResolvedDisk<'_> {
     ) -> Result<SourceTree, DiskSourceError> {
         let resolved = self.resolved();
         let time_key = self.time_key();
-        let file = match self.place {
-            Place::Host(file) => file,
-            Place::Address(download) => {
-                let url = download.url.clone();
-                let mut files = fetcher.fetch(&[download], "download disk", observer)?;
-                let file = files.pop().ok_or(FetchError::Offline(url))?;
-                file.into_parts().0
-            }
-        };
-        let input = Input::of_file(&self.name, file)?;
+        let name = self.file.name.clone();
+        let file = self.file.open(fetcher, "download disk", observer)?;
+        let input = Input::of_file(&name, file)?;
         let part = input.choose(&Which::parse(&self.recipe.partition))?;
         let mut tree = input.tree(part)?;
         let epoch = latest_time(&tree);

@@ -5,6 +5,7 @@ mod debian;
 mod disk;
 mod named;
 mod tarball;
+mod time;
 
 use coop_image::tree::{Timestamp, Tree};
 

@@ -10,7 +10,7 @@ use fs_err as fs;
 use crate::digest::{Digest, Hasher, InvalidDigest};
 use crate::fetch::{Download, FetchError, Fetcher};
 use crate::lock::{NotLocked, Pins};
-use crate::recipe::HostFile;
+use crate::recipe::{HostFile, TarballLocation};
 
 /// Files are hashed in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -46,6 +46,76 @@ pub enum NamedFileError {
         /// What the recipe says.
         expected: Digest,
     },
+}
+
+/// A file that a recipe names: known by its digest, and not yet read.
+#[derive(Debug)]
+pub(super) struct NamedFile {
+    /// Its name in the recipe.
+    pub(super) name: String,
+    /// What it is known by.
+    pub(super) digest: Digest,
+    place: Place,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Place {
+    Address(Download),
+    Host(File),
+}
+
+impl NamedFile {
+    /// Finds out which file it is.
+    ///
+    /// # Errors
+    /// It is missing, or is not the one that the recipe pins.
+    pub(super) fn resolve(
+        location: &TarballLocation,
+        fetcher: &Fetcher,
+        pins: &Pins,
+        observer: &dyn Observer,
+    ) -> Result<Self, NamedFileError> {
+        Ok(match location {
+            TarballLocation::Url { url, sha256 } => {
+                let download = address(url, sha256.as_deref(), fetcher, pins, observer)?;
+                Self {
+                    name: url.clone(),
+                    digest: download.digest,
+                    place: Place::Address(download),
+                }
+            }
+            TarballLocation::Path { file, sha256 } => {
+                let (opened, digest) = host_file(file, sha256.as_deref(), pins)?;
+                Self {
+                    name: file.written.clone(),
+                    digest,
+                    place: Place::Host(opened),
+                }
+            }
+        })
+    }
+
+    /// Opens it, downloaded where that is needed; `work` says for what.
+    ///
+    /// # Errors
+    /// It cannot be downloaded.
+    pub(super) fn open(
+        self,
+        fetcher: &Fetcher,
+        work: &str,
+        observer: &dyn Observer,
+    ) -> Result<File, FetchError> {
+        match self.place {
+            Place::Host(file) => Ok(file),
+            Place::Address(download) => {
+                let url = download.url.clone();
+                let mut files = fetcher.fetch(&[download], work, observer)?;
+                let file = files.pop().ok_or(FetchError::Offline(url))?;
+                Ok(file.into_parts().0)
+            }
+        }
+    }
 }
 
 /// What is to be downloaded for an address. Only where a lock is made, and the recipe gives no

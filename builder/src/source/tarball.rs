@@ -9,15 +9,12 @@ use coop_image::{compress, tar};
 use coop_runtime::event::{Event, Observer};
 
 use super::SourceTree;
-use super::named::{self, NamedFileError};
-use crate::digest::Digest;
-use crate::fetch::{Download, FetchError, Fetcher};
+use super::named::{NamedFile, NamedFileError};
+use super::time::{known_time, latest_time, remember_time};
+use crate::fetch::{FetchError, Fetcher};
 use crate::lock::Pins;
-use crate::recipe::{Tarball, TarballLocation};
+use crate::recipe::Tarball;
 use crate::store::{Store, StoreError};
-
-/// The store's kind of notes with the latest time of an archive's entries, or of a disk's files.
-const TIME_NOTE: &str = "archive-time-1";
 
 /// Why an archive did not become a tree.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +45,7 @@ pub enum TarballError {
 #[derive(Debug)]
 pub struct ResolvedTarball<'r> {
     recipe: &'r Tarball,
-    name: String,
-    digest: Digest,
-    place: Place,
-}
-
-/// Where the bytes are.
-#[derive(Debug)]
-enum Place {
-    Address(Download),
-    Host(File),
+    file: NamedFile,
 }
 
 /// Finds out which archive it is.
@@ -70,29 +58,15 @@ pub fn resolve_tarball<'r>(
     pins: &Pins,
     observer: &dyn Observer,
 ) -> Result<ResolvedTarball<'r>, TarballError> {
-    let (name, digest, place) = match &recipe.location {
-        TarballLocation::Url { url, sha256 } => {
-            let download = named::address(url, sha256.as_deref(), fetcher, pins, observer)?;
-            (url.clone(), download.digest, Place::Address(download))
-        }
-        TarballLocation::Path { file, sha256 } => {
-            let (opened, digest) = named::host_file(file, sha256.as_deref(), pins)?;
-            (file.written.clone(), digest, Place::Host(opened))
-        }
-    };
-    Ok(ResolvedTarball {
-        recipe,
-        name,
-        digest,
-        place,
-    })
+    let file = NamedFile::resolve(&recipe.location, fetcher, pins, observer)?;
+    Ok(ResolvedTarball { recipe, file })
 }
 
 impl ResolvedTarball<'_> {
     /// One line for each input, with its digest.
     #[must_use]
     pub fn resolved(&self) -> Vec<String> {
-        vec![format!("tarball sha256:{}", self.digest)]
+        vec![format!("tarball sha256:{}", self.file.digest)]
     }
 
     /// Everything that can change the tree: names and values.
@@ -100,7 +74,7 @@ impl ResolvedTarball<'_> {
     pub fn fields(&self) -> Vec<(String, String)> {
         let stripped = self.recipe.strip_components.to_string();
         vec![
-            ("archive".to_owned(), self.digest.to_string()),
+            ("archive".to_owned(), self.file.digest.to_string()),
             ("strip_components".to_owned(), stripped),
         ]
     }
@@ -114,7 +88,7 @@ impl ResolvedTarball<'_> {
     }
 
     fn time_key(&self) -> String {
-        format!("{} {}", self.digest, self.recipe.strip_components)
+        format!("{} {}", self.file.digest, self.recipe.strip_components)
     }
 
     /// Reads the archive into a tree. A plain archive's content stays where it is; a compressed one
@@ -129,22 +103,9 @@ impl ResolvedTarball<'_> {
     ) -> Result<SourceTree, TarballError> {
         let resolved = self.resolved();
         let time_key = self.time_key();
-        let Self {
-            recipe,
-            name,
-            place,
-            ..
-        } = self;
-        let file = match place {
-            Place::Host(file) => file,
-            Place::Address(download) => {
-                let url = download.url.clone();
-                let mut files = fetcher.fetch(&[download], "download archive", observer)?;
-                let file = files.pop().ok_or(FetchError::Offline(url))?;
-                file.into_parts().0
-            }
-        };
-        let tree = read(recipe, &name, file, fetcher, observer)?;
+        let name = self.file.name.clone();
+        let file = self.file.open(fetcher, "download archive", observer)?;
+        let tree = read(self.recipe, &name, file, fetcher, observer)?;
         let epoch = latest_time(&tree);
         remember_time(fetcher.store(), &time_key, epoch)?;
         Ok(SourceTree {
@@ -154,29 +115,6 @@ impl ResolvedTarball<'_> {
             resolved,
         })
     }
-}
-
-/// The latest time of what was read before under this key.
-pub(super) fn known_time(store: &Store, key: &str) -> Result<Option<Timestamp>, StoreError> {
-    let note = store.note(TIME_NOTE, key)?;
-    let text = note.and_then(|bytes| String::from_utf8(bytes).ok());
-    let (seconds, nanoseconds) = match text.as_deref().and_then(|text| text.split_once(' ')) {
-        Some((seconds, nanoseconds)) => (seconds.parse(), nanoseconds.parse()),
-        None => return Ok(None),
-    };
-    Ok(match (seconds, nanoseconds) {
-        (Ok(seconds), Ok(nanoseconds)) => Some(Timestamp {
-            seconds,
-            nanoseconds,
-        }),
-        _ => None,
-    })
-}
-
-/// Keeps the latest time for [`known_time`].
-pub(super) fn remember_time(store: &Store, key: &str, time: Timestamp) -> Result<(), StoreError> {
-    let text = format!("{} {}", time.seconds, time.nanoseconds);
-    store.put_note(TIME_NOTE, key, text.as_bytes())
 }
 
 fn read(
@@ -215,10 +153,4 @@ fn read(
         });
     }
     Ok(tree)
-}
-
-/// The time of the youngest entry: nothing that coop adds is younger than the archive itself.
-pub(super) fn latest_time(tree: &Tree) -> Timestamp {
-    let times = tree.inodes().iter().map(|i| i.metadata.times.modified);
-    times.max().unwrap_or_default()
 }
