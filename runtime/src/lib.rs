@@ -45,6 +45,6 @@ pub use session::{
     ExecError, ExecHandle, ExecRequest, ExecStreams, Execution, SessionEnd, Stopped,
 };
 pub use spec::{
-    BOOT_TIMEOUT, ConsoleSpec, DiskSpec, DiskWrites, Host, KernelSpec, MachineSpec, NetworkSpec,
-    RootSpec, Workload,
+    ConsoleSpec, DiskSpec, DiskWrites, Host, KernelSpec, MachineSpec, NetworkSpec, RootSpec,
+    Workload,
 };

@@ -13,7 +13,7 @@ use coop_driver::engine::Pin;
 use coop_guest::boot::IdentityFile;
 
 /// How long a guest may take until commands can be run, unless told otherwise.
-pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The kernel and what it starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,6 +196,32 @@ pub struct Host {
 }
 
 impl MachineSpec {
+    /// The plainest machine: one processor, no disk, no network, no console, for commands. Callers
+    /// say what theirs has besides.
+    #[must_use]
+    pub fn new(kernel: KernelSpec, memory_bytes: u64, host: Host) -> Self {
+        Self {
+            kernel,
+            memory_bytes,
+            cpus: 1,
+            root: RootSpec::Disk,
+            disks: Vec::new(),
+            readonly: None,
+            identity: Vec::new(),
+            network: None,
+            console: None,
+            workload: Workload::Commands,
+            hostname: None,
+            environment: Vec::new(),
+            pin: Pin::Automatic,
+            memory_folders: host.memory,
+            scratch_folder: host.scratch,
+            instances_folder: host.instances,
+            timeout: None,
+            boot_timeout: BOOT_TIMEOUT,
+        }
+    }
+
     /// The machine that an appliance describes: for commands, without a console, every disk that
     /// can be written thrown away afterwards. Callers change what they want otherwise.
     ///
@@ -243,31 +269,20 @@ impl MachineSpec {
             Root::Cobd => RootSpec::Disk,
             Root::Nfs(nfs) => nfs_root(nfs, &mut disks),
         };
+        let kernel = KernelSpec {
+            vmlinux: member(&manifest.kernel.vmlinux)?,
+            config: member(&manifest.kernel.config)?,
+            libraries: libraries.and_then(|file| file.parent().map(PathBuf::from)),
+            modules: manifest.kernel.modules.as_ref().map(member).transpose()?,
+            cmdline: manifest.kernel.cmdline.clone(),
+        };
         Ok(Self {
-            kernel: KernelSpec {
-                vmlinux: member(&manifest.kernel.vmlinux)?,
-                config: member(&manifest.kernel.config)?,
-                libraries: libraries.and_then(|file| file.parent().map(PathBuf::from)),
-                modules: manifest.kernel.modules.as_ref().map(member).transpose()?,
-                cmdline: manifest.kernel.cmdline.clone(),
-            },
-            memory_bytes: manifest.machine.memory_bytes,
             cpus: manifest.machine.cpus,
             root,
             disks,
             readonly: manifest.readonly.clone(),
-            identity: Vec::new(),
             network,
-            console: None,
-            workload: Workload::Commands,
-            hostname: None,
-            environment: Vec::new(),
-            pin: Pin::Automatic,
-            memory_folders: host.memory,
-            scratch_folder: host.scratch,
-            instances_folder: host.instances,
-            timeout: None,
-            boot_timeout: BOOT_TIMEOUT,
+            ..Self::new(kernel, manifest.machine.memory_bytes, host)
         })
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use coop_appliance::Filesystem;
 use coop_runtime::{
-    BOOT_TIMEOUT, Cause, DiskSpec, DiskWrites, ExecRequest, ExecStreams, Exit, Machine,
-    MachineSpec, NetworkSpec, Pin, Report, RootSpec, Running, Service, SessionEnd, TransientFile,
-    User, Watch, Workload,
+    Cause, DiskSpec, DiskWrites, ExecRequest, ExecStreams, Exit, Machine, MachineSpec, NetworkSpec,
+    Report, Running, Service, SessionEnd, TransientFile, User, Watch,
 };
 use tempfile::NamedTempFile;
 
@@ -118,26 +117,11 @@ impl Guest<'_> {
             ..NetworkSpec::default()
         });
         MachineSpec {
-            kernel: context.kernel.clone(),
-            memory_bytes: MEMORY_BYTES,
-            cpus: 1,
-            root: RootSpec::Disk,
             disks: std::iter::once(root)
                 .chain(self.mounts.iter().map(shown))
                 .collect(),
-            readonly: None,
-            identity: Vec::new(),
             network,
-            console: None,
-            workload: Workload::Commands,
-            hostname: None,
-            environment: Vec::new(),
-            pin: Pin::Automatic,
-            memory_folders: context.host.memory.clone(),
-            scratch_folder: context.host.scratch.clone(),
-            instances_folder: context.host.instances.clone(),
-            timeout: None,
-            boot_timeout: BOOT_TIMEOUT,
+            ..MachineSpec::new(context.kernel.clone(), MEMORY_BYTES, context.host.clone())
         }
     }
 

@@ -7,9 +7,7 @@ use coop_appliance::{Cocon, Filesystem, NfsRoot, Readonly, Root, Writable};
 use coop_builder::build::{self, LoneKernel};
 use coop_builder::import::{self, Imported};
 use coop_builder::recipe::{Architecture, Kernel};
-use coop_runtime::{
-    BOOT_TIMEOUT, DiskSpec, DiskWrites, MachineSpec, NetworkSpec, Pin, RootSpec, Workload,
-};
+use coop_runtime::{DiskSpec, DiskWrites, MachineSpec, NetworkSpec, RootSpec};
 
 use super::import::{read, tell};
 use super::lock;
@@ -131,24 +129,12 @@ fn spec(
         resolvers: host.resolvers.clone(),
         ..NetworkSpec::default()
     });
+    let memory_bytes = machine.memory_bytes.unwrap_or(MEMORY_BYTES);
     MachineSpec {
-        kernel: kernel.spec(&machine.cmdline),
-        memory_bytes: machine.memory_bytes.unwrap_or(MEMORY_BYTES),
-        cpus: 1,
         root,
         disks,
         readonly,
-        identity: Vec::new(),
         network,
-        console: None,
-        workload: Workload::Commands,
-        hostname: None,
-        environment: Vec::new(),
-        pin: Pin::Automatic,
-        memory_folders: host.memory,
-        scratch_folder: host.scratch,
-        instances_folder: host.instances,
-        timeout: None,
-        boot_timeout: BOOT_TIMEOUT,
+        ..MachineSpec::new(kernel.spec(&machine.cmdline), memory_bytes, host)
     }
 }
