@@ -1,6 +1,7 @@
 //! The network: addresses and routes by rtnetlink (RFC 3549, linux/rtnetlink.h), and the resolver.
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -191,9 +192,12 @@ impl Resolver {
             return Ok(());
         };
         let what = || format!("remove {}", file.display());
-        // What a command has put there meanwhile is its own.
-        if fs::symlink_metadata(&file).is_ok_and(|now| !now.is_file() || now.len() > 0) {
-            return Ok(());
+        match fs::symlink_metadata(&file) {
+            // What a command has put there meanwhile is its own.
+            Ok(now) if !now.is_file() || now.len() > 0 => return Ok(()),
+            // It went with its file system: the link led into memory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            _ => {}
         }
         fs::remove_file(&file).doing(what)?;
         let folder = file.parent().unwrap_or(Path::new("/"));
@@ -221,4 +225,29 @@ fn mount_point() -> Result<(PathBuf, Option<(PathBuf, SystemTime)>), Failure> {
         .doing(what)?;
     fs::write(&target, "").doing(what)?;
     Ok((target.clone(), Some((target, folder_time))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_with_its_file_system_need_not_be_removed() {
+        let folder = std::env::temp_dir().join(format!("coop-resolver-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("resolv.conf");
+        let made = |file: &Path| Resolver {
+            made: Some((file.to_owned(), SystemTime::UNIX_EPOCH)),
+        };
+        fs::write(&file, "").unwrap();
+        made(&file).remove().unwrap();
+        assert!(!file.exists());
+        let time = fs::metadata(&folder).and_then(|folder| folder.modified());
+        assert_eq!(time.unwrap(), SystemTime::UNIX_EPOCH);
+        made(&file).remove().unwrap();
+        fs::write(&file, "of a command").unwrap();
+        made(&file).remove().unwrap();
+        assert!(file.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
