@@ -1,5 +1,6 @@
 //! Debian archives: choosing a mirror, verifying its index, resolving and unpacking packages.
 
+pub mod apt;
 mod configure;
 mod database;
 pub mod date;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use coop_image::tree::{Inode, Kind, Metadata, Times, Timestamp, Tree, TreeError};
 
+use crate::debian::apt::{self, AptSource};
 use crate::debian::configure;
 use crate::debian::database::{self, Maker};
 use crate::debian::deb::Deb;
@@ -18,52 +19,6 @@ const SET_SELECTIONS: &[u8] = b"/usr/bin/debconf-set-selections";
 const WAITING_FOLDER: &str = "/var/lib/coop";
 /// Where apt keeps what it knows beyond dpkg.
 const APT_STATE: &[u8] = b"/var/lib/apt";
-
-/// Where apt finds its archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AptSource {
-    /// The archive's base URL; a `file:` URL is not written, as it means nothing in the guest.
-    pub url: String,
-    /// The suites.
-    pub suites: Vec<String>,
-    /// The components.
-    pub components: Vec<String>,
-    /// A keyring other than Debian's, binary or armoured.
-    pub keyring: Option<Vec<u8>>,
-    /// Whether apt refuses an index past its Valid-Until.
-    pub check_valid_until: bool,
-    /// The code name and what apt prefers its packages with, if not with what the suite asks for.
-    pub pin: Option<(String, u16)>,
-}
-
-impl AptSource {
-    fn is_remote(&self) -> bool {
-        self.url.starts_with("http://") || self.url.starts_with("https://")
-    }
-
-    /// What of it shows in a system, but for the keyring, on one line.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        if !self.is_remote() {
-            return "not for the guest".to_owned();
-        }
-        let Self {
-            url,
-            suites,
-            components,
-            check_valid_until,
-            pin,
-            ..
-        } = self;
-        let check = if *check_valid_until { "" } else { " unchecked" };
-        let pin = pin.as_ref();
-        let pin = pin.map_or(String::new(), |(codename, at)| {
-            format!(" {codename} at {at}")
-        });
-        let (suites, components) = (suites.join(" "), components.join(" "));
-        format!("{url} {suites} ({components}){check}{pin}")
-    }
-}
 
 /// How to make a system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +82,7 @@ pub fn build_system(mut debs: Vec<Deb>, options: &SystemOptions) -> Result<Syste
     let mut architectures = vec![options.architecture.as_str()];
     architectures.extend(options.foreign.iter().map(String::as_str));
     database::write(&mut maker, &architectures, &native, &lists)?;
-    write_apt_sources(&mut maker, &options.apt)?;
+    apt::write_sources(&mut maker, &options.apt)?;
     if !options.paths.rules.is_empty() {
         let folder = maker.folder("/etc/dpkg/dpkg.cfg.d")?;
         let config = options.paths.config().into_bytes();
@@ -211,77 +166,4 @@ fn keep_for_later(maker: &mut Maker<'_>, name: &str, deb: &Deb) -> Result<(), Tr
     })?;
     maker.tree.replace(folder, name.as_bytes(), id)?;
     Ok(())
-}
-
-fn write_apt_sources(maker: &mut Maker<'_>, sources: &[AptSource]) -> Result<(), TreeError> {
-    let remote: Vec<&AptSource> = sources.iter().filter(|one| one.is_remote()).collect();
-    if remote.is_empty() || maker.tree.resolve(b"/etc/apt").is_err() {
-        return Ok(());
-    }
-    let (mut stanzas, mut pins) = (Vec::new(), Vec::new());
-    for source in &remote {
-        let signed_by = signed_by(maker, source, &remote)?;
-        stanzas.push(apt_stanza(source, signed_by.as_deref()));
-        if let Some((codename, priority)) = &source.pin {
-            pins.push(format!(
-                "Package: *\nPin: release n={codename}\nPin-Priority: {priority}\n"
-            ));
-        }
-    }
-    let folder = maker.folder("/etc/apt/sources.list.d")?;
-    maker.file(
-        folder,
-        "debian.sources",
-        0o644,
-        stanzas.join("\n").into_bytes(),
-    )?;
-    if pins.is_empty() {
-        return Ok(());
-    }
-    let folder = maker.folder("/etc/apt/preferences.d")?;
-    maker.file(folder, "coop.pref", 0o644, pins.join("\n").into_bytes())
-}
-
-/// The keyring of a source in the guest, which is written if it is not Debian's.
-fn signed_by(
-    maker: &mut Maker<'_>,
-    source: &AptSource,
-    all: &[&AptSource],
-) -> Result<Option<String>, TreeError> {
-    let Some(bytes) = &source.keyring else {
-        let paths =
-            ["pgp", "gpg"].map(|end| format!("/usr/share/keyrings/debian-archive-keyring.{end}"));
-        let mut paths = paths.into_iter();
-        return Ok(paths.find(|path| maker.tree.resolve(path.as_bytes()).is_ok()));
-    };
-    // Sources with the same keyring share a file.
-    let first = all
-        .iter()
-        .position(|other| other.keyring.as_ref() == Some(bytes));
-    let number = match first {
-        None | Some(0) => String::new(),
-        Some(number) => format!("-{number}"),
-    };
-    let is_armoured = bytes.starts_with(b"-----BEGIN");
-    let end = if is_armoured { "asc" } else { "pgp" };
-    let name = format!("coop{number}.{end}");
-    let folder = maker.folder("/etc/apt/keyrings")?;
-    maker.file(folder, &name, 0o644, bytes.clone())?;
-    Ok(Some(format!("/etc/apt/keyrings/{name}")))
-}
-
-fn apt_stanza(source: &AptSource, signed_by: Option<&str>) -> String {
-    let mut text = format!(
-        "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
-        source.url,
-        source.suites.join(" "),
-        source.components.join(" ")
-    );
-    if let Some(path) = signed_by {
-        text.push_str(&format!("Signed-By: {path}\n"));
-    }
-    if !source.check_valid_until {
-        text.push_str("Check-Valid-Until: no\n");
-    }
-    text
 }

@@ -7,9 +7,10 @@ use coop_image::tree::{Kind, Timestamp, Tree};
 use fs_err as fs;
 use tempfile::TempDir;
 
+use crate::debian::apt::{AptSource, Preference, choose_pins};
 use crate::debian::deb::DebError;
 use crate::debian::paths::{PathFilter, Rule};
-use crate::debian::system::{AptSource, System, SystemOptions, build_system};
+use crate::debian::system::{System, SystemOptions, build_system};
 use crate::debian::testing::{NOW, Recipe, open};
 use crate::debian::unpack::{UnpackError, unpack_files};
 use crate::store::Store;
@@ -679,22 +680,32 @@ fn apt_learns_every_repository() {
         files: &[("etc/apt/", "")],
         ..EMPTY
     };
-    let source = |suite: &str, keyring: Option<&[u8]>, pin: Option<u16>| AptSource {
+    let source = |suite: &str, keyring: Option<&[u8]>| AptSource {
         url: "http://m.invalid/debian".to_owned(),
         suites: vec![suite.to_owned()],
         components: vec!["main".to_owned()],
         keyring: keyring.map(<[u8]>::to_vec),
         check_valid_until: true,
-        pin: pin.map(|priority| (suite.to_owned(), priority)),
+        pin: None,
     };
+    let mut sources = [
+        source("trixie", None),
+        source("trixie-backports", None),
+        source("a", Some(b"-----BEGIN A")),
+        source("b", Some(b"B")),
+        source("c", Some(b"-----BEGIN A")),
+    ];
+    let priorities = [None, Some(990), None, Some(1), None];
+    let preferences = sources.iter().zip(priorities);
+    let preferences: Vec<Preference> = preferences
+        .map(|(source, priority)| Preference {
+            codename: source.suites[0].clone(),
+            priority,
+        })
+        .collect();
+    choose_pins(&mut sources, &preferences).unwrap();
     let options = SystemOptions {
-        apt: vec![
-            source("trixie", None, None),
-            source("trixie-backports", None, Some(990)),
-            source("a", Some(b"-----BEGIN A"), None),
-            source("b", Some(b"B"), Some(1)),
-            source("c", Some(b"-----BEGIN A"), None),
-        ],
+        apt: sources.to_vec(),
         ..options()
     };
     let tree = build_system(vec![apt.deb(&store)], &options).unwrap().tree;

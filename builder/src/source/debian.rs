@@ -8,6 +8,7 @@ use coop_runtime::event::{Event, Observer};
 use fs_err as fs;
 
 use super::{Archive, NamedFileError, SourceTree, named};
+use crate::debian::apt::{AptSource, NoPin, Preference, choose_pins};
 use crate::debian::deb::{DebError, fetch_debs, is_data_whole};
 use crate::debian::extra::ExtraDeb;
 use crate::debian::keys::{Keyring as Keys, KeysError};
@@ -17,7 +18,7 @@ use crate::debian::resolve;
 use crate::debian::suite::{
     DebianError, Selected, SelectedPackage, Selection, SuiteRequest, Suites,
 };
-use crate::debian::system::{AptSource, SystemOptions, build_system};
+use crate::debian::system::{SystemOptions, build_system};
 use crate::debian::unpack::UnpackError;
 use crate::digest::Digest;
 use crate::fetch::{Download, Fetcher};
@@ -43,6 +44,9 @@ pub enum DebianSourceError {
     /// Suites, lists or dependencies.
     #[error(transparent)]
     Suite(#[from] DebianError),
+    /// Suites that the guest's apt could not tell apart.
+    #[error(transparent)]
+    Apt(#[from] NoPin),
     /// Download or a damaged package.
     #[error(transparent)]
     Deb(#[from] DebError),
@@ -151,9 +155,14 @@ fn open<'a>(
     }
     let priorities: Vec<Option<u16>> = requests.iter().map(|one| one.priority).collect();
     let mut suites = archive.open(fetcher, requests, observer)?;
-    for ((source, priority), facts) in apt.iter_mut().zip(priorities).zip(&suites.facts) {
-        source.pin = priority.map(|priority| (facts.codename.clone(), priority));
-    }
+    let preferences = suites.facts.iter().zip(priorities);
+    let preferences: Vec<Preference> = preferences
+        .map(|(facts, priority)| Preference {
+            codename: facts.codename.clone(),
+            priority,
+        })
+        .collect();
+    choose_pins(&mut apt, &preferences)?;
     suites.add_debs(debs)?;
     let Selected {
         packages,
