@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use coop_appliance::{
@@ -27,6 +28,9 @@ const INITRAMFS: &str = "initramfs.cpio";
 const MODULES: &str = "modules.cpio";
 /// The folder of the loader and libraries that a dynamic kernel is started with.
 const LIBRARIES: &str = "lib";
+
+/// Files are copied by hand in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Why an appliance could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -334,11 +338,16 @@ fn write_modules(modules: &[(String, Vec<u8>)], path: &Path) -> Result<(), Assem
 /// # Errors
 /// What the file system says.
 fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{SeekFrom, copy_file_range, seek};
+    use rustix::fs::{SeekFrom, seek};
     let source = fs::File::open(from)?;
     let size = source.metadata()?.len();
     let target = fs::File::create(to)?;
     target.set_len(size)?;
+    let mut copying = Copying {
+        source: &source,
+        target: &target,
+        by_hand: None,
+    };
     let mut position = 0;
     while position < size {
         let start = match seek(&source, SeekFrom::Data(position)) {
@@ -347,46 +356,80 @@ fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
             Err(rustix::io::Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let end = seek(&source, SeekFrom::Hole(start))?;
-        let (mut read_at, mut write_at) = (start, start);
-        while read_at < end {
-            let length = usize::try_from(end - read_at).unwrap_or(usize::MAX);
-            let mut read_offset = read_at;
-            let count = copy_file_range(
-                &source,
-                Some(&mut read_offset),
-                &target,
-                Some(&mut write_at),
-                length,
-            )?;
-            if count == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("{} became shorter while it was copied", from.display()),
-                ));
-            }
-            read_at = read_offset;
-        }
-        position = end;
+        position = seek(&source, SeekFrom::Hole(start))?;
+        copying.range(start, position)?;
     }
     Ok(())
+}
+
+/// Two files, one of which becomes the other.
+struct Copying<'a> {
+    source: &'a fs::File,
+    target: &'a fs::File,
+    /// What is read into where the kernel copies nothing, as between file systems.
+    by_hand: Option<Vec<u8>>,
+}
+
+impl Copying<'_> {
+    fn range(&mut self, mut start: u64, end: u64) -> io::Result<()> {
+        while start < end {
+            let count = self.piece(start, usize::try_from(end - start).unwrap_or(usize::MAX))?;
+            if count == 0 {
+                let path = self.source.path().display();
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{path} became shorter while it was copied"),
+                ));
+            }
+            start = start.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, at: u64, length: usize) -> io::Result<usize> {
+        use rustix::fs::copy_file_range;
+        use rustix::io::Errno;
+        if self.by_hand.is_none() {
+            let (mut from, mut to) = (at, at);
+            match copy_file_range(
+                self.source,
+                Some(&mut from),
+                self.target,
+                Some(&mut to),
+                length,
+            ) {
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+                done => return Ok(done?),
+            }
+        }
+        let buffer = self.by_hand.get_or_insert_with(|| vec![0; PIECE_BYTES]);
+        let wanted = length.min(buffer.len());
+        let count = self.source.file().read_at(&mut buffer[..wanted], at)?;
+        self.target.file().write_all_at(&buffer[..count], at)?;
+        Ok(count)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn holes_survive_a_copy() {
-        let home = tempfile::tempdir().unwrap();
-        let (from, to) = (home.path().join("from"), home.path().join("to"));
-        let source = fs::File::create(&from).unwrap();
-        source.set_len(64 << 20).unwrap();
-        source.file().write_all_at(b"middle", 20 << 20).unwrap();
-        copy_sparse(&from, &to).unwrap();
-        assert_eq!(fs::metadata(&to).unwrap().len(), 64 << 20);
-        assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
-        assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
+        let here = tempfile::tempdir().unwrap();
+        // Another file system, where there is one: the kernel copies nothing between two.
+        let there =
+            tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+        for home in [&here, &there] {
+            let (from, to) = (home.path().join("from"), here.path().join("to"));
+            let source = fs::File::create(&from).unwrap();
+            source.set_len(64 << 20).unwrap();
+            source.file().write_all_at(b"middle", 20 << 20).unwrap();
+            copy_sparse(&from, &to).unwrap();
+            assert_eq!(fs::metadata(&to).unwrap().len(), 64 << 20);
+            assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+            assert_eq!(fs::read(&to).unwrap(), fs::read(&from).unwrap());
+        }
     }
 }
