@@ -5,12 +5,13 @@ use coop_appliance::Manifest;
 use coop_image::tree::display;
 
 use super::Evidence;
+use super::inputs::{Inputs, Use};
 use super::software::{Package, Software};
 use crate::calendar::Moment;
 use crate::digest::Digest;
 use crate::inputs::seed;
 use crate::lock::Lock;
-use crate::recipe::Source;
+use crate::recipe::{Disk, Source, Tarball, TarballLocation};
 
 /// What bills of materials are made of.
 pub(super) struct Bill<'a> {
@@ -27,20 +28,18 @@ pub(super) struct Bill<'a> {
 }
 
 impl<'a> Bill<'a> {
-    pub(super) fn new(evidence: &Evidence<'a>, software: &'a Software, lock: &Lock) -> Self {
-        let is_archive = matches!(
-            evidence.recipe.rootfs.source,
-            Source::Tarball(_) | Source::Disk(_)
-        );
-        let archive = lock.files.first().filter(|_| is_archive).map(|file| {
-            let last = file.name.rsplit('/').next().unwrap_or_default();
-            (last.to_owned(), file.sha256)
-        });
+    /// `lock` calls the host's files as `inputs` does.
+    pub(super) fn new(
+        evidence: &Evidence<'a>,
+        software: &'a Software,
+        lock: &Lock,
+        inputs: &Inputs,
+    ) -> Self {
         let sources = evidence.manifest.kernel.sources.iter();
         Self {
             manifest: evidence.manifest,
             software,
-            archive,
+            archive: archive(&evidence.recipe.rootfs.source, lock, inputs),
             resolved: evidence.resolved,
             created: rfc3339(evidence.epoch.seconds),
             kernel_sources: sources.filter_map(|line| pinned(line)).collect(),
@@ -68,6 +67,21 @@ impl<'a> Bill<'a> {
             Some(&self.software.release),
         )
     }
+}
+
+/// The archive or disk that a root file system comes from, by its name in the evidence.
+fn archive(source: &Source, lock: &Lock, inputs: &Inputs) -> Option<(String, Digest)> {
+    let location = match source {
+        Source::Debian(_) => return None,
+        Source::Tarball(Tarball { location, .. }) | Source::Disk(Disk { location, .. }) => location,
+    };
+    let name = match location {
+        TarballLocation::Url { url, .. } => url.clone(),
+        TarballLocation::Path { file, .. } => inputs.name(Use::Content, file),
+    };
+    let file = lock.files.iter().find(|file| file.name == name)?;
+    let last = name.rsplit('/').next().unwrap_or_default();
+    Some((last.to_owned(), file.sha256))
 }
 
 /// A line that ends with a digest.
@@ -100,6 +114,7 @@ pub(super) fn homepage(package: &Package) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::LockedFile;
 
     #[test]
     fn seconds_become_dates() {
@@ -112,5 +127,33 @@ mod tests {
         ] {
             assert_eq!(rfc3339(seconds), text);
         }
+    }
+
+    #[test]
+    fn the_archive_of_the_root_is_not_the_kernels() {
+        let url = "http://a.invalid/root.tar";
+        let file = |name: &str, text: &str| LockedFile {
+            name: name.to_owned(),
+            size: None,
+            sha256: Digest::of(text.as_bytes()),
+        };
+        let lock = Lock {
+            files: vec![
+                file("http://a.invalid/linux.tar", "linux"),
+                file(url, "root"),
+            ],
+            ..Lock::default()
+        };
+        let source = Source::Tarball(Tarball {
+            location: TarballLocation::Url {
+                url: url.to_owned(),
+                sha256: None,
+            },
+            strip_components: 0,
+        });
+        assert_eq!(
+            archive(&source, &lock, &Inputs::default()),
+            Some(("root.tar".to_owned(), Digest::of(b"root")))
+        );
     }
 }

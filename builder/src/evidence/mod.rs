@@ -126,7 +126,7 @@ pub(crate) fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member
     }
     let statement = provenance::statement(evidence, &said.recipe, &lock, &inputs.files());
     writer.json(PROVENANCE, &statement)?;
-    let bill = Bill::new(evidence, evidence.software, &lock);
+    let bill = Bill::new(evidence, evidence.software, &lock, &inputs);
     // With every file it is large: no indentation.
     let mut spdx = serde_json::to_vec(&spdx::document(&bill)).map_err(io::Error::from)?;
     spdx.push(b'\n');
