@@ -3,133 +3,22 @@
 //! Both trees are walked side by side in the order of their names; nothing is hashed and no content
 //! is held. A hole and zeroes are the same content.
 
+mod content;
+mod difference;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 
 use crate::tree::{
-    Content, Entries, Inode, InodeId, Kind, Metadata, Name, Segment, Timestamp, Tree, display,
-    read_exact_at,
+    Content, Entries, Inode, InodeId, Kind, Metadata, Name, Timestamp, Tree, display,
 };
 
-/// Content is compared in pieces of this size.
-const PIECE_BYTES: usize = 256 << 10;
+use content::{Cursor, PIECE_BYTES, first_difference};
+pub use difference::{Difference, Field};
+
 /// So many bytes of an attribute's value are shown.
 const VALUE_SHOWN_MAX: usize = 64;
-
-/// A property that two inodes may differ in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Field {
-    /// The name is in one tree only.
-    Presence,
-    /// Folder, file, link, ….
-    Kind,
-    /// Permission bits.
-    Mode,
-    /// Owner.
-    Uid,
-    /// Group.
-    Gid,
-    /// Seconds of the modification time.
-    Mtime,
-    /// Its nanoseconds.
-    MtimeNs,
-    /// Access time.
-    Atime,
-    /// Time of the inode's change.
-    Ctime,
-    /// Time of birth.
-    Crtime,
-    /// Size of a file.
-    Size,
-    /// Bytes of a file.
-    Content,
-    /// Where a symbolic link leads.
-    Target,
-    /// Numbers of a device.
-    Device,
-    /// Which names are one inode.
-    Hardlink,
-    /// Extended attributes, access control lists among them.
-    Xattr,
-    /// A key of an appliance's manifest; trees have none.
-    Manifest,
-}
-
-impl Field {
-    /// All of them.
-    pub const ALL: [Self; 17] = [
-        Self::Presence,
-        Self::Kind,
-        Self::Mode,
-        Self::Uid,
-        Self::Gid,
-        Self::Mtime,
-        Self::MtimeNs,
-        Self::Atime,
-        Self::Ctime,
-        Self::Crtime,
-        Self::Size,
-        Self::Content,
-        Self::Target,
-        Self::Device,
-        Self::Hardlink,
-        Self::Xattr,
-        Self::Manifest,
-    ];
-
-    /// The name that people write.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Presence => "presence",
-            Self::Kind => "kind",
-            Self::Mode => "mode",
-            Self::Uid => "uid",
-            Self::Gid => "gid",
-            Self::Mtime => "mtime",
-            Self::MtimeNs => "mtime-ns",
-            Self::Atime => "atime",
-            Self::Ctime => "ctime",
-            Self::Crtime => "crtime",
-            Self::Size => "size",
-            Self::Content => "content",
-            Self::Target => "target",
-            Self::Device => "device",
-            Self::Hardlink => "hardlink",
-            Self::Xattr => "xattr",
-            Self::Manifest => "manifest",
-        }
-    }
-}
-
-/// One difference.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Path from the root, which is `/`.
-    pub path: Vec<u8>,
-    /// The field.
-    pub field: Field,
-    /// What in the field: the name of an attribute, the offset of the first byte.
-    pub detail: Option<String>,
-    /// What the first tree has; `None` for nothing.
-    pub first: Option<String>,
-    /// What the second tree has; `None` for nothing.
-    pub second: Option<String>,
-}
-
-impl fmt::Display for Difference {
-    /// `/etc/motd: mode 0644, 0600`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", display(&self.path), self.field.name())?;
-        if let Some(detail) = &self.detail {
-            write!(f, " {detail}")?;
-        }
-        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".into());
-        write!(f, ": {}, {}", shown(&self.first), shown(&self.second))
-    }
-}
 
 /// Content that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -424,98 +313,6 @@ fn push_children(pending: &mut Vec<Pending>, path: &[u8], ours: &Entries, theirs
     pending[at..].reverse();
 }
 
-/// Reads one file's bytes in order, without reading holes.
-struct Cursor<'a> {
-    tree: &'a Tree,
-    segments: std::iter::Peekable<std::slice::Iter<'a, Segment>>,
-    side: &'static str,
-    buffer: &'a mut [u8],
-}
-
-impl<'a> Cursor<'a> {
-    fn new(tree: &'a Tree, content: &'a Content, side: &'static str, buffer: &'a mut [u8]) -> Self {
-        Self {
-            tree,
-            segments: content.segments.iter().peekable(),
-            side,
-            buffer,
-        }
-    }
-
-    /// Where data begins, at `offset` or behind it; `size` where none does.
-    fn data_from(&mut self, offset: u64, size: u64) -> u64 {
-        while let Some(segment) = self.segments.peek() {
-            if segment.offset.saturating_add(segment.length) > offset {
-                return segment.offset.max(offset);
-            }
-            self.segments.next();
-        }
-        size
-    }
-
-    /// Fills the first `length` bytes of the buffer with those at `offset`.
-    fn read(&mut self, offset: u64, length: usize) -> io::Result<()> {
-        let mut done = 0;
-        while done < length {
-            let at = offset.saturating_add(as_u64(done));
-            let end = offset.saturating_add(as_u64(length));
-            let start = self.data_from(at, end).min(end);
-            let hole = to_usize(start.saturating_sub(at))?;
-            self.buffer[done..done + hole].fill(0);
-            done += hole;
-            let Some(segment) = self.segments.peek().filter(|_| done < length) else {
-                continue;
-            };
-            let inside = start.saturating_sub(segment.offset);
-            let data = to_usize((segment.length - inside).min(end - start))?;
-            let blob = self.tree.blob(segment.blob);
-            let target = &mut self.buffer[done..done + data];
-            read_exact_at(&**blob, target, segment.blob_offset.saturating_add(inside))?;
-            done += data;
-        }
-        Ok(())
-    }
-}
-
-/// Which side could not be read.
-type SideError = (&'static str, io::Error);
-
-/// The first offset at which two files of one size differ, and the bytes there.
-fn first_difference(
-    cursors: &mut [Cursor<'_>; 2],
-    size: u64,
-) -> Result<Option<(u64, [u8; 2])>, SideError> {
-    let mut offset = 0;
-    loop {
-        let [one, two] = &mut *cursors;
-        let data = one.data_from(offset, size).min(two.data_from(offset, size));
-        offset = data.max(offset);
-        if offset >= size {
-            return Ok(None);
-        }
-        let left = size.saturating_sub(offset);
-        let length = usize::try_from(left)
-            .unwrap_or(PIECE_BYTES)
-            .min(PIECE_BYTES);
-        for cursor in &mut *cursors {
-            let side = cursor.side;
-            cursor.read(offset, length).map_err(|error| (side, error))?;
-        }
-        let [one, two] = &*cursors;
-        let (ours, theirs) = (&one.buffer[..length], &two.buffer[..length]);
-        if ours != theirs {
-            let at = ours
-                .iter()
-                .zip(theirs)
-                .position(|(a, b)| a != b)
-                .unwrap_or(0);
-            let found = offset.saturating_add(as_u64(at));
-            return Ok(Some((found, [ours[at], theirs[at]])));
-        }
-        offset = offset.saturating_add(as_u64(length));
-    }
-}
-
 fn kind_name(kind: &Kind) -> &'static str {
     match kind {
         Kind::Directory(_) => "directory",
@@ -547,18 +344,10 @@ fn show_value(value: &[u8]) -> String {
     }
 }
 
-fn as_u64(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
-}
-
-fn to_usize(length: u64) -> io::Result<usize> {
-    usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Times;
+    use crate::tree::{Segment, Times};
     use std::sync::Arc;
 
     fn put(tree: &mut Tree, name: &[u8], kind: Kind) -> InodeId {
