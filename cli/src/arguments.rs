@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Run(Box<RunOptions>),
     /// List the machines that are left running
     Ps(PsOptions),
-    /// Show what a machine that is left running has said
+    /// Show what a machine has said that is or was left running
     Logs(LogsOptions),
     /// Join the terminal to the console of a machine that is left running
     Attach(MachineOptions),

@@ -32,28 +32,17 @@ impl Instance {
     /// Makes a folder in `parent`, which is made too, and removes those of machines that died
     /// without doing so.
     pub(crate) fn create(parent: &Path) -> std::io::Result<Self> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(parent).map_err(|error| {
-            std::io::Error::new(
-                error.kind(),
-                format!("cannot make {}: {error}", parent.display()),
-            )
-        })?;
-        check_private(parent)?;
         // Nobody looks for dead instances between a folder's making and its locking.
-        let _gate = enter(parent)?;
+        let _gate = enter_private(parent)?;
         remove_dead(parent);
         for _ in 0..NAMES_MAX {
             let number = MADE.fetch_add(1, Ordering::Relaxed);
             let folder = parent.join(format!("{PREFIX}{:x}.{number:x}", std::process::id()));
-            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Ok(()) => {}
+            let lock = match create_held(&folder) {
+                Ok(lock) => lock,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
-            }
-            let lock = fs::File::create(folder.join(LOCK))?.into_parts().0;
-            flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            };
             return Ok(Self {
                 folder,
                 parent: parent.to_owned(),
@@ -88,30 +77,44 @@ pub fn living_machines(parent: &Path) -> std::io::Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     check_private(parent)?;
-    let mut living = Vec::new();
-    for entry in fs::read_dir(parent)?.flatten() {
-        let is_machine = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes());
-        if is_machine && is_held(&entry.path()) {
-            living.push(entry.path());
-        }
-    }
+    let living = machines_in(parent)?.filter(|folder| is_held(folder));
+    let mut living: Vec<PathBuf> = living.collect();
     living.sort();
     Ok(living)
 }
 
-/// Whether a machine holds the lock in its folder.
-fn is_held(folder: &Path) -> bool {
-    fs::File::open(folder.join(LOCK)).is_ok_and(|lock| {
-        let (lock, _) = lock.into_parts();
-        flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
-    })
+/// The folders with names of machines, in no order.
+pub(crate) fn machines_in(parent: &Path) -> std::io::Result<impl Iterator<Item = PathBuf>> {
+    let entries = fs::read_dir(parent)?.flatten();
+    Ok(entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let is_machine = name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        is_machine.then(|| entry.path())
+    }))
+}
+
+/// Makes a machine's private folder, and holds the lock in it.
+pub(crate) fn create_held(folder: &Path) -> std::io::Result<File> {
+    std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+    let lock = fs::File::create(folder.join(LOCK))?.into_parts().0;
+    // Whoever looks whether it is held has it for a moment.
+    flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
+}
+
+/// Whether a machine holds the lock in its folder. One that cannot be asked does.
+pub(crate) fn is_held(folder: &Path) -> bool {
+    match fs::File::open(folder.join(LOCK)) {
+        Ok(lock) => {
+            let (lock, _) = lock.into_parts();
+            flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+        }
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 /// Somebody else's folder would let them put their own sockets in the way.
-fn check_private(parent: &Path) -> std::io::Result<()> {
+pub(crate) fn check_private(parent: &Path) -> std::io::Result<()> {
     let metadata = fs::symlink_metadata(parent)?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     if metadata.is_dir() && own && metadata.mode() & 0o022 == 0 {
@@ -121,6 +124,20 @@ fn check_private(parent: &Path) -> std::io::Result<()> {
         std::io::ErrorKind::PermissionDenied,
         format!("{} is not a folder of this user alone", parent.display()),
     ))
+}
+
+/// Makes a folder that is this user's alone where there is none, and waits for the turn in it.
+pub(crate) fn enter_private(parent: &Path) -> std::io::Result<File> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(parent).map_err(|error| {
+        std::io::Error::new(
+            error.kind(),
+            format!("cannot make {}: {error}", parent.display()),
+        )
+    })?;
+    check_private(parent)?;
+    enter(parent)
 }
 
 /// Waits for the turn to make or remove instances; it ends when the file is dropped.
@@ -138,22 +155,11 @@ fn enter(parent: &Path) -> std::io::Result<File> {
 
 /// Removes the folders whose machines are dead: the kernel has released their locks.
 fn remove_dead(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else {
+    let Ok(folders) = machines_in(parent) else {
         return;
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            continue;
-        }
-        let lock = fs::File::open(entry.path().join(LOCK));
-        let held = lock.is_ok_and(|lock| {
-            let (lock, _) = lock.into_parts();
-            flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
-        });
-        if !held {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for dead in folders.filter(|folder| !is_held(folder)) {
+        let _ = fs::remove_dir_all(dead);
     }
 }
 

@@ -19,6 +19,7 @@ mod instance;
 mod machine;
 pub mod nfs;
 mod node;
+mod record;
 mod report;
 mod root;
 mod running;
@@ -39,6 +40,7 @@ pub use initramfs::{InitramfsError, LoneMachine, lone_initramfs};
 pub use instance::living_machines;
 pub use machine::{CheckError, DISKS_MAX, Machine};
 pub use node::{NODES_MAX, NodeError, NodeState, join_nodes, node_names};
+pub use record::{LOG_BYTES_MAX, Record, Recorded, Records};
 pub use report::{Cause, Phase, Report};
 pub use running::{Console, Running, StartError, Watch};
 pub use session::{

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support;
 
@@ -36,7 +36,7 @@ impl Terminal {
         Self::run(&program, deadline)
     }
 
-    /// Starts a program with its arguments and the plain environment, likewise.
+    /// Starts a program with its arguments and the plain environment and its own, likewise.
     pub fn run(program: &Command, deadline: Duration) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
@@ -45,13 +45,7 @@ impl Terminal {
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
         let line = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty()).unwrap();
         let before = tcgetattr(&line).unwrap();
-        let size = Winsize {
-            ws_row: 30,
-            ws_col: 100,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&line, size).unwrap();
+        resize(&line, 100, 30);
         let side = || Stdio::from(line.as_fd().try_clone_to_owned().unwrap());
         let mut command = Command::new("setsid");
         command
@@ -62,6 +56,8 @@ impl Terminal {
             .stdout(side())
             .stderr(side());
         support::plain_environment(&mut command);
+        let own = program.get_envs();
+        command.envs(own.filter_map(|(name, value)| Some((name, value?))));
         command.env("TERM", "xterm");
         let child = command.spawn().unwrap();
         let keyboard = File::from(keyboard);
@@ -104,6 +100,28 @@ impl Terminal {
         }
     }
 
+    /// Gives the terminal another size.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        resize(&self.line, columns, rows);
+    }
+
+    /// Waits until the program passes every key on, Ctrl-C too.
+    #[track_caller]
+    pub fn expect_raw(&self) {
+        let is_raw = || {
+            let modes = tcgetattr(&self.line).unwrap().local_modes;
+            !modes.intersects(LocalModes::ISIG | LocalModes::ICANON | LocalModes::ECHO)
+        };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        assert!(support::eventually(left, is_raw), "{}", self.text());
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// The program's process: setsid executes it in its own.
     pub fn process_id(&self) -> u32 {
         self.child.id()
@@ -138,6 +156,16 @@ impl Terminal {
         );
         status.code()
     }
+}
+
+fn resize(line: &OwnedFd, columns: u16, rows: u16) {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(line, size).unwrap();
 }
 
 impl Drop for Terminal {

@@ -7,6 +7,9 @@ use clap::Args;
 /// `coop ps`.
 #[derive(Args, Debug)]
 pub(crate) struct PsOptions {
+    /// List machines that have ended, too: the last of those that were left running
+    #[arg(short, long)]
+    pub(crate) all: bool,
     /// Print one JSON value on stdout
     #[arg(long)]
     pub(crate) json: bool,

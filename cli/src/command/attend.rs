@@ -84,12 +84,8 @@ impl Attendance {
         drop(self.watch);
         let state = control.lock();
         Ok(End {
-            report,
-            code,
-            signal: state.signal,
             escaped: state.escaped,
-            nodes: Vec::new(),
-            chosen: None,
+            ..End::of(report, code, state.signal)
         })
     }
 }

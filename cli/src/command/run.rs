@@ -10,8 +10,8 @@ use coop_appliance::{Appliance, ApplianceError, Cocon, Filesystem, Forward, MANI
 use coop_builder::recipe::forwards_overlap;
 use coop_builder::registry::Reference;
 use coop_runtime::{
-    Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Watch,
-    Workload,
+    Cause, ConsoleSpec, DiskSpec, DiskWrites, Machine, MachineSpec, NetworkSpec, Report, Running,
+    Watch, Workload,
 };
 use serde_json::Value;
 
@@ -26,11 +26,7 @@ use crate::{host, terminal};
 
 /// Boots, and ends with the command's code if there is one.
 pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Output) -> Ended {
-    let code = if options.command.is_empty() {
-        FAILED
-    } else {
-        COOP_FAILED
-    };
+    let code = failed_code(options);
     if options.detach {
         return detached::leave();
     }
@@ -55,6 +51,14 @@ pub(crate) fn run(options: &RunOptions, environment: &Environment, output: &Outp
         json::value(&report(&end, code, begin.elapsed()));
     }
     ended
+}
+
+/// The code of a run that failed, rather than its command.
+fn failed_code(options: &RunOptions) -> u8 {
+    match options.command.is_empty() {
+        true => FAILED,
+        false => COOP_FAILED,
+    }
 }
 
 fn boot(
@@ -83,7 +87,7 @@ fn boot(
         }
         let prepared = imported::prepare(&file, options, environment, output)?;
         let spec = adapt(prepared.spec, &prepared.cocon, options, environment)?;
-        let end = start(spec, options);
+        let end = start(spec, options, environment);
         drop(prepared.kernel);
         return end;
     }
@@ -138,7 +142,7 @@ fn boot(
         (Some(node), None) => Some(nodes::dress(&mut spec, name, node, environment)?),
         (None, None) => None,
     };
-    start(spec, options)
+    start(spec, options, environment)
 }
 
 /// The report of a machine, or of each of several.
@@ -156,7 +160,11 @@ fn report(end: &End, code: u8, wall: Duration) -> Value {
 }
 
 /// Starts a machine and stays until it has ended. A supervisor's has no end to tell of.
-fn start(spec: MachineSpec, options: &RunOptions) -> Result<Option<End>, Failure> {
+fn start(
+    spec: MachineSpec,
+    options: &RunOptions,
+    environment: &Environment,
+) -> Result<Option<End>, Failure> {
     let machine = Machine::check(spec).map_err(|error| Failure::work(&error))?;
     let watch = Watch {
         observer: Arc::from(progress::quiet_observer(options.recipe_options.progress)),
@@ -168,9 +176,9 @@ fn start(spec: MachineSpec, options: &RunOptions) -> Result<Option<End>, Failure
     };
     if options.supervise {
         let ears = detached::Ears::open()?;
-        let described = detached::Described::now(&options.target);
+        let described = detached::Described::now(options)?;
         let running = started(machine, watch)?;
-        ears.attend(running, &options.command, &described)?;
+        ears.attend(running, options, &described, environment)?;
         return Ok(None);
     }
     let attendance = attend::Attendance::prepare()?;
@@ -328,6 +336,31 @@ pub(super) struct End {
     pub(super) chosen: Option<usize>,
 }
 
+impl End {
+    /// The end of one machine.
+    pub(super) fn of(report: Report, code: Option<u8>, signal: Option<Signal>) -> Self {
+        Self {
+            report,
+            code,
+            signal,
+            escaped: false,
+            nodes: Vec::new(),
+            chosen: None,
+        }
+    }
+
+    /// The code with which coop would exit.
+    pub(super) fn exit_code(&self, options: &RunOptions) -> u8 {
+        one_code(self).unwrap_or_else(|failure| failure.with_work_code(failed_code(options)).code)
+    }
+}
+
+/// What keeps a machine from its work that did not come up.
+pub(super) fn not_up(running: &Running) -> Failure {
+    running.kill();
+    failed(&running.wait())
+}
+
 /// The code of a process that SIGKILL ended, as a shell reports it.
 const KILLED: u8 = 137;
 
@@ -355,21 +388,24 @@ fn one_code(end: &End) -> Ended {
         (Cause::Exited(exit), ..) => Ok(exit.shell_code()),
         (Cause::Stopped, _, Some(signal)) => Ok(signal.shell_code()),
         (Cause::Stopped, ..) if end.escaped => Ok(KILLED),
-        (cause, ..) => {
-            let mut message = cause.to_string();
-            let log = end.report.kernel_log.trim_end();
-            if !log.is_empty() {
-                message.push_str("\nthe guest's kernel said last:");
-                let lines: Vec<&str> = log.lines().collect();
-                let from = lines.len().saturating_sub(KERNEL_LINES_SHOWN);
-                for text in lines.get(from..).unwrap_or_default() {
-                    message.push_str("\n  ");
-                    message.push_str(text.trim_end());
-                }
-            }
-            Err(Failure::sentence(FAILED, message))
+        _ => Err(failed(&end.report)),
+    }
+}
+
+/// Why a machine failed, with its kernel's last words.
+fn failed(report: &Report) -> Failure {
+    let mut message = report.cause.to_string();
+    let log = report.kernel_log.trim_end();
+    if !log.is_empty() {
+        message.push_str("\nthe guest's kernel said last:");
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(KERNEL_LINES_SHOWN);
+        for text in lines.get(from..).unwrap_or_default() {
+            message.push_str("\n  ");
+            message.push_str(text.trim_end());
         }
     }
+    Failure::sentence(FAILED, message)
 }
 
 /// How many of the kernel's last lines an error shows.

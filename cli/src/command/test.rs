@@ -12,15 +12,14 @@ use coop_runtime::{
 };
 use serde_json::{Value, json};
 
-use super::run::{Target, target};
+use super::run::{Target, not_up, target};
+use super::watched::Watched;
 use super::{Ended, build};
 use crate::arguments::TestOptions;
 use crate::environment::Environment;
 use crate::failure::{FAILED, Failure};
 use crate::host;
-use crate::render::progress::{self, Interruptible};
 use crate::render::{Output, data, json as render_json, line, plain};
-use crate::signals::Interruption;
 
 /// How long a system may take until all of it has started.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -53,14 +52,9 @@ pub(crate) fn run(options: &TestOptions, environment: &Environment, output: &Out
     let mut spec = MachineSpec::of_appliance(&appliance, host::host(environment))
         .map_err(|error| Failure::work(&error))?;
     spec.workload = Workload::Init;
-    let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
-        .map_err(|error| Failure::work(&error))?;
-    let quiet = progress::quiet_observer(options.recipe_options.progress);
+    let watched = Watched::start_quietly(options.recipe_options.progress)?;
     let watch = Watch {
-        observer: Arc::new(Interruptible {
-            inner: quiet,
-            heard: interruption.flag(),
-        }),
+        observer: Arc::clone(&watched.observer),
         kernel_log: None,
     };
     let machine = Machine::check(spec).map_err(|error| Failure::work(&error))?;
@@ -68,9 +62,8 @@ pub(crate) fn run(options: &TestOptions, environment: &Environment, output: &Out
         .start(watch)
         .map_err(|error| Failure::work(&error))?;
     let outcomes = attend(&Arc::new(running), steps, options.json)?;
-    if let Some(signal) = interruption.signal() {
-        let message = "the test was stopped by a signal";
-        return Err(Failure::sentence(signal.shell_code(), message));
+    if let Some(failure) = watched.stopped("the test was stopped by a signal") {
+        return Err(failure);
     }
     let passed = outcomes.iter().filter(|one| one.verdict.is_good()).count();
     if options.json {
@@ -111,8 +104,7 @@ fn attend(
     quiet: bool,
 ) -> Result<Vec<Outcome>, Failure> {
     if running.wait_ready().is_err() {
-        running.kill();
-        return Err(Failure::sentence(FAILED, running.wait().cause.to_string()));
+        return Err(not_up(running));
     }
     // Whether all of it could be started is for the steps to ask.
     let _ = run_line(running, WAIT_FOR_SYSTEM, START_TIMEOUT);

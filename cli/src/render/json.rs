@@ -88,7 +88,8 @@ fn device(counted: &DeviceReport) -> Value {
     })
 }
 
-fn cause(cause: &Cause) -> &'static str {
+/// The word for why a machine ended.
+pub(crate) fn cause(cause: &Cause) -> &'static str {
     match cause {
         Cause::Exited(_) => "exited",
         Cause::PoweredOff => "powered_off",

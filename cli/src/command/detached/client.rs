@@ -5,39 +5,66 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use coop_builder::staged_file::StagedFile;
+use coop_runtime::Recorded;
 use serde_json::{Value, json};
 
+use super::super::attend::GRACE;
+use super::list::ago;
 use super::protocol::{CHUNK_BYTES, Frames, Kind, SOCKET, receive, request, send};
-use super::{Ended, machine};
+use super::{Ended, Found, find, machine, now, record};
 use crate::arguments::{CpOptions, ExecOptions, LogsOptions, MachineOptions};
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure};
-use crate::render::line;
+use crate::render::{line, plain};
 use crate::signals::{Signal, Watch};
-use crate::terminal::{self, EscapeFilter, RawMode};
+use crate::terminal::{self, Escape, EscapeFilter, RawMode};
 
 type Socket = Arc<Mutex<UnixStream>>;
+
+/// The code of a command whose client has left: a hangup ends it.
+const HUNG_UP: u8 = 129;
 
 /// A request that was made.
 struct Talk {
     from: UnixStream,
     to: Socket,
+    door: Arc<Door>,
+}
+
+/// The way out before the end.
+struct Door {
+    /// The code of whoever has left.
+    left: OnceLock<u8>,
+    /// Out of the lock, which a writer holds whom nobody reads.
+    socket: UnixStream,
+}
+
+impl Door {
+    /// Leaves with this code; the machine goes on.
+    fn leave(&self, code: u8) {
+        let _ = self.left.set(code);
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
 }
 
 fn work(error: &std::io::Error) -> Failure {
     Failure::work(error)
 }
 
-fn ask(named: &str, asked: &Value, environment: &Environment) -> Result<Talk, Failure> {
-    let found = machine(named, environment)?;
+fn ask(found: &Found, asked: &Value) -> Result<Talk, Failure> {
     let talk = || -> std::io::Result<Talk> {
         let mut from = UnixStream::connect(found.folder.join(SOCKET))?;
         request(&mut from, asked)?;
         let to = Arc::new(Mutex::new(from.try_clone()?));
-        Ok(Talk { from, to })
+        let door = Arc::new(Door {
+            left: OnceLock::new(),
+            socket: from.try_clone()?,
+        });
+        Ok(Talk { from, to, door })
     };
     talk().map_err(|error| {
         let message = format!("{}: cannot reach its supervisor: {error}", found.id);
@@ -49,8 +76,11 @@ impl Talk {
     /// Passes on what comes until the end, which is a code.
     fn listen(mut self, output: &mut dyn Write, errors: &mut dyn Write) -> Ended {
         loop {
-            let frame = receive(&mut self.from).map_err(|error| work(&error))?;
-            let (to, bytes): (&mut dyn Write, Vec<u8>) = match frame {
+            let frame = receive(&mut self.from);
+            if let Some(code) = self.door.left.get() {
+                return Ok(*code);
+            }
+            let (to, bytes): (&mut dyn Write, Vec<u8>) = match frame.map_err(|e| work(&e))? {
                 Some((Kind::Exit, bytes)) => return Ok(bytes.first().copied().unwrap_or(FAILED)),
                 Some((Kind::Failed, why)) => {
                     let why = String::from_utf8_lossy(&why).into_owned();
@@ -69,47 +99,71 @@ impl Talk {
         }
     }
 
-    /// Carries a stream to the machine; the thread ends with it or with the program.
-    fn carry(&self, mut input: impl Read + Send + 'static, mut filter: Option<EscapeFilter>) {
-        let to = Arc::clone(&self.to);
+    /// Carries a stream to the machine; the thread ends with it or with the program. An escape that
+    /// a person types leaves with its code.
+    fn carry(
+        &self,
+        mut input: impl Read + Send + 'static,
+        mut escape: Option<(EscapeFilter, u8)>,
+    ) -> JoinHandle<std::io::Result<()>> {
+        let (to, door) = (Arc::clone(&self.to), Arc::clone(&self.door));
         std::thread::spawn(move || {
             let mut frames = Frames {
                 socket: Arc::clone(&to),
                 kind: Kind::Input,
             };
             let mut buffer = vec![0; CHUNK_BYTES];
-            while let Ok(count @ 1..) = input.read(&mut buffer) {
+            loop {
+                let count = match input.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(count) => count,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
                 let typed = &buffer[..count];
-                let (passed, escape) = match &mut filter {
-                    Some(filter) => filter.feed(typed),
+                let (passed, found) = match &mut escape {
+                    Some((filter, code)) => {
+                        let (passed, found) = filter.feed(typed);
+                        (passed, found.map(|Escape::Kill| *code))
+                    }
                     None => (typed.to_vec(), None),
                 };
-                let written = frames.write_all(&passed);
-                if escape.is_some() {
-                    // Only the console is left: the machine goes on.
-                    let socket = to.lock().unwrap_or_else(PoisonError::into_inner);
-                    let _ = socket.shutdown(std::net::Shutdown::Both);
-                    return;
+                if frames.write_all(&passed).is_err() {
+                    // Whoever listens hears why.
+                    return Ok(());
                 }
-                if written.is_err() {
-                    return;
+                if let Some(code) = found {
+                    door.leave(code);
+                    return Ok(());
                 }
             }
             say(&to, Kind::InputEnd, &[]);
-        });
+            Ok(())
+        })
     }
 
-    /// Passes signals and the terminal's size on while it lives.
-    fn signals(&self, with_signals: bool) -> std::io::Result<Watch> {
-        let to = Arc::clone(&self.to);
-        Watch::start(move |signal| match signal {
-            Signal::Resized => tell_size(&to),
-            other if with_signals => say(&to, Kind::Signal, &[other.number()]),
-            _ => {
-                let socket = to.lock().unwrap_or_else(PoisonError::into_inner);
-                let _ = socket.shutdown(std::net::Shutdown::Both);
+    /// Passes the terminal's size on while it lives, and tells it now. A signal leaves; where there
+    /// is a command, it gets the first one, and some time to end.
+    fn signals(&self, with_command: bool) -> std::io::Result<Watch> {
+        let (to, door) = (Arc::clone(&self.to), Arc::clone(&self.door));
+        let mut is_second = false;
+        let watch = Watch::start(move |signal| {
+            let code = signal.shell_code();
+            match signal {
+                Signal::Resized => tell_size(&to),
+                _ if with_command && !std::mem::replace(&mut is_second, true) => {
+                    say(&to, Kind::Signal, &[signal.number()]);
+                    let door = Arc::clone(&door);
+                    std::thread::spawn(move || {
+                        std::thread::sleep(GRACE);
+                        door.leave(code);
+                    });
+                }
+                _ => door.leave(code),
             }
-        })
+        });
+        tell_size(&self.to);
+        watch
     }
 }
 
@@ -143,7 +197,7 @@ pub(crate) fn kill(options: &MachineOptions, environment: &Environment) -> Ended
 
 fn end(verb: &str, options: &MachineOptions, environment: &Environment) -> Ended {
     let found = machine(&options.machine, environment)?;
-    let talk = ask(&found.id, &json!({ "verb": verb }), environment)?;
+    let talk = ask(&found, &json!({ "verb": verb }))?;
     // It may be gone before it can say so.
     let mut from = talk.from;
     while let Ok(Some(_)) = receive(&mut from) {}
@@ -152,40 +206,52 @@ fn end(verb: &str, options: &MachineOptions, environment: &Environment) -> Ended
 
 /// `coop logs`: what the machine has said on its console, or its command.
 pub(crate) fn logs(options: &LogsOptions, environment: &Environment) -> Ended {
+    let named = &options.machine.machine;
     let asked = json!({ "verb": "logs", "follow": options.follow });
-    let talk = ask(&options.machine.machine, &asked, environment)?;
-    talk.listen(&mut std::io::stdout(), &mut std::io::sink())
+    let Some(found) = find(named, environment)? else {
+        return match record(named, environment)? {
+            Some((recorded, description)) => tell(&recorded, &description),
+            None => machine(named, environment).map(|_| FAILED),
+        };
+    };
+    ask(&found, &asked)?.listen(&mut std::io::stdout(), &mut std::io::sink())
+}
+
+/// What a machine has said that has ended, and how it did.
+fn tell(recorded: &Recorded, description: &Value) -> Ended {
+    let said = recorded.log().map_err(|error| work(&error))?;
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(&said).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(0),
+        other => other.map_err(|error| work(&error))?,
+    }
+    let id = &recorded.machine;
+    let why = description["message"].as_str();
+    line(&plain(
+        &match (recorded.lives, description["ended"].as_u64(), why) {
+            (true, ..) => format!("{id} is about to end"),
+            (false, Some(ended), Some(why)) => {
+                format!("{id} ended {}: {why}", ago(now().saturating_sub(ended)))
+            }
+            _ => format!("{id} is lost: its coop was killed, or the host went down"),
+        },
+    ));
+    Ok(0)
 }
 
 /// `coop attach`: joins the terminal to the machine's console.
 pub(crate) fn attach(options: &MachineOptions, environment: &Environment) -> Ended {
-    let talk = ask(&options.machine, &json!({ "verb": "attach" }), environment)?;
+    let found = machine(&options.machine, environment)?;
+    let talk = ask(&found, &json!({ "verb": "attach" }))?;
+    let watch = talk.signals(false).map_err(|error| work(&error))?;
     let mut raw = None;
     if terminal::is_interactive() {
         line("the terminal is the guest's console; Ctrl-] and q leave it, and the guest goes on");
         raw = Some(RawMode::enter().map_err(|error| work(&error))?);
     }
-    let watch = talk.signals(false).map_err(|error| work(&error))?;
-    tell_size(&talk.to);
-    talk.carry(std::io::stdin(), raw.is_some().then(EscapeFilter::default));
-    let mut from = talk.from;
-    let mut stdout = std::io::stdout();
-    let mut ended = Ok(0);
-    // Whoever leaves closes the socket.
-    while let Ok(Some((kind, bytes))) = receive(&mut from) {
-        match kind {
-            Kind::Output
-                if stdout
-                    .write_all(&bytes)
-                    .and_then(|()| stdout.flush())
-                    .is_ok() => {}
-            Kind::Failed => {
-                let why = String::from_utf8_lossy(&bytes).into_owned();
-                ended = Err(Failure::sentence(FAILED, why));
-            }
-            _ => break,
-        }
-    }
+    let escape = raw.is_some().then(|| (EscapeFilter::default(), 0));
+    talk.carry(std::io::stdin(), escape);
+    let ended = talk.listen(&mut std::io::stdout(), &mut std::io::sink());
     drop((raw, watch));
     ended
 }
@@ -199,11 +265,12 @@ pub(crate) fn exec(options: &ExecOptions, environment: &Environment) -> Ended {
     let size = options.tty.then(|| size_bytes().unwrap_or([80, 0, 25, 0]));
     let asked = json!({ "verb": "exec", "argv": argv, "terminal": size });
     let ended = || {
-        let talk = ask(&options.machine.machine, &asked, environment)?;
+        let talk = ask(&machine(&options.machine.machine, environment)?, &asked)?;
+        let watch = talk.signals(true).map_err(|error| work(&error))?;
         let raw = options.tty.then(RawMode::enter).transpose();
         let raw = raw.map_err(|error| work(&error))?;
-        let watch = talk.signals(true).map_err(|error| work(&error))?;
-        talk.carry(std::io::stdin(), options.tty.then(EscapeFilter::default));
+        let escape = raw.is_some().then(|| (EscapeFilter::default(), HUNG_UP));
+        talk.carry(std::io::stdin(), escape);
         let ended = talk.listen(&mut std::io::stdout(), &mut std::io::stderr());
         drop((raw, watch));
         ended
@@ -260,18 +327,20 @@ fn copy_in(from: &Path, named: &str, to: &[u8], environment: &Environment) -> En
         .map_err(|error| work(&error))?
         .into_parts();
     let asked = in_shell("test ! -d \"$1\" && cat > \"$1\"", to);
-    let talk = ask(named, &asked, environment)?;
-    talk.carry(file, None);
-    finish(
-        talk.listen(&mut std::io::sink(), &mut std::io::stderr()),
-        to,
-    )
+    let talk = ask(&machine(named, environment)?, &asked)?;
+    let carried = talk.carry(file, None);
+    let ended = talk.listen(&mut std::io::sink(), &mut std::io::stderr());
+    // A part of the file is not the file.
+    if let Ok(Err(error)) = carried.join() {
+        return Err(work(&error).about(from));
+    }
+    finish(ended, to)
 }
 
 fn copy_out(named: &str, from: &[u8], to: &Path, environment: &Environment) -> Ended {
     let staged = StagedFile::new(to).map_err(|error| work(&error))?;
     let asked = in_shell("cat < \"$1\"", from);
-    let talk = ask(named, &asked, environment)?;
+    let talk = ask(&machine(named, environment)?, &asked)?;
     say(&talk.to, Kind::InputEnd, &[]);
     let mut file: &File = staged.file();
     let ended = finish(talk.listen(&mut file, &mut std::io::stderr()), from)?;

@@ -12,21 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use coop_runtime::{ExecRequest, ExecStreams, Exit, Resizer, Running, Size};
-use serde_json::{Value, json};
+use coop_runtime::{
+    Console, ExecRequest, ExecStreams, Exit, LOG_BYTES_MAX, Record, Resizer, Running, Size,
+};
+use serde_json::Value;
 
+use super::super::attend::SHUT_DOWN_PATIENCE;
+use super::super::run::{End, not_up};
 use super::protocol::{CHUNK_BYTES, Frames, Kind, SOCKET, receive, send};
-use super::{DESCRIPTION, Described};
+use super::{DESCRIPTION, Described, now, records};
+use crate::arguments::RunOptions;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::data;
+use crate::render::{json as render_json, line};
 use crate::signals::{Signal, Watch};
 
-/// How much of what a machine says is kept.
-const LOG_BYTES_MAX: usize = 1 << 20;
 /// Pieces that wait for a slow reader; one that is slower is let go.
 const PIECES_MAX: usize = 1024;
-/// How long a guest may take to end after it was asked to.
-const SHUT_DOWN_PATIENCE: Duration = Duration::from_secs(20);
+const TOO_SLOW: &str = "the machine says more than is read here";
 /// How long clients may take to hear of the end.
 const FAREWELL: Duration = Duration::from_millis(20);
 const FAREWELLS_MAX: u32 = 50;
@@ -61,9 +64,13 @@ impl Ears {
                 return;
             }
             let mut heard = lock(&shared);
-            heard.signal = Some(signal);
-            if let Some(machine) = heard.machine.clone() {
-                thread::spawn(move || machine.shut_down(SHUT_DOWN_PATIENCE));
+            let is_second = heard.signal.replace(signal).is_some();
+            match heard.machine.clone() {
+                Some(machine) if is_second => machine.kill(),
+                Some(machine) => {
+                    thread::spawn(move || machine.shut_down(SHUT_DOWN_PATIENCE));
+                }
+                None => {}
             }
         });
         let watch = watch.map_err(|error| Failure::work(&error))?;
@@ -77,8 +84,9 @@ impl Ears {
     pub(in super::super) fn attend(
         self,
         running: Running,
-        command: &[OsString],
+        options: &RunOptions,
         described: &Described,
+        environment: &Environment,
     ) -> Result<(), Failure> {
         let host = |error: std::io::Error| Failure::work(&error);
         let running = Arc::new(running);
@@ -90,62 +98,49 @@ impl Ears {
             }
         }
         let log = Arc::new(Log::default());
-        let mut console = None;
-        if let Some(taken) = running.take_console() {
-            let (mut output, shared) = (taken.output, Arc::clone(&log));
-            thread::spawn(move || pump(&mut *output, &shared));
-            console = Some(ConsoleEnd {
-                input: Mutex::new(taken.input),
-                resizer: taken.resizer,
-            });
-        }
+        let (console, pump) = match running.take_console() {
+            Some(console) => {
+                let (end, pump) = listen(console, &log);
+                (Some(end), Some(pump))
+            }
+            None => (None, None),
+        };
         if running.wait_ready().is_err() {
-            running.kill();
-            return Err(Failure::sentence(
-                crate::failure::FAILED,
-                running.wait().cause.to_string(),
-            ));
+            return Err(not_up(&running));
         }
         let folder = running.folder();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let description = described.to_json();
+        log.keep_by(environment, &name, &description);
         let listener = UnixListener::bind(folder.join(SOCKET)).map_err(host)?;
-        fs_err::write(folder.join(DESCRIPTION), described.to_json().to_string()).map_err(host)?;
+        fs_err::write(folder.join(DESCRIPTION), description.to_string()).map_err(host)?;
         let served = Arc::new(Served {
             running: Arc::clone(&running),
             log,
             console,
             clients: AtomicUsize::new(0),
         });
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        data(&format!("{name}\n"));
-        // Nobody is told anything from here on: what is inherited is let go.
-        let null = fs_err::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null");
-        let null = null.map_err(host)?;
-        for replaced in [
-            rustix::stdio::dup2_stdout(&null),
-            rustix::stdio::dup2_stderr(&null),
-        ] {
-            replaced.map_err(|error| Failure::work(&error))?;
+        if writeln!(std::io::stdout(), "{name}").is_err() {
+            // Who asked for it has left, and nobody knows its name.
+            running.kill();
         }
-        let shared = Arc::clone(&served);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let served = Arc::clone(&shared);
-                served.clients.fetch_add(1, Ordering::SeqCst);
-                thread::spawn(move || {
-                    // A client that left is nobody's concern.
-                    let _ = served.serve(client);
-                    served.clients.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
-        });
-        if !command.is_empty() {
-            served.run(command);
+        let_go_of_streams()?;
+        answer(&served, listener);
+        let code = match options.command.is_empty() {
+            true => None,
+            false => served.run(&options.command),
+        };
+        let report = running.wait();
+        if let Some(pump) = pump {
+            // The console ends with its device; what it said last is not lost.
+            let _ = pump.join();
         }
-        drop(running.wait());
-        served.log.end();
+        let end = End {
+            // Only coop kill, or an end that nobody came to, stops it otherwise.
+            escaped: true,
+            ..End::of(report, code, lock(&self.machine).signal)
+        };
+        served.log.end(&ended(&description, &end, options));
         for _ in 0..FAREWELLS_MAX {
             if served.clients.load(Ordering::SeqCst) == 0 {
                 break;
@@ -154,6 +149,59 @@ impl Ears {
         }
         Ok(())
     }
+}
+
+/// Keeps what a console says, from a thread of its own.
+fn listen(console: Console, log: &Arc<Log>) -> (ConsoleEnd, thread::JoinHandle<()>) {
+    let Console {
+        mut output,
+        input,
+        resizer,
+    } = console;
+    let log = Arc::clone(log);
+    let pump = thread::spawn(move || pump(&mut *output, &log));
+    let input = Mutex::new(input);
+    (ConsoleEnd { input, resizer }, pump)
+}
+
+/// Nobody is told anything from here on: what is inherited is let go.
+fn let_go_of_streams() -> Result<(), Failure> {
+    let mut null = fs_err::OpenOptions::new();
+    let null = null.read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| Failure::work(&error))?;
+    for replaced in [
+        rustix::stdio::dup2_stdout(&null),
+        rustix::stdio::dup2_stderr(&null),
+    ] {
+        replaced.map_err(|error| Failure::work(&error))?;
+    }
+    Ok(())
+}
+
+/// Serves whoever comes to the control socket.
+fn answer(served: &Arc<Served>, listener: UnixListener) {
+    let served = Arc::clone(served);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let served = Arc::clone(&served);
+            served.clients.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                // A client that left is nobody's concern.
+                let _ = served.serve(client);
+                served.clients.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+}
+
+/// The description of a machine that has ended.
+fn ended(description: &Value, end: &End, options: &RunOptions) -> Value {
+    let mut description = description.clone();
+    description["ended"] = now().into();
+    description["exit_code"] = end.exit_code(options).into();
+    description["cause"] = render_json::cause(&end.report.cause).into();
+    description["message"] = end.report.cause.to_string().into();
+    description
 }
 
 fn pump(from: &mut dyn Read, log: &Log) {
@@ -170,18 +218,45 @@ struct Log(Mutex<Said>);
 #[derive(Default)]
 struct Said {
     kept: Vec<u8>,
+    /// What stays of it when the machine has ended.
+    record: Option<Record>,
     listeners: Vec<SyncSender<Vec<u8>>>,
     has_ended: bool,
 }
 
+impl Said {
+    fn last(&self) -> &[u8] {
+        &self.kept[self.kept.len().saturating_sub(LOG_BYTES_MAX)..]
+    }
+}
+
 impl Log {
+    /// Begins the machine's record; what it has said is the record's beginning.
+    fn keep_by(&self, environment: &Environment, name: &str, description: &Value) {
+        let Some(records) = records(environment) else {
+            return line("warning: what the machine says goes when it ends; set XDG_STATE_HOME");
+        };
+        let mut said = lock(&self.0);
+        match records.begin(name, description.to_string().as_bytes()) {
+            Ok(mut record) => {
+                record.say(said.last());
+                said.record = Some(record);
+            }
+            Err(error) => line(&format!(
+                "warning: what the machine says goes when it ends: {error}"
+            )),
+        }
+    }
+
     fn add(&self, bytes: &[u8]) {
         let mut said = lock(&self.0);
         said.kept.extend_from_slice(bytes);
         // Half of it goes at once, so that not every piece moves the rest.
-        if said.kept.len() > LOG_BYTES_MAX {
-            let surplus = said.kept.len() - LOG_BYTES_MAX / 2;
-            said.kept.drain(..surplus);
+        if said.kept.len() > 2 * LOG_BYTES_MAX {
+            said.kept = said.last().to_owned();
+        }
+        if let Some(record) = &mut said.record {
+            record.say(bytes);
         }
         said.listeners
             .retain(|listener| listener.try_send(bytes.to_vec()).is_ok());
@@ -194,11 +269,27 @@ impl Log {
         if !said.has_ended {
             said.listeners.push(sender);
         }
-        (said.kept.clone(), receiver)
+        (said.last().to_owned(), receiver)
     }
 
-    fn end(&self) {
+    /// Whether the machine has ended, and its record is written.
+    fn has_ended(&self) -> bool {
+        lock(&self.0).has_ended
+    }
+
+    fn wait_end(&self) {
+        // It may be let go again and again while the machine says much.
+        while !self.has_ended() {
+            self.listen().1.into_iter().for_each(drop);
+        }
+    }
+
+    fn end(&self, description: &Value) {
         let mut said = lock(&self.0);
+        if let Some(record) = said.record.take() {
+            // Nobody is there to be told; the machine shows as one that was killed.
+            let _ = record.end(description.to_string().as_bytes());
+        }
         said.has_ended = true;
         said.listeners.clear();
     }
@@ -240,8 +331,9 @@ fn exit(socket: &Socket, code: u8) -> std::io::Result<()> {
 }
 
 impl Served {
-    /// Runs the machine's one command, and ends the machine with it.
-    fn run(self: &Arc<Self>, command: &[OsString]) {
+    /// Runs the machine's one command, and ends the machine with it. Nothing is returned where the
+    /// guest ended first.
+    fn run(self: &Arc<Self>, command: &[OsString]) -> Option<u8> {
         let request = ExecRequest {
             argv: command.to_owned(),
             ..ExecRequest::default()
@@ -252,11 +344,10 @@ impl Served {
             stdout: writer(),
             stderr: writer(),
         };
-        if let Ok(execution) = self.running.exec(&request, streams) {
-            // Its end is the machine's, however it comes.
-            let _ = execution.wait();
-        }
+        let execution = self.running.exec(&request, streams).ok();
+        let ended = execution.and_then(|execution| execution.wait().ok());
         self.running.shut_down(SHUT_DOWN_PATIENCE);
+        ended.map(Exit::shell_code)
     }
 
     fn serve(&self, mut client: UnixStream) -> std::io::Result<()> {
@@ -268,11 +359,12 @@ impl Served {
         match request["verb"].as_str() {
             Some("stop") => {
                 self.running.shut_down(SHUT_DOWN_PATIENCE);
+                self.log.wait_end();
                 exit(&socket, 0)
             }
             Some("kill") => {
                 self.running.kill();
-                drop(self.running.wait());
+                self.log.wait_end();
                 exit(&socket, 0)
             }
             Some("logs") => self.logs(&socket, request["follow"] == true),
@@ -288,6 +380,9 @@ impl Served {
         if follow {
             for piece in coming {
                 self.pass(socket, &piece)?;
+            }
+            if !self.log.has_ended() {
+                return fail(socket, TOO_SLOW);
             }
         }
         exit(socket, 0)
@@ -314,8 +409,10 @@ impl Served {
                         return;
                     }
                 }
-                // The machine has ended.
-                let _ = exit(socket, 0);
+                let _ = match self.log.has_ended() {
+                    true => exit(socket, 0),
+                    false => fail(socket, TOO_SLOW),
+                };
                 let _ = lock(socket).shutdown(std::net::Shutdown::Both);
             });
             while let Ok(Some((kind, bytes))) = receive(&mut client) {
@@ -407,15 +504,4 @@ fn size(bytes: &[u8]) -> Option<Size> {
         columns: u16::from_le_bytes([a, b]),
         rows: u16::from_le_bytes([c, d]),
     })
-}
-
-impl Described {
-    fn to_json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "pid": std::process::id(),
-            "target": self.target,
-            "started": self.started,
-        })
-    }
 }
