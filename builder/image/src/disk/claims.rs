@@ -10,6 +10,38 @@ const WINDOW_UNITS: u64 = 1 << 26;
 /// How often a disk's tables are read at most: enough for 256 TiB in clusters of 64 KiB, for 2 TiB
 /// in sectors.
 pub(super) const WINDOWS_MAX: u64 = 64;
+/// Bytes of tables that are read in all windows together. A disk of 16 TiB in clusters of 64 KiB has
+/// half of that; a sparse file of a few MiB could have any number.
+const TABLE_BYTES_MAX: u64 = 16 << 30;
+/// A table of fewer bytes counts as so many: it has to be gone to all the same.
+const TABLE_BYTES_MIN: u64 = 512;
+
+/// What may still be read of a disk's tables.
+#[derive(Debug)]
+pub(super) struct Budget {
+    format: &'static str,
+    left: u64,
+}
+
+impl Budget {
+    pub(super) fn new(format: &'static str) -> Self {
+        Self {
+            format,
+            left: TABLE_BYTES_MAX,
+        }
+    }
+
+    /// Takes the bytes of one table off.
+    pub(super) fn spend(&mut self, table_bytes: u64) -> Result<(), DiskError> {
+        let left = self.left.checked_sub(table_bytes.max(TABLE_BYTES_MIN));
+        self.left = left.ok_or_else(|| DiskError::Limit {
+            format: self.format,
+            what: "the reading of all its tables, in bytes,".to_owned(),
+            limit: TABLE_BYTES_MAX,
+        })?;
+        Ok(())
+    }
+}
 
 /// Who has each unit of a part of a file.
 #[derive(Debug)]
@@ -109,6 +141,19 @@ mod tests {
         assert!(!claims.claim(301 * 512, 512, Claim::Alone));
         assert!(claims.claim(260 * 512, 39 * 512, Claim::Alone));
         assert!(claims.claim(1 << 60, 1 << 60, Claim::Alone));
+    }
+
+    #[test]
+    fn tables_are_read_until_the_budget_ends() {
+        let mut budget = Budget::new("a");
+        budget.spend(TABLE_BYTES_MAX - 2 * TABLE_BYTES_MIN).unwrap();
+        budget.spend(4).unwrap();
+        budget.spend(TABLE_BYTES_MIN).unwrap();
+        let error = budget.spend(1).unwrap_err().to_string();
+        assert!(
+            error.contains("more than coop takes (17179869184)"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -25,6 +25,18 @@ pub(super) enum Codec {
     Zstd,
 }
 
+impl Codec {
+    /// What a byte unpacks to at most, in bytes.
+    pub(super) fn ratio_max(self) -> u64 {
+        match self {
+            // Two bits for 258 bytes.
+            Self::Deflate | Self::Zlib => 1032,
+            // A block of four bytes for 128 KiB.
+            Self::Zstd => 32 << 10,
+        }
+    }
+}
+
 /// What unpacks a unit after the other.
 enum State {
     Flate(Decompress),

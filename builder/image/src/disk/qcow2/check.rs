@@ -2,10 +2,11 @@
 
 use super::corrupt;
 use super::format::SUBCLUSTERS;
+use super::header::Header;
 use super::read::{Entry, Qcow2};
 use super::{FORMAT, L1_PLACE};
 use crate::disk::DiskError;
-use crate::disk::claims::{Claim, Claims};
+use crate::disk::claims::{Budget, Claim, Claims};
 
 /// A part of a file that something uses.
 struct Use {
@@ -19,19 +20,23 @@ impl Qcow2 {
     pub(super) fn check(&self) -> Result<(), DiskError> {
         let header = &self.header;
         let cluster_bytes = header.cluster_bytes();
+        let mut budget = Budget::new(FORMAT);
         for mut claims in Claims::windows(FORMAT, header.file_bytes, cluster_bytes)? {
             claims.claim(0, cluster_bytes, Claim::Alone);
             if !claims.claim(header.l1_offset, header.l1_entries * 8, Claim::Alone) {
                 return Err(corrupt(L1_PLACE, "it lies on the header"));
             }
-            self.check_tables(&mut |used, is_data| {
+            let mut packed = 0_u64;
+            self.check_tables(&mut budget, &mut |used, is_data| {
+                packed += u64::from(used.claim == Claim::Shared);
                 let is_here = self.data.is_none() || !is_data;
                 !is_here || claims.claim(used.offset, used.length, used.claim)
             })?;
+            self.check_packed(packed)?;
         }
         if let Some((_, data_bytes)) = &self.data {
             for mut claims in Claims::windows(FORMAT, *data_bytes, cluster_bytes)? {
-                self.check_tables(&mut |used, is_data| {
+                self.check_tables(&mut budget, &mut |used, is_data| {
                     !is_data || claims.claim(used.offset, used.length, used.claim)
                 })?;
             }
@@ -39,12 +44,31 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// That so many compressed clusters are possible. Those that lie on one place would make hours of
+    /// work of a small file, and only by bytes they could be told apart.
+    fn check_packed(&self, count: u64) -> Result<(), DiskError> {
+        let Header {
+            file_bytes, codec, ..
+        } = self.header;
+        let unpacked = count.saturating_mul(self.header.cluster_bytes());
+        if unpacked > file_bytes.saturating_mul(codec.ratio_max()) {
+            let what = format!("{count} of them cannot be in {file_bytes} bytes");
+            return Err(corrupt("its compressed clusters", what));
+        }
+        Ok(())
+    }
+
     /// Shows each cluster to `claim`, and whether it has data; `false` means that somebody has it.
-    fn check_tables(&self, claim: &mut dyn FnMut(&Use, bool) -> bool) -> Result<(), DiskError> {
+    fn check_tables(
+        &self,
+        budget: &mut Budget,
+        claim: &mut dyn FnMut(&Use, bool) -> bool,
+    ) -> Result<(), DiskError> {
         for index in 0..self.header.l1_entries {
             let Some(table) = self.table(index)? else {
                 continue;
             };
+            budget.spend(self.header.cluster_bytes())?;
             let used = Use {
                 offset: table,
                 length: self.header.cluster_bytes(),

@@ -15,9 +15,10 @@ pub(super) const REFCOUNT_ORDER: u32 = 4;
 pub(super) const L1_BYTES_MAX: u64 = 32 << 20;
 /// The most bytes of a table of reference counts: QEMU's limit.
 pub(super) const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
-/// The most snapshots, and bytes of the table of them: QEMU's limits.
+/// The most snapshots: QEMU's limit.
 pub(super) const SNAPSHOTS_MAX: u32 = 65_536;
-pub(super) const SNAPSHOT_TABLE_BYTES_MAX: u64 = 64 << 20;
+/// The most bytes of the table of them, whose names stay in memory: QEMU's limit has 64 times as many.
+pub(super) const SNAPSHOT_TABLE_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes of a backing file's name.
 pub(super) const BACKING_NAME_BYTES_MAX: u32 = 1023;
 

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use super::corrupt;
 use super::format::{SNAPSHOT_TABLE_BYTES_MAX, u16_at, u32_at, u64_at};
 use super::header::Header;
+use super::{corrupt, limit};
 use crate::disk::layer::read_exact;
 use crate::disk::{DiskError, LeftBehind, as_u64};
 
@@ -20,7 +20,8 @@ pub(super) fn read(file: &File, header: &Header) -> Result<Vec<LeftBehind>, Disk
     let failed = |number: u32, what: &str| corrupt(format!("its snapshot {number}"), what);
     for number in 1..=header.snapshots {
         if at.saturating_sub(header.snapshots_offset) > SNAPSHOT_TABLE_BYTES_MAX {
-            return Err(failed(number, "the table of them is too long"));
+            let what = format!("a table of {} snapshots in so many bytes", header.snapshots);
+            return Err(limit(what, SNAPSHOT_TABLE_BYTES_MAX));
         }
         let bytes = |at: u64, length: usize| {
             let end = at.checked_add(as_u64(length));

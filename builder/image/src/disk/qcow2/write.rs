@@ -18,6 +18,8 @@ use crate::disk::{DiskError, ExtentKind, Extents, Source, Written, as_u64};
 const SECTOR_BYTES: u64 = 512;
 /// Bytes that are read at a time, at least; a multiple of every size of cluster.
 const PIECE_BYTES: u64 = 2 << 20;
+/// Entries of a table that are written at a time, at most.
+const ENTRIES_MAX: usize = 32 << 10;
 
 /// How a qcow2 shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +177,7 @@ impl<'f> Writer<'f> {
         for entry in entries.iter_mut().skip(inside) {
             *entry = 0;
         }
-        self.put(&big_endian(&entries), self.l1[index] & !COPIED)
+        self.put_entries(&entries, self.l1[index] & !COPIED)
     }
 
     fn map(&mut self, offset: u64) {
@@ -191,9 +193,20 @@ impl<'f> Writer<'f> {
         self.output.write_all_at(bytes, offset).map_err(failed)
     }
 
+    /// Writes a table, a piece at a time: that of the first level may have 32 MiB.
+    fn put_entries(&self, entries: &[u64], offset: u64) -> Result<(), DiskError> {
+        let mut at = offset;
+        for piece in entries.chunks(ENTRIES_MAX) {
+            let bytes: Vec<u8> = piece.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+            self.put(&bytes, at)?;
+            at += as_u64(bytes.len());
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Written, DiskError> {
         self.leave()?;
-        self.put(&big_endian(&self.l1), self.cluster_bytes)?;
+        self.put_entries(&self.l1, self.cluster_bytes)?;
         let counts = Counts::of(self.end, self.cluster_bytes);
         if counts.table * self.cluster_bytes > REFCOUNT_TABLE_BYTES_MAX {
             return Err(DiskError::Invalid(format!(
@@ -229,7 +242,7 @@ impl<'f> Writer<'f> {
             block.resize(usize::try_from(self.cluster_bytes).unwrap_or(0), 0);
             self.put(&block, at)?;
         }
-        self.put(&big_endian(&table), self.end)
+        self.put_entries(&table, self.end)
     }
 
     fn header(&self, counts: &Counts) -> Vec<u8> {
@@ -292,11 +305,4 @@ impl Counts {
             };
         }
     }
-}
-
-fn big_endian(entries: &[u64]) -> Vec<u8> {
-    entries
-        .iter()
-        .flat_map(|entry| entry.to_be_bytes())
-        .collect()
 }

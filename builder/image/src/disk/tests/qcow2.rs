@@ -212,6 +212,29 @@ fn parts_of_clusters_are_read_or_refused() {
 }
 
 #[test]
+fn clusters_that_share_their_bytes_are_no_more_than_these_can_be() {
+    let mut small = Small::new();
+    small.four(20, 16);
+    small.eight(40, 64 << 10);
+    small.eight(64 << 10, COPIED | 128 << 10);
+    small.eight(24, 512 << 20);
+    small.put((192 << 10) - 8, &[0; 8]);
+    let packed = |index: usize| ((128 << 10) + 8 * index, (1 << 62) | (192 << 10));
+    let mut stream = flate2::write::DeflateEncoder::new(Vec::new(), Default::default());
+    io::Write::write_all(&mut stream, &[b'c'; 64 << 10]).unwrap();
+    small.put(192 << 10, &stream.finish().unwrap());
+    for (at, entry) in (0..3000).map(packed) {
+        small.eight(at, entry);
+    }
+    open(&small.0, &mut NoChain).unwrap();
+    for (at, entry) in (0..8192).map(packed) {
+        small.eight(at, entry);
+    }
+    let error = refusal(&small.0, &mut NoChain);
+    assert!(error.contains("8192 of them cannot be in"), "{error}");
+}
+
+#[test]
 fn zstd_has_a_bound_on_memory() {
     let mut small = Small::new();
     small.eight(72, 8);
@@ -303,7 +326,14 @@ fn snapshots_are_named_within_bounds() {
     };
     assert_eq!(disk.left_behind(), [expected]);
     type Change = fn(&mut Small);
-    let cases: [(Change, &str); 4] = [
+    let cases: [(Change, &str); 5] = [
+        (
+            |d| {
+                d.four(60, 65_536);
+                d.put(PACKED + CLUSTER, &[0; (1 << 20) + 100]);
+            },
+            "65536 snapshots in so many bytes is more than coop takes (1048576)",
+        ),
         (|d| d.four(60, 2), "its snapshot 2: it is cut short"),
         (|d| d.four(60, 1 << 20), "1048576 snapshots is more than"),
         (

@@ -6,7 +6,7 @@ use super::format::{MARKER_BYTES, SECTOR_BYTES, ZERO_GRAIN, u32_at, u64_at};
 use super::header::Header;
 use super::{FORMAT, corrupt};
 use crate::disk::DiskError;
-use crate::disk::claims::{Claim, Claims};
+use crate::disk::claims::{Budget, Claim, Claims};
 use crate::disk::layer::{Place, Run, read_exact};
 use crate::disk::pages::Pages;
 use crate::disk::unpack::Unpacker;
@@ -197,7 +197,8 @@ impl Sparse {
         let header = &self.header;
         // Places are multiples of this.
         let mut unit = header.grain_bytes | header.directory;
-        self.visit(access, &mut |offset, _| {
+        let mut budget = Budget::new(FORMAT);
+        self.visit(access, &mut budget, &mut |offset, _| {
             unit |= offset;
             true
         })?;
@@ -207,7 +208,7 @@ impl Sparse {
             if !claims.claim(header.directory, header.tables * 4, Claim::Alone) {
                 return Err(corrupt("its directory", "it lies on the header"));
             }
-            self.visit(access, &mut |offset, length| {
+            self.visit(access, &mut budget, &mut |offset, length| {
                 claims.claim(offset, length, Claim::Alone)
             })?;
         }
@@ -215,11 +216,17 @@ impl Sparse {
     }
 
     /// Shows every table and grain; `false` means that something else lies there.
-    fn visit(&self, access: Access<'_>, claim: Visit<'_>) -> Result<(), DiskError> {
+    fn visit(
+        &self,
+        access: Access<'_>,
+        budget: &mut Budget,
+        claim: Visit<'_>,
+    ) -> Result<(), DiskError> {
         for index in 0..self.header.tables {
             let Some(table) = self.table(access, index)? else {
                 continue;
             };
+            budget.spend(self.header.table_entries * 4)?;
             if !claim(table, self.header.table_entries * 4) {
                 let place = format!("entry {index} of its directory");
                 let what = format!("the table at byte {table} lies on something else");
