@@ -1,5 +1,7 @@
 //! Network devices: which of coLinux's became what.
 
+use coop_appliance::Forward;
+
 use super::At;
 use super::settings::{Placed, Settings, shorten};
 use crate::recipe::{forwards_overlap, parse_forward};
@@ -49,38 +51,34 @@ pub(super) fn add(settings: &mut Settings, index: u32, network: Network<'_>, wha
     }
     settings.networks.insert(index, at.clone());
     for part in network.redir.split('/').filter(|part| !part.is_empty()) {
-        match parse_forward(part) {
-            Ok(value) => add_forward(
-                settings,
-                Placed {
-                    value,
-                    at: at.clone(),
-                },
-                part,
-            ),
-            Err(reason) => settings.wrong(at, format!("{what}: {reason}")),
+        // A file has room for millions of them.
+        if settings.has_enough_wrong() {
+            return;
+        }
+        let forward = parse_forward(part).map_err(|reason| format!("{what}: {reason}"));
+        let added = forward.and_then(|value| add_forward(settings, value, at, part));
+        if let Err(reason) = added {
+            settings.wrong(at, reason);
         }
     }
 }
 
-fn add_forward(settings: &mut Settings, forward: Placed<coop_appliance::Forward>, what: &str) {
+fn add_forward(settings: &mut Settings, value: Forward, at: &At, what: &str) -> Result<(), String> {
     /// More than a device can have.
     const FORWARDS_MAX: usize = 4096;
     let taken = settings
         .forwards
         .iter()
-        .any(|other| forwards_overlap(&other.value, &forward.value));
-    let at = forward.at.clone();
+        .any(|other| forwards_overlap(&other.value, &value));
     if taken {
-        settings.wrong(
-            &at,
-            format!("{what}: a port of the host is forwarded twice"),
-        );
-    } else if settings.forwards.len() >= FORWARDS_MAX {
-        settings.wrong(&at, format!("more than {FORWARDS_MAX} forwards"));
-    } else {
-        settings.forwards.push(forward);
+        return Err(format!("{what}: a port of the host is forwarded twice"));
     }
+    if settings.forwards.len() >= FORWARDS_MAX {
+        return Err(format!("more than {FORWARDS_MAX} forwards"));
+    }
+    let at = at.clone();
+    settings.forwards.push(Placed { value, at });
+    Ok(())
 }
 
 fn add_mac(settings: &mut Settings, mac: &str, what: &str, at: &At) {

@@ -67,12 +67,17 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn wrong(&mut self, at: &At, reason: impl Into<String>) {
-        if self.wrong.len() < WRONG_MAX {
+        if !self.has_enough_wrong() {
             self.wrong.push(Wrong {
                 at: at.clone(),
                 reason: reason.into(),
             });
         }
+    }
+
+    /// Whether no further error is told of.
+    pub(super) fn has_enough_wrong(&self) -> bool {
+        self.wrong.len() >= WRONG_MAX
     }
 
     pub(super) fn note(

@@ -8,7 +8,10 @@ use super::At;
 use super::network::{self, Network};
 use super::settings::{COBD_MAX, ETH_MAX, OTHER_MAX, Placed, Settings, index, shorten};
 
-/// Elements, attributes and texts of a document.
+/// The largest document, in bytes. The parser compares the attributes of an element with each other,
+/// which takes minutes where an element has a MiB of them.
+const BYTES_MAX: usize = 64 << 10;
+/// Elements and texts of a document.
 const NODES_MAX: u32 = 10_000;
 /// Words of the kernel's command line.
 const WORDS_MAX: usize = 1000;
@@ -23,6 +26,19 @@ pub(super) fn read(file: &Path, text: &str, settings: &mut Settings) {
         nodes_limit: NODES_MAX,
         ..ParsingOptions::default()
     };
+    let refused = if text.len() > BYTES_MAX {
+        Some(format!("an XML file has at most {BYTES_MAX} bytes"))
+    } else if text.contains("xmlns") {
+        // Each element could have those of all that it is in.
+        Some("coLinux's XML has no namespaces (xmlns)".to_owned())
+    } else {
+        None
+    };
+    if let Some(reason) = refused {
+        let file = file.to_owned();
+        settings.wrong(&At { file, line: 1 }, reason);
+        return;
+    }
     let document = match Document::parse_with_options(text, options) {
         Ok(document) => document,
         Err(error) => {
