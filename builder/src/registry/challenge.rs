@@ -9,15 +9,16 @@ const PARAMETERS_MAX: usize = 32;
 
 /// One way to be known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Challenge {
+pub struct Challenge {
     /// In lower case: `basic`, `bearer`.
-    pub(super) scheme: String,
+    pub scheme: String,
     /// By their names in lower case.
-    pub(super) parameters: BTreeMap<String, String>,
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// The challenges of a header, as far as it is well-formed.
-pub(super) fn parse(header: &str) -> Vec<Challenge> {
+#[must_use]
+pub fn parse(header: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     if header.len() > HEADER_BYTES_MAX {
         return found;

@@ -129,7 +129,7 @@ impl Credentials {
         repository: &str,
     ) -> Result<Option<Credential>, CredentialsError> {
         let ask = |name: &str| {
-            let program = format!("{}{name}", helper::PREFIX);
+            let program = format!("{}{}", helper::PREFIX, name.escape_debug());
             helper::ask(name, authority, &self.programs).map_err(|problem| {
                 CredentialsError::Helper {
                     program,
@@ -388,6 +388,7 @@ mod tests {
             ("loud", "more than"),
             ("missing", "is not in a folder of PATH"),
             ("../../bin/sh", "has no name that coop runs"),
+            (r"a\nb", r"'docker-credential-a\nb', which"),
         ] {
             let error = ask(helper).unwrap_err().to_string();
             assert!(

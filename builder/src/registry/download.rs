@@ -87,7 +87,7 @@ impl Registry {
         }
         let mut response = self.call(&ask)?;
         match response.status() {
-            StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(coming.length) => {
+            StatusCode::PARTIAL_CONTENT if begins_at(&response) == Some(coming.length) => {
                 coming.is_joined = true;
             }
             StatusCode::OK => {
@@ -183,8 +183,13 @@ impl Coming {
     }
 }
 
-fn range_start(response: &Response) -> Option<u64> {
-    let range = text(response.headers(), &CONTENT_RANGE)?;
+fn begins_at(response: &Response) -> Option<u64> {
+    range_start(text(response.headers(), &CONTENT_RANGE)?)
+}
+
+/// Where the bytes begin that come, by their `Content-Range: bytes FIRST-LAST/SIZE`.
+#[must_use]
+pub fn range_start(range: &str) -> Option<u64> {
     let (start, _) = range.strip_prefix("bytes ")?.split_once('-')?;
     start.trim().parse().ok()
 }

@@ -166,7 +166,10 @@ pub(super) fn read(
 
 /// The document's own word must be the header's, and it may not be two things at once: other
 /// programs would go by the other one.
-fn check_shape(bytes: &[u8], media_type: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn check_shape(bytes: &[u8], media_type: &str) -> Result<(), String> {
     let shape: Shape = serde_json::from_slice(bytes)
         .map_err(|error| format!("is not the JSON of a manifest: {error}"))?;
     if shape.schema_version != Some(2) {

@@ -10,6 +10,7 @@
 //! out if that is encrypted; never through a redirect. There is no default registry.
 
 mod access;
+pub mod answers;
 mod blobs;
 mod challenge;
 mod credentials;

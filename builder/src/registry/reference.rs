@@ -16,7 +16,7 @@ const TAG_BYTES_MAX: usize = 128;
 
 /// Why a text names nothing in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' {problem}; write oci://HOST[:PORT]/NAME[:TAG|@sha256:DIGEST]")]
+#[error("'{}' {problem}; write oci://HOST[:PORT]/NAME[:TAG|@sha256:DIGEST]", text.escape_debug())]
 pub struct InvalidReference {
     text: String,
     problem: &'static str,
@@ -258,6 +258,7 @@ mod tests {
             ("oci://h:99999/a", "no valid host"),
             ("oci://-h/a", "no valid host"),
             ("oci://h h/a", "no valid host"),
+            ("oci://h\n/a", r"'oci://h\n/a' has no valid host"),
             ("oci://[::1/a", "no valid host"),
             ("oci://h/A", "no valid name"),
             ("oci://h/a//b", "no valid name"),

@@ -138,8 +138,9 @@ fn tag(subject: BlobDigest) -> Version {
     Version::Tag(format!("sha256-{}", subject.hex()))
 }
 
-/// The target of `<…>; rel="next"`.
-fn next_page(link: &str) -> Option<String> {
+/// The next page of a list, by its `Link: <…>; rel="next"`.
+#[must_use]
+pub fn next_page(link: &str) -> Option<String> {
     let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
     parameters.contains("next").then(|| target.to_owned())
 }

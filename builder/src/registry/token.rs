@@ -114,11 +114,7 @@ impl Asker<'_> {
                 "its answer is longer than {ANSWER_BYTES_MAX} bytes"
             )));
         }
-        let answer: Answer = serde_json::from_slice(&text)
-            .map_err(|_| failed("its answer is not the JSON of a token".to_owned()))?;
-        let token = answer.token.or(answer.access_token);
-        let token = token.filter(|token| !token.is_empty() && token.len() <= TOKEN_BYTES_MAX);
-        token.ok_or_else(|| failed("its answer has none of a possible length".to_owned()))
+        token_of(&text).map_err(|problem| failed(problem.to_owned()))
     }
 
     /// Where tokens are given out: secrets go there, so it is encrypted, or on this machine, or it is
@@ -205,6 +201,18 @@ impl Asker<'_> {
             .body(body.as_bytes());
         self.transport.send_unfollowed(&ask)
     }
+}
+
+/// The token in an answer.
+///
+/// # Errors
+/// A sentence that says why there is none, without what the answer has.
+pub fn token_of(answer: &[u8]) -> Result<String, &'static str> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|_| "its answer is not the JSON of a token")?;
+    let token = answer.token.or(answer.access_token);
+    let token = token.filter(|token| !token.is_empty() && token.len() <= TOKEN_BYTES_MAX);
+    token.ok_or("its answer has none of a possible length")
 }
 
 fn basic(user: &str, password: &str) -> String {

@@ -265,9 +265,18 @@ pub(super) fn status_error(url: &Url, response: Response) -> RegistryError {
     }
 }
 
-/// What a registry says of an error, begun with `: `, or nothing (distribution specification,
-/// "Error codes").
+/// What a registry says of an error, as [`problem`] has it.
 pub(super) fn detail(response: Response) -> String {
+    let mut text = Vec::new();
+    // An error in reading an error is not worth a word.
+    let _ = response.take(ERROR_BYTES_MAX).read_to_end(&mut text);
+    problem(&text)
+}
+
+/// What a registry says of an error, begun with `: ` and printable, or nothing (distribution
+/// specification, "Error codes").
+#[must_use]
+pub fn problem(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<One>,
@@ -279,10 +288,7 @@ pub(super) fn detail(response: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let mut text = Vec::new();
-    // An error in reading an error is not worth a word.
-    let _ = response.take(ERROR_BYTES_MAX).read_to_end(&mut text);
-    let Ok(Errors { errors }) = serde_json::from_slice(&text) else {
+    let Ok(Errors { errors }) = serde_json::from_slice(body) else {
         return String::new();
     };
     let Some(first) = errors.first() else {

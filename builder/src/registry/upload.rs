@@ -429,9 +429,13 @@ fn may_begin_again(error: &RegistryError) -> bool {
         )
 }
 
-/// How many bytes the registry has, by its `Range: 0-LAST`.
 fn received(response: &Response) -> Option<u64> {
-    let range = text(response.headers(), &RANGE)?;
+    received_by(text(response.headers(), &RANGE)?)
+}
+
+/// How many bytes of an upload the registry has, by its `Range: 0-LAST`.
+#[must_use]
+pub fn received_by(range: &str) -> Option<u64> {
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     let (start, last) = range.split_once('-')?;
     let last: u64 = last.trim().parse().ok()?;
