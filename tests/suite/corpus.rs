@@ -3,7 +3,7 @@
 use fs_err as fs;
 
 #[allow(unreachable_pub)]
-#[path = "../fuzz/src/targets.rs"]
+#[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
 
 #[test]
