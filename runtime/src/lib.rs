@@ -19,6 +19,7 @@ mod instance;
 mod machine;
 pub mod nfs;
 mod node;
+mod random;
 mod record;
 mod report;
 mod root;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use coop_image::ext4;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::access::Squash;
-use super::export::{Export, KEY_BYTES};
+use super::export::Export;
+use crate::random;
 
 /// Why an image cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -50,16 +50,6 @@ impl Export {
         }
         let tree = ext4::read(Arc::new(file));
         let tree = tree.map_err(|source| ExportError::Image { path, source })?;
-        Ok(Self::new(tree, random_key()?, squash))
+        Ok(Self::new(tree, random::bytes()?, squash))
     }
-}
-
-fn random_key() -> io::Result<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    let mut rest = &mut key[..];
-    while !rest.is_empty() {
-        let count = getrandom(&mut *rest, GetRandomFlags::empty())?;
-        rest = rest.get_mut(count..).unwrap_or_default();
-    }
-    Ok(key)
 }

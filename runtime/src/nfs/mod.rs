@@ -41,4 +41,4 @@ mod xdr;
 pub use access::Squash;
 pub use export::{Attributed, Export, KEY_BYTES};
 pub use image::ExportError;
-pub use server::{CONNECTIONS_MAX, NfsServer, PORT};
+pub use server::{NfsServer, PORT};

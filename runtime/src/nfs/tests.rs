@@ -11,8 +11,9 @@ use coop_image::tree::{
 };
 
 use super::protocol::{MOUNT_PROGRAM, NFS_PROGRAM, Status, procedure};
+use super::server::CONNECTIONS_PER_ADDRESS_MAX;
 use super::xdr::{Reader, Writer};
-use super::{CONNECTIONS_MAX, Export, NfsServer, Squash};
+use super::{Export, NfsServer, Squash};
 
 const KEY: [u8; 32] = [7; 32];
 const ROOT_USER: u32 = 0;
@@ -685,7 +686,7 @@ fn connections_are_bounded() {
         guest.write_all(&null_record()).is_ok() && guest.read(&mut [0]).unwrap_or(0) == 1
     };
     let mut held = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
+    for _ in 0..CONNECTIONS_PER_ADDRESS_MAX {
         let (guest, host) = UnixStream::pair().unwrap();
         (server.service(2049).accept)(host);
         held.push(guest);

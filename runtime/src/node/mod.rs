@@ -17,7 +17,9 @@ use coop_driver::device::conet::{self, GUEST, Node, Seat, stable_mac};
 use coop_guest::boot::IdentityFile;
 use fs_err as fs;
 use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::random;
 
 pub use coop_driver::device::conet::NODES_MAX;
 
@@ -234,7 +236,7 @@ fn check_private(folder: &Path) -> Result<(), NodeError> {
 fn make(appliances: &Path, name: &str) -> Result<(), NodeError> {
     let gate = fs::File::create(appliances.join(GATE))?.into_parts().0;
     // Where there are no locks, the move still has one winner.
-    let _ = flock(&gate, FlockOperation::LockExclusive);
+    let _ = retry_on_intr(|| flock(&gate, FlockOperation::LockExclusive));
     let place = appliances.join(name);
     if place.is_dir() {
         return Ok(());
@@ -287,14 +289,7 @@ fn read(folder: &Path, name: &str, good: impl Fn(&str) -> bool) -> Result<String
 }
 
 fn random<const N: usize>() -> Result<[u8; N], NodeError> {
-    let mut bytes = [0; N];
-    let mut at = 0;
-    while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        at += rustix::rand::getrandom(rest, flags)
-            .map_err(|error| NodeError::Random(error.into()))?;
-    }
-    Ok(bytes)
+    random::bytes().map_err(NodeError::Random)
 }
 
 /// A number as systemd makes it: a random UUID of version 4 (RFC 9562) without hyphens.
@@ -344,6 +339,31 @@ mod tests {
                 .into_iter()
                 .all(|name| !name.to_str().unwrap().starts_with(".new"))
         );
+    }
+
+    #[test]
+    fn a_node_that_several_make_at_once_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("nodes");
+        let start = std::sync::Barrier::new(8);
+        let opened: Vec<Result<NodeState, NodeError>> = std::thread::scope(|scope| {
+            let open = || {
+                start.wait();
+                NodeState::open(&top, "web", "a")
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            let opened = threads.into_iter().map(|thread| thread.join().unwrap());
+            opened.collect()
+        });
+        let (runs, refused): (Vec<_>, Vec<_>) = opened.into_iter().partition(Result::is_ok);
+        let runs: Vec<NodeState> = runs.into_iter().flatten().collect();
+        assert_eq!((runs.len(), refused.len()), (1, 7));
+        let is_running = |refused: Result<_, _>| matches!(refused, Err(NodeError::Runs { .. }));
+        assert!(refused.into_iter().all(is_running));
+        let identity = runs[0].identity();
+        drop(runs);
+        let again = NodeState::open(&top, "web", "a").unwrap();
+        assert_eq!(again.identity(), identity);
     }
 
     #[test]
