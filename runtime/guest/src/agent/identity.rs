@@ -59,6 +59,8 @@ fn show(file: &IdentityFile, index: usize, warnings: &mut Vec<String>) -> Result
         }
         fs::write(place, "").doing(what)?;
     }
+    // A read-only root may have a link there, which leads into memory.
+    let place = &fs::canonicalize(place).doing(what)?;
     if in_memory(place) {
         // Whoever put it there, it belongs to this boot only.
         fs::remove_file(place).doing(what)?;
