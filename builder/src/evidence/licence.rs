@@ -156,6 +156,7 @@ fn one(written: &str, copyright: &Copyright, owns: &mut Owns) -> String {
         words: &words,
         copyright,
         owns: Owns::new(),
+        references: BTreeMap::new(),
     };
     match parser.whole() {
         Some(expression) if parser.words.is_empty() => {
@@ -171,6 +172,8 @@ struct Parser<'a> {
     words: &'a [&'a str],
     copyright: &'a Copyright,
     owns: Owns,
+    /// The references of names that were met: a text is hashed once, however often it is named.
+    references: BTreeMap<String, String>,
 }
 
 impl Parser<'_> {
@@ -187,34 +190,48 @@ impl Parser<'_> {
 
     /// Lists that a comma parts bind least.
     fn whole(&mut self) -> Option<String> {
-        let mut left = self.list()?;
+        let mut text = self.list()?;
+        let mut joints: usize = 0;
         while self.take(",") {
-            let joint = if self.take("and") {
-                "AND"
-            } else if self.take("or") {
-                "OR"
-            } else {
-                return None;
-            };
+            let joint = self.joint()?;
             let right = self.list()?;
-            left = format!("{} {joint} {}", grouped(&left), grouped(&right));
+            // What stands left is grouped: the text of a list once, what was joined with every joint.
+            if joints == 0 {
+                text = grouped(&text);
+            } else {
+                text.push(')');
+            }
+            joints = joints.saturating_add(1);
+            text.extend([" ", joint, " ", &grouped(&right)]);
         }
-        Some(left)
+        let open = "(".repeat(joints.saturating_sub(1));
+        Some(open + &text)
     }
 
     /// `and` binds more than `or`, as in SPDX.
     fn list(&mut self) -> Option<String> {
         let mut text = self.name()?;
-        loop {
-            let joint = if self.take("and") {
-                "AND"
-            } else if self.take("or") {
-                "OR"
-            } else {
-                return Some(text);
-            };
-            text = format!("{text} {joint} {}", self.name()?);
+        while let Some(joint) = self.joint() {
+            text.extend([" ", joint, " ", &self.name()?]);
         }
+        Some(text)
+    }
+
+    fn joint(&mut self) -> Option<&'static str> {
+        let joints = [("and", "AND"), ("or", "OR")];
+        let found = joints.into_iter().find(|(word, _)| self.take(word));
+        found.map(|(_, joint)| joint)
+    }
+
+    /// The reference of a licence that only its text tells.
+    fn own(&mut self, written: &str) -> String {
+        if let Some(known) = self.references.get(written) {
+            return known.clone();
+        }
+        let reference = own(written, self.copyright, &mut self.owns);
+        self.references
+            .insert(written.to_owned(), reference.clone());
+        reference
     }
 
     fn name(&mut self) -> Option<String> {
@@ -224,10 +241,7 @@ impl Parser<'_> {
         }
         self.words = rest;
         if !self.take("with") {
-            return Some(match known(word) {
-                Some(known) => known,
-                None => own(word, self.copyright, &mut self.owns),
-            });
+            return Some(known(word).unwrap_or_else(|| self.own(word)));
         }
         let end = self.words.iter().position(|word| is_joint(word));
         let (exception, rest) = self.words.split_at(end.unwrap_or(self.words.len()));
@@ -240,7 +254,7 @@ impl Parser<'_> {
             Some(format!("{base} WITH {exception}"))
         });
         let written = format!("{word} with {}", exception.join(" "));
-        Some(known.unwrap_or_else(|| own(&written, self.copyright, &mut self.owns)))
+        Some(known.unwrap_or_else(|| self.own(&written)))
     }
 }
 
@@ -350,6 +364,11 @@ mod tests {
                 "(GPL-2.0-only OR MIT) AND BSD-3-Clause",
             ),
             ("ISC and zlib or CC0", "ISC AND Zlib OR CC0-1.0"),
+            ("ISC, and Zlib", "ISC AND Zlib"),
+            (
+                "ISC or X11, and Zlib, or MIT and NTP, and CC0",
+                "(((ISC OR X11) AND Zlib) OR (MIT AND NTP)) AND CC0-1.0",
+            ),
             (
                 "GPL-2+ with Autoconf exception and ISC",
                 "GPL-2.0-or-later WITH Autoconf-exception-2.0 AND ISC",
@@ -364,6 +383,22 @@ mod tests {
             of(&["ISC", "GPL-2 or Expat", "ISC"]).0.unwrap(),
             "ISC AND (GPL-2.0-only OR MIT)"
         );
+    }
+
+    /// Each of these took time with the square of its length.
+    #[test]
+    fn long_fields_take_no_longer_than_they_are() {
+        let text = "x".repeat(TEXT_BYTES_MAX);
+        let copyright = |licence: String| Copyright {
+            licences: vec![licence],
+            texts: BTreeMap::from([("own".to_owned(), text.clone())]),
+        };
+        for (joint, parens) in [(" or own", 0), (", and own", 99_999)] {
+            let written = format!("own{}", joint.repeat(100_000));
+            let expression = expression(&copyright(written), &mut Owns::new()).unwrap();
+            assert_eq!(expression.matches('(').count(), parens);
+            assert_eq!(expression.matches("LicenseRef-own-").count(), 100_001);
+        }
     }
 
     #[test]
