@@ -8,7 +8,9 @@
 
 mod debian;
 mod decode;
+mod defaults;
 mod device_root;
+mod devices;
 mod diagnostic;
 mod kernel;
 mod model;
@@ -19,9 +21,11 @@ mod password;
 mod readonly;
 mod resolve;
 mod restate;
+mod rootfs;
 mod run;
 mod schema;
 mod units;
+mod users;
 mod variables;
 mod written;
 
@@ -35,6 +39,7 @@ use std::path::Path;
 use fs_err as fs;
 
 pub(crate) use device_root::{nfs_option, server_name};
+pub use devices::check_memory;
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
     Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Disk, Exclude,
@@ -45,7 +50,6 @@ pub use model::{
 };
 pub(crate) use names::guest_folder;
 pub use overrides::Overrides;
-pub use resolve::check_memory;
 pub use restate::{Names, Restated, restate};
 pub use schema::schema;
 pub use units::{ByteCount, Percent, forwards_overlap, parse_duration, parse_forward};

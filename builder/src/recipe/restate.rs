@@ -4,13 +4,13 @@ use coop_appliance::{NfsRoot, Protocol, Readonly, Root, Writable};
 use serde_json::{Map, Value, json};
 
 use super::debian::PRESETS;
+use super::defaults::Defaults;
 use super::model::{
     BuildPlace, Cobd, CobdContent, Conet, Debian, Devices, Disk, Exclude, FileContent, FileEntry,
     HostFile, Installation, Kernel, KernelLocation, KernelOrigin, Keyring, Mirror, Owner, Password,
     Recipe, Repository, RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Source,
     StepNetwork, Tarball, TarballLocation, TestStep, User, UserId, Variant,
 };
-use super::resolve::Defaults;
 use crate::kernel::config::{Condition, Wanted};
 
 /// What a recipe says that means what it means.
