@@ -17,7 +17,7 @@ use coop_runtime::{InitramfsError, LoneMachine, lone_initramfs};
 use fs_err as fs;
 
 use crate::digest::Digest;
-use crate::inputs::seed;
+use crate::inputs::{self, FileDigests, seed};
 use crate::kernel::{KernelFiles, Target};
 use crate::recipe::{self, CobdContent, Recipe, RootSize};
 
@@ -74,6 +74,8 @@ pub enum AssembleError {
 pub struct Parts<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
+    /// What the files of the host are that it names.
+    pub files: &'a FileDigests,
     /// The finished root file system.
     pub root: &'a Tree,
     /// The kernel, whose files [`write_kernel`] has written already.
@@ -201,9 +203,15 @@ fn write_cobd(
             (Filesystem::Swap, None, false)
         }
     };
+    let image = describe(folder, &path)?;
+    if let CobdContent::File { file, .. } = &device.content
+        && parts.files.digest(&file.path)?.to_string() != image.sha256
+    {
+        return Err(inputs::changed(&file.path).into());
+    }
     Ok(Cobd {
         name: device.name.clone(),
-        image: describe(folder, &path)?,
+        image,
         filesystem,
         mount,
         readonly,

@@ -22,7 +22,7 @@ const NO_KERNEL: &str = "none in the cache";
 pub fn explain(request: &BuildRequest<'_>) -> Result<Explanation, BuildError> {
     let recipe = request.recipe;
     let store = request.fetcher.store();
-    let inputs = inputs::digest(recipe, request.kernel)?;
+    let inputs = inputs::digest(recipe, request.kernel, request.archive.pins.files())?;
     let current = up_to_date(request.output, &inputs, request.archive.pins.used()).is_some();
     let source = Source::resolve(request)?;
     let own = at_hand(request, &recipe.kernel)?;
@@ -60,7 +60,7 @@ fn at_hand(
         Some(_) => request.archive,
         None => {
             kernel::pin(&asked)?;
-            pins = Pins::locked(request.archive.pins.seen());
+            pins = Pins::locked(request.archive.pins.seen()).with_files_of(request.archive.pins);
             Archive {
                 pins: &pins,
                 ..request.archive

@@ -138,7 +138,8 @@ pub enum BuildError {
 /// See [`BuildError`]; the output folder is then as it was before.
 pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
     let lock = request.archive.pins.used();
-    let inputs = inputs::digest(request.recipe, request.kernel)?;
+    let files = request.archive.pins.files();
+    let inputs = inputs::digest(request.recipe, request.kernel, files)?;
     if let Some(appliance) = up_to_date(request.output, &inputs, lock) {
         return Ok(Built {
             appliance,
@@ -150,6 +151,7 @@ pub fn build(request: &BuildRequest<'_>) -> Result<Built, BuildError> {
     let staging = Staging::new(request.output, MANIFEST_NAME)?;
     let made = make(request, inputs, staging.path());
     let manifest = lock::or_missing(request, made)?;
+    files.check()?;
     staging.publish()?;
     Ok(Built {
         appliance: Appliance {
@@ -177,6 +179,7 @@ pub fn up_to_date(output: &Path, inputs: &Digest, lock: Option<&Lock>) -> Option
 
 fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Manifest, BuildError> {
     let recipe = request.recipe;
+    let files = request.archive.pins.files();
     let observer = &*request.observer;
     if let KernelOrigin::Source(source) = &recipe.kernel.origin {
         bootable::check_source(source)?;
@@ -211,7 +214,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     // Which kernel it came to is among the pins, whoever chose it.
     let recipe_digest = match request.kernel {
         KernelChoice::Auto => inputs,
-        _ => inputs::digest(recipe, KernelChoice::Auto)?,
+        _ => inputs::digest(recipe, KernelChoice::Auto, files)?,
     };
     let resolved = resolved_digest(&recipe_digest, &pins, &source.resolved());
     let store = request.fetcher.store();
@@ -246,6 +249,7 @@ fn make(request: &BuildRequest<'_>, inputs: Digest, folder: &Path) -> Result<Man
     let seen = request.archive.pins.seen();
     let parts = Parts {
         recipe,
+        files,
         root: &root,
         kernel: member,
         boot_modules: &boot_modules,
@@ -301,9 +305,11 @@ fn plan(
     with_modules: bool,
 ) -> Result<(Plan, Vec<Step>), BuildError> {
     let recipe = request.recipe;
-    let programs = programs(recipe, request.archive.pins.used().is_some())?;
+    let pins = request.archive.pins;
+    let programs = programs(recipe, pins.used().is_some(), pins.files())?;
     let plan = plan::make(&Given {
         recipe,
+        files: pins.files(),
         source: &source.fields(),
         configures: source.configures(),
         suites: source.suites(),

@@ -6,7 +6,7 @@ use coop_runtime::event::{Event, Observer};
 use super::source::Source;
 use super::{BuildError, BuildRequest, task};
 use crate::guest::{self, GuestContext, Step};
-use crate::inputs::seed;
+use crate::inputs::{FileDigests, seed};
 use crate::kernel::{KernelFiles, modules};
 use crate::plan::{Action, Plan, PlanStep, Trees};
 use crate::recipe::{Recipe, Services};
@@ -183,7 +183,11 @@ const SERVICES: &str = "services";
 const SYSTEMCTL: &[u8] = b"/usr/bin/systemctl";
 
 /// The recipe's services and `run:` steps as programs for the guest.
-pub(super) fn programs(recipe: &Recipe, locked: bool) -> Result<Vec<Step>, BuildError> {
+pub(super) fn programs(
+    recipe: &Recipe,
+    locked: bool,
+    files: &FileDigests,
+) -> Result<Vec<Step>, BuildError> {
     let mut steps = Vec::new();
     let Services { enable, disable } = &recipe.rootfs.services;
     if !enable.is_empty() || !disable.is_empty() {
@@ -191,7 +195,7 @@ pub(super) fn programs(recipe: &Recipe, locked: bool) -> Result<Vec<Step>, Build
         steps.push(Step::new(SERVICES, script));
     }
     for step in &recipe.rootfs.run {
-        steps.push(Step::of_recipe(step, locked)?);
+        steps.push(Step::of_recipe(step, locked, files)?);
     }
     Ok(steps)
 }

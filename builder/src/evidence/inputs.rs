@@ -2,16 +2,15 @@
 //! ones themselves.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use coop_image::tree::{Entries, Inode, InodeId, Kind, Metadata, Tree, TreeError};
-use fs_err as fs;
 
 use super::provenance::InputFile;
 use crate::digest::Digest;
-use crate::guest::{Shown, digest_of_source, show};
-use crate::inputs;
+use crate::guest::{Shown, show};
+use crate::inputs::{self, FileDigests};
 use crate::lock::Lock;
 use crate::recipe::{HostFile, Recipe};
 
@@ -63,27 +62,27 @@ impl Inputs {
     /// Looks at every file that a recipe names.
     ///
     /// # Errors
-    /// One cannot be read.
-    pub(super) fn gather(recipe: &Recipe) -> io::Result<Self> {
+    /// One cannot be read, or changed since it was first looked at.
+    pub(super) fn gather(recipe: &Recipe, files: &FileDigests) -> io::Result<Self> {
         let mut inputs = Self::default();
         for file in inputs::host_files(recipe) {
-            inputs.take(Use::Content, &file.path)?;
+            inputs.take(Use::Content, &file.path, files)?;
         }
         for mount in recipe.rootfs.run.iter().flat_map(|step| &step.mounts) {
-            inputs.take(Use::Mount, &mount.source.path)?;
+            inputs.take(Use::Mount, &mount.source.path, files)?;
         }
         Ok(inputs)
     }
 
-    fn take(&mut self, taken: Use, path: &Path) -> io::Result<()> {
+    fn take(&mut self, taken: Use, path: &Path, files: &FileDigests) -> io::Result<()> {
         let key = (taken, path.to_owned());
         if self.names.contains_key(&key) {
             return Ok(());
         }
         let most = FILE_BYTES_MAX.min(BYTES_MAX.saturating_sub(self.bytes_kept));
         let input = match taken {
-            Use::Content => content(path, most)?,
-            Use::Mount => shown(path, most)?,
+            Use::Content => content(path, most, files)?,
+            Use::Mount => shown(path, most, files)?,
         };
         let name = name(&input.sha256, path);
         self.names.insert(key, name.clone());
@@ -167,22 +166,20 @@ fn of_bytes(bytes: Vec<u8>) -> Input {
     }
 }
 
-fn content(path: &Path, most: u64) -> io::Result<Input> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) {
+fn content(path: &Path, most: u64, files: &FileDigests) -> io::Result<Input> {
+    if let Some(bytes) = files.read(path, most)? {
         return Ok(of_bytes(bytes));
     }
+    let (_, size_bytes, sha256) = files.open(path)?;
     Ok(Input {
         taken: Use::Content,
-        size_bytes: fs::metadata(path)?.len(),
-        sha256: coop_appliance::sha256_of_file(path)?.into(),
+        size_bytes,
+        sha256,
         kept: None,
     })
 }
 
-fn shown(path: &Path, most: u64) -> io::Result<Input> {
+fn shown(path: &Path, most: u64, files: &FileDigests) -> io::Result<Input> {
     let shown = show(path).map_err(io::Error::other)?;
     let mut size_bytes = 0_u64;
     for inode in shown.tree.inodes() {
@@ -190,11 +187,15 @@ fn shown(path: &Path, most: u64) -> io::Result<Input> {
             size_bytes = size_bytes.saturating_add(content.size);
         }
     }
+    let sha256 = files.mount(path).map_err(io::Error::other)?;
     let is_small = size_bytes <= most && shown.tree.inodes().len() <= INODES_MAX;
+    if is_small && shown.digest()? != sha256 {
+        return Err(inputs::changed(path));
+    }
     Ok(Input {
         taken: Use::Mount,
         size_bytes,
-        sha256: digest_of_source(path).map_err(io::Error::other)?,
+        sha256,
         kept: is_small.then_some(Kept::Shown(shown)),
     })
 }

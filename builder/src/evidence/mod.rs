@@ -100,7 +100,7 @@ pub(crate) fn write(evidence: &Evidence<'_>, folder: &Path) -> Result<Vec<Member
         folder,
         members: Vec::new(),
     };
-    let mut inputs = Inputs::gather(evidence.recipe)?;
+    let mut inputs = Inputs::gather(evidence.recipe, evidence.archive.pins.files())?;
     let names = Names {
         file: &|file| inputs.name(Use::Content, file),
         mount: &|file| inputs.name(Use::Mount, file),

@@ -19,7 +19,7 @@ use super::provenance::is_public;
 use super::{INPUTS, InputFile, LOCK, PROVENANCE, Parameters, RECIPE};
 use crate::digest::Digest;
 use crate::guest::digest_of_source;
-use crate::inputs;
+use crate::inputs::{self, FileDigests};
 use crate::kernel::KernelChoice;
 use crate::lock::{self, Lock, LockError};
 use crate::recipe::{self, Diagnostic, Recipe};
@@ -156,7 +156,8 @@ pub fn prepare(
         .map(|one| one.name.clone())
         .collect();
     let recipe = recipe::parse_within(&text, &file, &names).map_err(|errors| said(&errors))?;
-    if inputs::digest(&recipe, kernel)?.to_string() != appliance.manifest.inputs {
+    let inputs = inputs::digest(&recipe, kernel, &FileDigests::default())?;
+    if inputs.to_string() != appliance.manifest.inputs {
         return Err(RebuildError::OtherRecipe);
     }
     Ok(Rebuild {

@@ -137,7 +137,7 @@ pub fn digest_of_source(path: &Path) -> Result<Digest, MountError> {
 
 impl Shown {
     /// See [`digest_of_source`].
-    pub(super) fn digest(&self) -> io::Result<Digest> {
+    pub(crate) fn digest(&self) -> io::Result<Digest> {
         let Self { tree, is_folder } = self;
         let mut record = Record::new(if *is_folder { "folder" } else { "file" });
         for (path, id) in tree.paths() {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 
-use super::mounts::{MountError, digest_of_source};
+use super::mounts::MountError;
 use crate::digest::Digest;
+use crate::inputs::FileDigests;
 use crate::recipe::{RunAction, RunStep, StepNetwork};
 
 /// The user of a step that names none.
@@ -89,7 +90,11 @@ impl Step {
     ///
     /// # Errors
     /// A file of the host that the step needs cannot be read.
-    pub fn of_recipe(step: &RunStep, locked: bool) -> Result<Self, MountError> {
+    pub fn of_recipe(
+        step: &RunStep,
+        locked: bool,
+        files: &FileDigests,
+    ) -> Result<Self, MountError> {
         let (name, script) = match &step.action {
             RunAction::Command(line) => (
                 format!("run: {line}"),
@@ -101,7 +106,7 @@ impl Step {
             Ok(Mount {
                 source: mount.source.path.clone(),
                 target: mount.target.clone(),
-                digest: digest_of_source(&mount.source.path)?,
+                digest: files.mount(&mount.source.path)?,
             })
         };
         let network = match step.network {

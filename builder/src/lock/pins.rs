@@ -1,11 +1,12 @@
 //! What names are taken from: the archives as they are now, or a lock; and what they were taken for.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Answer, Lock, LockedFile, LockedPackage, LockedSuite};
 use crate::digest::Digest;
 use crate::fetch::Download;
+use crate::inputs::FileDigests;
 
 /// A recipe asks for what its lock does not answer: the recipe's matter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,7 @@ pub struct Pins {
     seen: Mutex<Lock>,
     /// What is behind the answers so far.
     downloads: Mutex<Vec<Download>>,
+    files: Arc<FileDigests>,
 }
 
 impl Pins {
@@ -57,6 +59,21 @@ impl Pins {
             mode: Mode::Making { old, moves },
             ..Self::default()
         }
+    }
+
+    /// These, with what others know of the host's files.
+    #[must_use]
+    pub(crate) fn with_files_of(self, others: &Self) -> Self {
+        Self {
+            files: Arc::clone(&others.files),
+            ..self
+        }
+    }
+
+    /// What the host's files are.
+    #[must_use]
+    pub fn files(&self) -> &FileDigests {
+        &self.files
     }
 
     /// The lock that is used.

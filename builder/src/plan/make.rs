@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Action, Field, Plan};
 use crate::digest::Digest;
 use crate::guest::{Network, Step};
-use crate::inputs;
+use crate::inputs::FileDigests;
 use crate::recipe::{CobdContent, FileContent, FileEntry, Owner, Recipe, Source};
 
 /// What the recipe's names came to.
@@ -16,6 +16,8 @@ use crate::recipe::{CobdContent, FileContent, FileEntry, Owner, Recipe, Source};
 pub(crate) struct Given<'a> {
     /// The recipe.
     pub(crate) recipe: &'a Recipe,
+    /// What the files are that it names.
+    pub(crate) files: &'a FileDigests,
     /// What the source's tree depends on.
     pub(crate) source: &'a [(String, String)],
     /// Whether the source has packages that the guest configures.
@@ -44,7 +46,7 @@ pub(crate) fn make(given: &Given<'_>) -> io::Result<Plan> {
     if given.configures {
         plan.push("configure", Action::Configure, vec![kernel()]);
     }
-    let customise = customise_fields(recipe)?;
+    let customise = customise_fields(given)?;
     plan.push("files", Action::Customise, customise);
     if let Some(modules) = given.modules {
         let fields = vec![Field::new("kernel", modules)];
@@ -100,8 +102,8 @@ fn words(path: &str, value: &Value) -> Vec<Field> {
     fields
 }
 
-fn customise_fields(recipe: &Recipe) -> io::Result<Vec<Field>> {
-    let rootfs = &recipe.rootfs;
+fn customise_fields(given: &Given<'_>) -> io::Result<Vec<Field>> {
+    let rootfs = &given.recipe.rootfs;
     let mut fields = vec![Field::new("hostname", &rootfs.hostname)];
     for user in &rootfs.users {
         // It may have a password in it.
@@ -112,15 +114,18 @@ fn customise_fields(recipe: &Recipe) -> io::Result<Vec<Field>> {
         ));
     }
     for entry in &rootfs.files {
-        fields.push(Field::new(format!("file {}", entry.path), file(entry)?));
+        fields.push(Field::new(
+            format!("file {}", entry.path),
+            file(entry, given.files)?,
+        ));
     }
     Ok(fields)
 }
 
-fn file(entry: &FileEntry) -> io::Result<String> {
+fn file(entry: &FileEntry, files: &FileDigests) -> io::Result<String> {
     let digest = match &entry.content {
         FileContent::Text(text) => Digest::of(text.as_bytes()),
-        FileContent::File(file) => inputs::digest_of_file(file)?,
+        FileContent::File(file) => files.digest(&file.path)?,
     };
     let owner = |owner: &Owner| match owner {
         Owner::Id(id) => id.to_string(),
@@ -148,7 +153,7 @@ fn image_fields(given: &Given<'_>) -> io::Result<Vec<Field>> {
     fields.push(Field::new("test", json(&recipe.test)?.to_string()));
     for cobd in &recipe.devices.cobd {
         if let CobdContent::File { file, .. } = &cobd.content {
-            let digest = inputs::digest_of_file(file)?.to_string();
+            let digest = given.files.digest(&file.path)?.to_string();
             fields.push(Field::new(format!("cobd {}", cobd.name), digest));
         }
     }

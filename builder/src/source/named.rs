@@ -2,18 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use coop_runtime::event::Observer;
-use fs_err as fs;
 
-use crate::digest::{Digest, Hasher, InvalidDigest};
+use crate::digest::{Digest, InvalidDigest};
 use crate::fetch::{Download, FetchError, Fetcher};
 use crate::lock::{NotLocked, Pins};
 use crate::recipe::{HostFile, TarballLocation};
-
-/// Files are hashed in pieces of this size.
-const PIECE_BYTES: usize = 1 << 20;
 
 /// Why a file that a recipe names cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -157,8 +152,7 @@ pub fn host_file(
     sha256: Option<&str>,
     pins: &Pins,
 ) -> Result<(File, Digest), NamedFileError> {
-    let (opened, _) = fs::File::open(&file.path)?.into_parts();
-    let (size, found) = digest_of(&opened)?;
+    let (opened, size, found) = pins.files().open(&file.path)?;
     if let Some(expected) = sha256.map(str::parse).transpose()?
         && found != expected
     {
@@ -175,24 +169,10 @@ pub fn host_file(
     Ok((opened, found))
 }
 
-/// Size and digest of the file that is open, which stays the one that is read.
-fn digest_of(file: &File) -> io::Result<(u64, Digest)> {
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut offset = 0;
-    loop {
-        let count = file.read_at(&mut buffer, offset)?;
-        if count == 0 {
-            return Ok((offset, hasher.finish()));
-        }
-        hasher.update(&buffer[..count]);
-        offset += u64::try_from(count).unwrap_or(u64::MAX);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use coop_runtime::event::Silent;
+    use fs_err as fs;
     use tempfile::TempDir;
 
     use super::*;
@@ -270,6 +250,7 @@ mod tests {
         assert_eq!(digest, Digest::of(b"one"));
         assert_eq!(locked.seen(), pins.seen());
         fs::write(&case.file.path, "two").unwrap();
+        let locked = Pins::locked(pins.seen());
         let error = host_file(&case.file, None, &locked).unwrap_err();
         assert!(error.to_string().contains("a.tar with sha256"), "{error}");
         assert!(host_file(&case.file, None, &making(&pins.seen())).is_ok());

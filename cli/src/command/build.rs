@@ -118,7 +118,8 @@ pub(super) fn for_run(
     }
     let pins = lock::pins(file, options)?;
     let choice = means::kernel_choice(options, environment)?;
-    let inputs = inputs::digest(&recipe, choice).map_err(|error| Failure::work(&error))?;
+    let inputs =
+        inputs::digest(&recipe, choice, pins.files()).map_err(|error| Failure::work(&error))?;
     let folder = output_of(None, &recipe);
     if build::up_to_date(&folder, &inputs, pins.used()).is_some() {
         return Ok(Held {

@@ -3,10 +3,11 @@
 //! The encoding that is hashed is a list of records, each a tag and a value with their lengths in
 //! front (64-bit little-endian), so that no two lists have the same bytes.
 
+mod files;
+
 use std::io;
 
 use crate::digest::{Digest, Hasher};
-use crate::guest::digest_of_source;
 use crate::kernel::KernelChoice;
 use crate::kernel::config::{self, DEFAULT_FRAGMENTS};
 use crate::lock::Lock;
@@ -14,6 +15,9 @@ use crate::recipe::{
     CobdContent, Disk, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe,
     RunAction, Source, Tarball, TarballLocation, canonical,
 };
+
+pub use files::FileDigests;
+pub(crate) use files::changed;
 
 /// Changes whenever the same recipe gives other bytes than the coop before made of it.
 const BUILD_FORMAT: &str = "2";
@@ -63,11 +67,12 @@ pub fn seed(digest: &Digest, purpose: &str) -> [u8; 16] {
 /// The digest of a recipe and of every file of the host that it names. Archives and packages are
 /// not in it: the first are pinned by the recipe's own digests, the second by their suite.
 /// `choice` counts where the recipe names no kernel, and there only where somebody chose: which
-/// kernel a host could give is not asked again while the appliance is up to date.
+/// kernel a host could give is not asked again while the appliance is up to date. `files` remembers
+/// what was read for the build that follows.
 ///
 /// # Errors
-/// A file cannot be read.
-pub fn digest(recipe: &Recipe, choice: KernelChoice) -> io::Result<Digest> {
+/// A file cannot be read, or changed since it was first looked at.
+pub fn digest(recipe: &Recipe, choice: KernelChoice, files: &FileDigests) -> io::Result<Digest> {
     let mut record = Record::new("coop build");
     record.put("format", BUILD_FORMAT.as_bytes());
     record.put("coop", env!("CARGO_PKG_VERSION").as_bytes());
@@ -82,10 +87,11 @@ pub fn digest(recipe: &Recipe, choice: KernelChoice) -> io::Result<Digest> {
         }
     }
     for file in host_files(recipe) {
-        record.put("file", digest_of_file(file)?.as_bytes());
+        record.put("file", files.digest(&file.path)?.as_bytes());
     }
     for mount in recipe.rootfs.run.iter().flat_map(|step| &step.mounts) {
-        let digest = digest_of_source(&mount.source.path).map_err(io::Error::other)?;
+        let digest = files.mount(&mount.source.path);
+        let digest = digest.map_err(io::Error::other)?;
         record.put("mount", digest.as_bytes());
     }
     Ok(record.finish())
@@ -104,14 +110,6 @@ pub fn with_lock(inputs: &Digest, lock: Option<&Lock>) -> io::Result<Digest> {
     record.put("inputs", inputs.as_bytes());
     record.put("lock", &serde_json::to_vec(lock)?);
     Ok(record.finish())
-}
-
-/// The digest of a file's content.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn digest_of_file(file: &HostFile) -> io::Result<Digest> {
-    coop_appliance::sha256_of_file(&file.path).map(Digest::from)
 }
 
 /// Every file of the host that a recipe names, in the recipe's order, but for what steps see of it.
@@ -200,7 +198,7 @@ mod tests {
                 KernelChoice::Prebuilt,
                 KernelChoice::Trimmed,
             ];
-            choices.map(|choice| digest(&recipe, choice).unwrap())
+            choices.map(|choice| digest(&recipe, choice, &FileDigests::default()).unwrap())
         };
         let [auto, prebuilt, trimmed] = digests("");
         assert!(auto != prebuilt && prebuilt != trimmed && trimmed != auto);
@@ -221,7 +219,8 @@ mod tests {
         }
         let now = || {
             let kernel = "kernel: {source: {tarball: {path: linux.tar}, patches: [series]}}\n";
-            digest(&recipe(folder.path(), kernel), KernelChoice::Auto).unwrap()
+            let recipe = recipe(folder.path(), kernel);
+            digest(&recipe, KernelChoice::Auto, &FileDigests::default()).unwrap()
         };
         let before = now();
         assert_eq!(now(), before);
