@@ -86,7 +86,8 @@ fn a_readonly_root_has_writable_parts() {
 
 /// Each says who it is, then serves its name and some megabytes to all, and asks all for theirs.
 const MEET: &str = r#"
-echo "id $(cat /etc/machine-id) $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub)"
+key=/etc/ssh/ssh_host_ed25519_key
+echo "id $(cat /etc/machine-id) $(cut -d' ' -f2 $key.pub) $(sha256sum < $key | cut -d' ' -f1)"
 echo "name $(cat /proc/sys/kernel/hostname) $(cat /etc/hostname)"
 echo "key $(stat -c %a /etc/ssh/ssh_host_ed25519_key) $(stat -f -c %T /etc/ssh)"
 exec perl -e '
@@ -146,7 +147,7 @@ fn four_nodes_reach_each_other_and_stay_who_they_are() {
         let expected = names.map(|other| format!("{other} as 10.0.2.{number}"));
         assert_eq!(reached, expected, "{first}");
     }
-    assert_eq!(ids.len(), 8, "each has a number and a key of its own");
+    assert_eq!(ids.len(), 12, "each has a number and a key of its own");
     let folder = state.path().join("coop/nodes/web");
     for folder in [&folder, &folder.join("web3")] {
         let mode = fs::metadata(folder).unwrap().permissions().mode();
@@ -162,6 +163,68 @@ fn four_nodes_reach_each_other_and_stay_who_they_are() {
     let id = said(&boots[0], "web2", "id ")[0];
     let number = id.split(' ').next().unwrap();
     assert_eq!(alone.text(), format!("{number}\nweb2\n"));
+}
+
+/// A node under systemd, with services that have a `/tmp` of their own.
+fn systemd_recipe() -> String {
+    let mut recipe = String::from(
+        "name: own\n\
+         rootfs:\n  \
+           source: {debian: {suite: trixie, packages: [systemd-sysv, openssh-server]}}\n  \
+           readonly: {}\n  \
+           services: {enable: [ssh, probe-private, probe-disconnected, probe-dynamic]}\n  \
+           files:\n",
+    );
+    for (name, setting) in [
+        ("private", "PrivateTmp=yes"),
+        ("disconnected", "PrivateTmp=disconnected"),
+        ("dynamic", "DynamicUser=yes"),
+    ] {
+        let script = "cat /etc/resolv.conf && touch /tmp/own && ! test -e /tmp/mark";
+        let unit = format!(
+            "[Service]\\nType=oneshot\\n{setting}\\nExecStart=/bin/sh -c '{script} && \
+             echo probe {name} is fine'\\nStandardOutput=tty\\nStandardError=tty\\n\
+             TTYPath=/dev/hvc0\\n[Install]\\nWantedBy=multi-user.target\\n"
+        );
+        let path = format!("/etc/systemd/system/probe-{name}.service");
+        recipe.push_str(&format!("    - {{path: {path}, content: \"{unit}\"}}\n"));
+    }
+    recipe.push_str("    - {path: /etc/tmpfiles.d/mark.conf, content: \"f /tmp/mark\\n\"}\n");
+    recipe.push_str("devices: {memory: 512MiB}\n");
+    recipe
+}
+
+#[test]
+fn a_node_under_systemd_answers_with_its_key_and_shows_services_its_etc() {
+    if !support::oracle("ssh-keyscan") {
+        return;
+    }
+    let folder = support::temp_folder();
+    fs::write(folder.path().join("own.yaml"), systemd_recipe()).unwrap();
+    support::coop_in(folder.path(), &["build", "own.yaml"]).expect(0);
+    let mut command = support::coop();
+    command
+        .current_dir(folder.path())
+        .args(["run", "out/own", "--node", "one", "-p", "tcp:27122:22"])
+        .env("XDG_STATE_HOME", folder.path())
+        .stdin(Stdio::null());
+    let machine = Process::start(&mut command, RUN_DEADLINE);
+    for name in ["private", "disconnected", "dynamic"] {
+        machine.expect(&format!("probe {name} is fine"));
+    }
+    let kept = folder
+        .path()
+        .join("coop/nodes/own/one/ssh_host_ed25519_key.pub");
+    let kept = fs::read_to_string(kept).unwrap();
+    let key = kept.split(' ').nth(1).unwrap();
+    let answers = || {
+        let mut scan = Command::new("ssh-keyscan");
+        scan.args(["-T", "20", "-t", "ed25519", "-p", "27122", "127.0.0.1"]);
+        let scanned = support::run(&mut scan, RUN_DEADLINE).text();
+        assert!(scanned.is_empty() || scanned.contains(key), "{scanned}");
+        !scanned.is_empty()
+    };
+    assert!(support::eventually(RUN_DEADLINE, answers), "no ssh server");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod files;
 mod identity;
 mod login;
 mod normalise;
+mod private_tmp;
 mod readonly;
 mod users;
 

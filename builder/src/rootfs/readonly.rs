@@ -2,7 +2,8 @@
 //!
 //! The guest's agent cannot make anything there, so every folder that it mounts something on must
 //! be in the image, and every file of `/etc` that is made at boot must be a link. What such a file
-//! says in the image is kept at [`ETC_KEPT_FOLDER`], where the agent copies it from.
+//! says in the image is kept at [`ETC_KEPT_FOLDER`], where the agent copies it from. Services that do
+//! not see where the links lead are shown it, see [`super::private_tmp`].
 
 use coop_appliance::Readonly;
 use coop_image::tree::{
@@ -11,8 +12,8 @@ use coop_image::tree::{
 
 use coop_runtime::{ETC_FOLDER, ETC_KEPT_FOLDER};
 
-use super::RootfsError;
 use super::files::put;
+use super::{RootfsError, private_tmp};
 use crate::recipe::{CobdContent, Devices};
 
 /// Folders that something is mounted on in every guest.
@@ -52,6 +53,9 @@ pub fn make_readonly(
             let content = tree.add_bytes(Vec::new())?;
             put(tree, path.as_bytes(), content, metadata(0o644))?;
         }
+    }
+    if !readonly.etc.is_empty() {
+        private_tmp::show_etc(tree, &metadata(0o644))?;
     }
     Ok(())
 }
