@@ -1,6 +1,7 @@
 //! Which node a run is, and how many there are.
 
 use clap::Args;
+use coop_runtime::NODES_MAX;
 
 /// Who the guests are.
 #[derive(Args, Debug, Default)]
@@ -12,7 +13,7 @@ pub(crate) struct NodeOptions {
     /// Start so many nodes, NAME1 to NAMEN, which reach each other by name; each runs the command,
     /// with its name before each line that it prints. Port HOST of a forward leads to the first,
     /// the next ports to the others [default of NAME: the appliance's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32), conflicts_with = "tty")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)), conflicts_with = "tty")]
     pub(crate) nodes: Option<u8>,
 }
 

@@ -424,7 +424,7 @@ mod tests {
             (&*last.name, last.address),
             ("web3", Ipv4Addr::new(10, 0, 2, 17))
         );
-        assert!(join_nodes(&node_names("a", NODES_MAX + 1)).is_err());
+        assert!(join_nodes(&node_names("a", usize::from(NODES_MAX) + 1)).is_err());
         assert!(join_nodes(&["a".to_owned(), "a".to_owned()]).is_err());
     }
 }

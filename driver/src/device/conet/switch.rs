@@ -28,7 +28,7 @@ use super::policy::is_node;
 use super::{NetBackend, Offloads, Outgoing, checksum};
 
 /// How many nodes one switch joins at most.
-pub const NODES_MAX: usize = 32;
+pub const NODES_MAX: u8 = 32;
 /// How many bytes of one node may wait for another.
 const LANE_BYTES_MAX: usize = 256 << 10;
 /// How many frames of one node may wait for another.
@@ -166,7 +166,7 @@ pub fn switch(nodes: Vec<Node>) -> Result<Vec<Seat>, NetError> {
             && node.mac != GATEWAY_MAC
             && is_node(node.address)
     };
-    if count > NODES_MAX || !nodes.iter().enumerate().all(is_apart) {
+    if count > usize::from(NODES_MAX) || !nodes.iter().enumerate().all(is_apart) {
         return Err(NetError::BadNodes);
     }
     let inbox = || {
@@ -314,7 +314,7 @@ impl<B: NetBackend> Switched<B> {
             return;
         };
         let passing = Passing {
-            bytes: frame.to_vec(),
+            bytes: trimmed(frame).to_vec(),
             is_lazy: self.offloads.guest_omits_checksums,
         };
         if !lock(&inbox.lanes).push(self.seat.index, passing) {
@@ -390,6 +390,16 @@ fn may_pass(ethernet: &EthernetFrame<&[u8]>, node: &Node) -> bool {
             .is_ok_and(|packet| packet.src_addr() == node.address),
         _ => false,
     }
+}
+
+/// A frame without what is behind its IPv4 packet. What a receiver is told of a long frame (that it
+/// is several, and where their checksums end) is true of the packet alone.
+fn trimmed(frame: &[u8]) -> &[u8] {
+    let ethernet = EthernetFrame::new_checked(frame).ok();
+    let ethernet = ethernet.filter(|frame| frame.ethertype() == EthernetProtocol::Ipv4);
+    let packet = ethernet.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
+    let length = packet.map(|packet| ETHERNET_HEADER_BYTES + usize::from(packet.total_len()));
+    length.map_or(frame, |length| frame.get(..length).unwrap_or(frame))
 }
 
 /// Puts back what the sender left out, or leaves it to a receiver that agreed to that. `None`: the
