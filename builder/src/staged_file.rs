@@ -101,6 +101,37 @@ impl StagedFile {
         Ok(())
     }
 
+    /// As [`StagedFile::publish`] with the file on the disk, where nothing has the destination's
+    /// name yet; the file keeps its permissions.
+    ///
+    /// # Errors
+    /// What the file system says, also that something has the name; it is then as it was.
+    pub fn publish_new(self) -> io::Result<()> {
+        let destination = self.destination.clone();
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let shown = destination.display();
+                io::Error::new(
+                    error.kind(),
+                    format!("{shown} exists; it is not overwritten"),
+                )
+            }
+            _ => in_folder(&error, &destination),
+        };
+        self.file.sync_all().map_err(failed)?;
+        let (_, target) = split(&destination)?;
+        match &self.name {
+            None => self.link(target.as_ref()),
+            Some(name) => {
+                let (_, own) = split(name)?;
+                linkat(&self.folder, own, &self.folder, target, AtFlags::empty())
+            }
+        }
+        .map_err(|error| failed(error.into()))?;
+        rustix::fs::fsync(&self.folder).map_err(|error| failed(error.into()))?;
+        Ok(())
+    }
+
     fn take_name(&mut self) -> io::Result<()> {
         let (_, target) = split(&self.destination)?;
         let target = target.to_owned();
@@ -220,6 +251,30 @@ mod tests {
         drop(StagedFile::new(&out).unwrap());
         drop(StagedFile::new(&home.path().join("other")).unwrap());
         assert_eq!(listing(home.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_new_file_replaces_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let out = home.path().join("out");
+        for is_named in [false, true] {
+            let staged = || {
+                let mut staged = StagedFile::new(&out).unwrap();
+                if is_named {
+                    let (file, name) = named(home.path(), &staging_prefix("out".as_ref())).unwrap();
+                    (staged.file, staged.name) = (Arc::new(file), name);
+                }
+                staged
+            };
+            let (first, second) = (staged(), staged());
+            first.file().write_all_at(b"first", 0).unwrap();
+            first.publish_new().unwrap();
+            let error = second.publish_new().unwrap_err();
+            assert!(error.to_string().contains("not overwritten"), "{error}");
+            assert_eq!(fs::read_to_string(&out).unwrap(), "first");
+            assert_eq!(listing(home.path()), ["out"]);
+            fs::remove_file(&out).unwrap();
+        }
     }
 
     #[test]

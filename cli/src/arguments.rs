@@ -105,11 +105,11 @@ pub(crate) enum Command {
     /// Make a folder of a bundle that is trusted
     #[command(after_long_help = pack::UNPACK_EXAMPLES)]
     Unpack(UnpackOptions),
-    /// Sign a bundle, or make a key for that
+    /// Sign a bundle or what a registry has, or make a key for that
     #[command(after_long_help = sign::EXAMPLES)]
     Sign(SignOptions),
-    /// Tell whether an appliance or a bundle is what its manifest says, who signed it, and what
-    /// building it again gives
+    /// Tell whether an appliance is what its manifest says, who signed it, and what building it
+    /// again gives
     #[command(after_long_help = verify::EXAMPLES)]
     Verify(VerifyOptions),
     /// Bring an appliance and its signatures to a registry
@@ -282,7 +282,8 @@ impl CheckOptions {
 /// `coop inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectOptions {
-    /// The appliance's folder, a bundle or an image; with --extract an archive too
+    /// The appliance's folder, a bundle, oci://HOST[:PORT]/NAME[:TAG|@sha256:DIGEST], or an image;
+    /// with --extract an archive too
     pub(crate) appliance: PathBuf,
     /// Compare every file of the appliance with its digest
     #[arg(long)]
@@ -297,6 +298,8 @@ pub(crate) struct InspectOptions {
     /// Which cobd of an appliance --extract reads [default: the root]
     #[arg(long, value_name = "NAME", requires = "extract")]
     pub(crate) cobd: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
     /// Print one JSON value: the manifest, or what an image says about itself
     #[arg(long)]
     pub(crate) json: bool,
@@ -305,7 +308,8 @@ pub(crate) struct InspectOptions {
 /// `coop run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunOptions {
-    /// A recipe, an appliance's folder, a bundle, or @FILE: a configuration of coLinux or coMosix
+    /// A recipe, an appliance's folder, a bundle, oci://HOST[:PORT]/NAME[:TAG|@sha256:DIGEST], or
+    /// @FILE: a configuration of coLinux or coMosix
     pub(crate) target: PathBuf,
     /// Run this in the guest instead of its init, and exit with its code
     #[arg(last = true, value_name = "CMD")]

@@ -1,6 +1,7 @@
 //! Appliances in registries: Debian's docker-registry on the loopback, and what stands between.
 
 mod proxy;
+mod referrers;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -201,6 +202,91 @@ fn signatures_go_and_come_with_it() {
     assert!(!place.path("no").exists());
 }
 
+/// Signs, verifies and inspects what a registry has, without its files.
+fn sign_there(authority: &str) {
+    let place = Place::new();
+    let name = format!("oci://{authority}/team/web:1.0");
+    place.push(&name).expect(0);
+    let coop = |words: &[&str]| run(&mut place.coop("cache", words), DEADLINE);
+    for key in ["good", "other"] {
+        coop(&["sign", "--generate", key]).expect(0);
+    }
+    let verify = ["verify", &name, "--key", "good.pub"];
+    let refused = coop(&verify).expect(1);
+    assert!(refused.stderr.contains("not signed"), "{}", refused.stderr);
+    let message = coop(&["sign", &name, "--message"]).expect(0).text();
+    let digest = message.strip_prefix("coop appliance ").unwrap().trim_end();
+    let sign = |key| json(&coop(&["sign", &name, "--key", key, "--json"]).expect(0));
+    for (key, count) in [("good", 1), ("good", 1), ("other", 2)] {
+        let told = sign(key);
+        assert_eq!(told["signatures"], count, "{told}");
+        let pinned = format!("oci://{authority}/team/web@{digest}");
+        assert_eq!(
+            (&told["pinned"], &told["digest"]),
+            (&pinned.into(), &digest.into())
+        );
+    }
+    let text = coop(&verify).expect(0).text();
+    assert!(
+        text.starts_with(digest)
+            && text.contains("signed by 'good.pub'")
+            && text.contains("not checked: the content of 3 files (15"),
+        "{text}"
+    );
+    let told = json(&coop(&[&verify[..], &["--json"]].concat()).expect(0));
+    assert_eq!(
+        (&told["verified"], &told["unchecked"][0]),
+        (&false.into(), &"files".into())
+    );
+    let text = coop(&["inspect", &name]).expect(0).text();
+    assert!(
+        text.contains(digest) && text.matches("signature of  minisign key").count() == 2,
+        "{text}"
+    );
+    for words in [
+        ["inspect", &name, "--verify"],
+        ["verify", &name, "--rebuild"],
+    ] {
+        coop(&words).expect(2);
+    }
+    let largest = || {
+        let sizes = files(&place.path("cache/v1/blob"));
+        sizes
+            .iter()
+            .map(|path| fs::metadata(path).unwrap().len())
+            .max()
+    };
+    assert!(largest() < Some(10_000), "no file came");
+    let text = coop(&[&verify[..], &["--download"]].concat())
+        .expect(0)
+        .text();
+    assert!(text.contains("3 files with their digests"), "{text}");
+    assert!(largest() > Some(10 << 20));
+    coop(&["sign", "--generate", "third"]).expect(0);
+    let refused = coop(&["verify", &name, "--key", "third.pub"]).expect(1);
+    assert!(refused.stderr.contains("not trusted"), "{}", refused.stderr);
+    // Whoever pulls finds it, into a bundle with both signatures.
+    coop(&["pull", &name, "--key", "other.pub", "-o", "web.coop"]).expect(0);
+    coop(&["verify", "web.coop", "--key", "good.pub"]).expect(0);
+}
+
+#[test]
+fn what_a_registry_has_is_signed_there() {
+    let Some(server) = server() else { return };
+    sign_there(&server.authority);
+}
+
+#[test]
+fn what_a_registry_with_a_list_of_referrers_has_is_signed_there() {
+    let Some(server) = server() else { return };
+    let proxy = referrers::with_list(&server.authority);
+    sign_there(&proxy.authority);
+    let seen = proxy.seen();
+    let of = |part: &str| seen.iter().filter(|one| one.path.contains(part)).count();
+    assert!(of("/referrers/sha256:") > 0);
+    assert_eq!(of("/manifests/sha256-"), 0, "no tag stands for the list");
+}
+
 #[test]
 fn what_a_registry_has_is_booted() {
     let Some(server) = server() else { return };
@@ -213,7 +299,8 @@ fn what_a_registry_has_is_booted() {
         run(&mut command, RUN_DEADLINE)
     };
     let small = small().display().to_string();
-    with_cache(&["push", &small, &name]).expect(0);
+    let pushed = with_cache(&["push", &small, &name]).expect(0);
+    let pinned = pushed.text().trim_end().to_owned();
     let words = ["run", UNSIGNED, &name, "--", "cat", "/etc/os-release"];
     let done = with_cache(&words).expect(0);
     assert!(done.text().contains("ID=debian"), "{}", done.text());
@@ -225,6 +312,21 @@ fn what_a_registry_has_is_booted() {
         "{}",
         refused.stderr
     );
+    // What was signed and came once needs no registry, if it is named by its digest.
+    for key in ["good", "other"] {
+        with_cache(&["sign", "--generate", key]).expect(0);
+    }
+    with_cache(&["sign", &name, "--key", "good"]).expect(0);
+    with_cache(&["run", &name, "--key", "good.pub", "--", "true"]).expect(0);
+    let refused = with_cache(&["run", &pinned, "--key", "other.pub", "--", "true"]).expect(125);
+    assert!(refused.stderr.contains("not trusted"), "{}", refused.stderr);
+    drop(server);
+    let words = [
+        "run", &pinned, "--key", "good.pub", "--", "sh", "-c", "exit 3",
+    ];
+    with_cache(&words).expect(3);
+    let refused = with_cache(&["run", &name, "--key", "good.pub", "--", "true"]).expect(125);
+    assert!(refused.stderr.contains("@sha256:"), "{}", refused.stderr);
 }
 
 #[test]
@@ -372,7 +474,7 @@ const LIES: &[Lie] = &[
         },
     ),
     (
-        "calls itself 'application/vnd.oci.image.index.v1+json'",
+        "its media type is 'application/vnd.oci.image.index.v1+json'",
         |request| {
             let text =
                 format!("{{\"schemaVersion\":2,\"mediaType\":\"{INDEX}\",\"manifests\":[]}}");
@@ -393,22 +495,19 @@ const LIES: &[Lie] = &[
             false => Verdict::Forward,
         },
     ),
-    (
-        "has layers like a manifest and manifests like an index",
-        |request| {
-            let text = format!(
-                "{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"layers\":[],\"manifests\":[]}}"
-            );
-            match is_manifest(request) {
-                true => Verdict::Answer(answer(
-                    "200 OK",
-                    &[("Content-Type", MANIFEST)],
-                    text.as_bytes(),
-                )),
-                false => Verdict::Forward,
-            }
-        },
-    ),
+    ("it has a list of manifests, as an index has", |request| {
+        let text = format!(
+            "{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"layers\":[],\"manifests\":[]}}"
+        );
+        match is_manifest(request) {
+            true => Verdict::Answer(answer(
+                "200 OK",
+                &[("Content-Type", MANIFEST)],
+                text.as_bytes(),
+            )),
+            false => Verdict::Forward,
+        }
+    }),
     // Blobs that are others, longer, or cut each time.
     ("has the digest sha256:", |request| match is_blob(request) {
         true => Verdict::Change(|head, mut body| {

@@ -140,6 +140,13 @@ fn a_bundle_that_is_trusted_becomes_the_appliance_again() {
     );
     let secret = metadata("k").permissions().mode() & 0o777;
     assert_eq!(secret, 0o600, "the secret key is its owner's");
+    // Nothing that is there is overwritten, and no half of a pair is left.
+    let before = sha256(&place.path("k"));
+    place.refused(&["sign", "--generate", "k"], "is not overwritten");
+    fs::rename(place.path("k.pub"), place.path("kept")).unwrap();
+    place.refused(&["sign", "--generate", "k"], "is not overwritten");
+    assert!(!place.path("k.pub").exists() && sha256(&place.path("k")) == before);
+    fs::rename(place.path("kept"), place.path("k.pub")).unwrap();
     place.coop(&["verify", "out/web"]).expect(0);
     let shown = place.json(&["verify", "web.coop", "--key", "k.pub", "--json"]);
     assert_eq!(shown["signer"]["name"], "k.pub");

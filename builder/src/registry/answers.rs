@@ -3,7 +3,6 @@
 
 pub use super::challenge::{Challenge, parse as challenges};
 pub use super::download::range_start;
-pub use super::manifest::check_shape;
 pub use super::referrers::next_page;
 pub use super::token::token_of;
 pub use super::transport::problem;

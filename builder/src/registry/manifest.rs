@@ -3,11 +3,11 @@
 
 use std::io::Read;
 
-use coop_appliance::bundle::{BlobDigest, DOCUMENT_BYTES_MAX, Descriptor};
+use coop_appliance::bundle::{
+    BlobDigest, BundleError, DOCUMENT_BYTES_MAX, Descriptor, OciIndex, OciManifest, media,
+};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::Registry;
 use super::error::RegistryError;
@@ -23,32 +23,18 @@ const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const SHOWN_CHARACTERS_MAX: usize = 120;
 
 /// A manifest as a registry sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+#[derive(Debug)]
+pub(super) struct Found {
     /// Its bytes, as they were sent.
-    pub bytes: Vec<u8>,
-    /// Names it: the media type that all three agree upon, who asked, the header, and the document.
-    pub descriptor: Descriptor,
-}
-
-/// What every manifest says of itself.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Shape {
-    schema_version: Option<u32>,
-    media_type: Option<String>,
-    manifests: Option<IgnoredAny>,
-    layers: Option<IgnoredAny>,
+    pub(super) bytes: Vec<u8>,
+    /// Their digest.
+    pub(super) digest: BlobDigest,
 }
 
 impl Registry {
-    /// The manifest of a tag or digest, which must be of this media type; nothing where there is
-    /// none.
-    ///
-    /// # Errors
-    /// The registry cannot be reached, does not allow it, or sends something else than what was
-    /// asked for.
-    pub fn manifest(
+    /// The manifest of a tag or digest, which must be of this media type by all that tells it: the
+    /// header, and the document; nothing where there is none.
+    pub(super) fn manifest(
         &self,
         version: &Version,
         media_type: &str,
@@ -84,21 +70,30 @@ impl Registry {
         }
         let named = text(response.headers(), &CONTENT_DIGEST).map(str::to_owned);
         let bytes = read(response, &name, DOCUMENT_BYTES_MAX)?;
-        let descriptor = Descriptor::of(media_type, &bytes);
+        let digest = BlobDigest::of(&bytes);
         let expected = match version {
             Version::Digest(digest) => Some(*digest),
             // What is no digest that coop knows says nothing.
             Version::Tag(_) => named.and_then(|text| text.parse::<BlobDigest>().ok()),
         };
-        if let Some(expected) = expected.filter(|expected| *expected != descriptor.digest) {
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
             return Err(RegistryError::Mismatch {
                 url: name,
                 expected,
-                actual: descriptor.digest,
+                actual: digest,
             });
         }
-        check_shape(&bytes, media_type).map_err(wrong)?;
-        Ok(Some(Found { bytes, descriptor }))
+        let read = match media_type {
+            media::OCI_INDEX => OciIndex::parse(&bytes).map(drop),
+            _ => OciManifest::parse(&bytes).map(drop),
+        };
+        match read {
+            Ok(()) => Ok(Some(Found { bytes, digest })),
+            Err(BundleError::Document { reason, .. }) => {
+                Err(wrong(format!("is not what it was sent as: {reason}")))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes a manifest whose blobs are there. Says whether the registry lists it by itself as
@@ -161,29 +156,6 @@ pub(super) fn read(
     match u64::try_from(bytes.len()) {
         Ok(length) if length <= limit_bytes => Ok(bytes),
         _ => Err(too_long()),
-    }
-}
-
-/// The document's own word must be the header's, and it may not be two things at once: other
-/// programs would go by the other one.
-///
-/// # Errors
-/// What is wrong with it, as the end of a sentence.
-pub fn check_shape(bytes: &[u8], media_type: &str) -> Result<(), String> {
-    let shape: Shape = serde_json::from_slice(bytes)
-        .map_err(|error| format!("is not the JSON of a manifest: {error}"))?;
-    if shape.schema_version != Some(2) {
-        return Err("has not the schema version 2".to_owned());
-    }
-    if shape.manifests.is_some() && shape.layers.is_some() {
-        return Err("has layers like a manifest and manifests like an index".to_owned());
-    }
-    match shape.media_type {
-        Some(own) if own != media_type => Err(format!(
-            "was sent as '{media_type}' and calls itself '{}'",
-            short(&own)
-        )),
-        _ => Ok(()),
     }
 }
 

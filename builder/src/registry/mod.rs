@@ -18,6 +18,7 @@ mod download;
 mod error;
 mod helper;
 mod manifest;
+mod offered;
 mod progress;
 mod pull;
 mod push;
@@ -41,7 +42,7 @@ use reqwest::header::HeaderValue;
 pub use access::Access;
 pub use credentials::{Credential, Credentials, CredentialsError};
 pub use error::RegistryError;
-pub use manifest::Found;
+pub use offered::Offered;
 pub use push::Pushed;
 pub use reference::{DEFAULT_TAG, InvalidReference, Reference, SCHEME, Version};
 

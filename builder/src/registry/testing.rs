@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use coop_appliance::bundle::{BlobDigest, media};
+use coop_appliance::{Appliance, MANIFEST_NAME, Member};
 
 /// A request as the registry saw it.
 #[derive(Clone, Debug, Default)]
@@ -239,4 +241,23 @@ fn blob_answer(seen: &Seen, method: &str, blob: &[u8]) -> Vec<u8> {
 pub(super) fn put_manifest(contents: &mut Contents, version: &str, bytes: &[u8]) {
     let manifest = (media::OCI_MANIFEST.to_owned(), bytes.to_vec());
     contents.manifests.insert(version.to_owned(), manifest);
+}
+
+/// An appliance that nobody boots.
+pub(super) fn appliance(folder: &Path) -> Appliance {
+    let member = |name: &str, bytes: &[u8]| {
+        fs_err::write(folder.join(name), bytes).unwrap();
+        Member::of(folder, name).unwrap()
+    };
+    let manifest = serde_json::json!({
+        "format": 1, "name": "web", "description": "", "architecture": "amd64", "inputs": "",
+        "kernel": {
+            "release": "7.2", "modules": null, "libraries": [], "cmdline": [],
+            "vmlinux": member("vmlinux", b"kernel"), "config": member("config", b"CONFIG_UML=y\n"),
+        },
+        "machine": {"memory_bytes": 67_108_864, "cpus": 1}, "cobd": [], "conet": [],
+        "cocon": {"columns": 80, "rows": 25}, "test": [],
+    });
+    fs_err::write(folder.join(MANIFEST_NAME), manifest.to_string()).unwrap();
+    Appliance::open(folder).unwrap()
 }

@@ -2,14 +2,14 @@ use std::io::Read;
 use std::time::Duration;
 
 use coop_appliance::bundle::{
-    AttachedSignature, BlobDigest, Blobs, BundleError, Descriptor, OciManifest, SignatureForm,
-    media,
+    AttachedSignature, BlobDigest, Blobs, BundleError, Descriptor, Layout, OciIndex, OciManifest,
+    SignatureForm, media,
 };
 use coop_runtime::event::Silent;
 use tempfile::TempDir;
 
 use super::progress::Progress;
-use super::testing::{Contents, Fake, Seen, answer, put_manifest};
+use super::testing::{self, Contents, Fake, Seen, answer, put_manifest};
 use super::*;
 use crate::digest::Digest;
 use crate::store::Store;
@@ -65,6 +65,11 @@ fn download(fake: &Fake, blob: &Descriptor, store: &Store) -> Result<Vec<u8>, Re
     let digest = Digest::from(*blob.digest.as_bytes());
     store.blob(&digest)?.unwrap().read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn offered(registry: &Registry) -> Result<Offered, RegistryError> {
+    let (_folder, store) = store();
+    registry.offered(&store)
 }
 
 /// How many requests of a kind there were.
@@ -298,21 +303,24 @@ fn manifests_that_are_not_what_was_asked_for_are_refused() {
             sent(media::OCI_INDEX, &good),
         ),
         (
-            "calls itself 'application/vnd.oci.image.index.v1+json'",
+            "its media type is 'application/vnd.oci.image.index.v1+json'",
             sent(manifest, &good.replace("image.manifest", "image.index")),
         ),
         (
-            "has layers like a manifest and manifests like an index",
+            "it has a list of manifests, as an index has",
             sent(
                 manifest,
                 &good.replace("\"layers\"", "\"manifests\":[],\"layers\""),
             ),
         ),
         (
-            "has not the schema version 2",
+            "it has schema version 1",
             sent(manifest, &good.replace(":2,\"media", ":1,\"media")),
         ),
-        ("is not the JSON of a manifest", sent(manifest, "<html>")),
+        (
+            "is not what it was sent as: expected value",
+            sent(manifest, "<html>"),
+        ),
         (
             "its artifact type is 'other'",
             sent(manifest, &good.replace(media::APPLIANCE, "other")),
@@ -349,7 +357,7 @@ fn manifests_that_are_not_what_was_asked_for_are_refused() {
         ),
     ] {
         let fake = Fake::start(move |seen, _| seen.path.contains("manifests").then(|| lie.clone()));
-        let error = at(&fake, Access::Pull).appliance().unwrap_err().to_string();
+        let error = offered(&at(&fake, Access::Pull)).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
     // What is named by its digest is nothing else.
@@ -378,7 +386,7 @@ fn signatures_are_found_by_a_tag_where_the_registry_lists_none() {
         form: SignatureForm::Minisign,
         bytes: text.as_bytes().to_vec(),
     };
-    assert_eq!(registry.signatures(subject.digest, &store).unwrap(), []);
+    assert_eq!(registry.signatures(subject.digest, &store).unwrap().0, []);
     for (text, about) in [
         ("one", &subject),
         ("two", &subject),
@@ -387,12 +395,122 @@ fn signatures_are_found_by_a_tag_where_the_registry_lists_none() {
     ] {
         registry.attach(&signature(text), about, &store).unwrap();
     }
-    let found = registry.signatures(subject.digest, &store).unwrap();
+    let found = registry.signatures(subject.digest, &store).unwrap().0;
     assert_eq!(found, [signature("one"), signature("two")]);
-    let found = registry.signatures(other.digest, &store).unwrap();
+    let found = registry.signatures(other.digest, &store).unwrap().0;
     assert_eq!(found, [signature("x")]);
     let tag = format!("sha256-{}", subject.digest.hex());
     assert!(fake.contents.lock().unwrap().manifests.contains_key(&tag));
+}
+
+/// The API of referrers: two to a page, of every type, and the registry says what it lists.
+fn list_referrers(seen: &Seen, contents: &mut Contents) -> Option<Vec<u8>> {
+    let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
+    let parsed = |bytes: &[u8]| OciManifest::parse(bytes).ok();
+    if seen.method == "PUT" && path.contains("/manifests/sha256:") {
+        let subject = parsed(&seen.body)?.subject?;
+        let digest = BlobDigest::of(&seen.body).to_string();
+        put_manifest(contents, &digest, &seen.body);
+        let listed = [("OCI-Subject", &*subject.digest.to_string())];
+        return Some(answer("201 Created", &listed, b""));
+    }
+    let subject = path.strip_prefix("/v2/team/web/referrers/")?;
+    let about = contents.manifests.values().filter_map(|(_, bytes)| {
+        let manifest = parsed(bytes)?;
+        let is_about = manifest.subject?.digest.to_string() == subject;
+        let mut descriptor = Descriptor::of(media::OCI_MANIFEST, bytes);
+        descriptor.artifact_type = manifest.artifact_type;
+        is_about.then_some(descriptor)
+    });
+    let from = query.split_once("from=").map_or("0", |(_, from)| from);
+    let from: usize = from.parse().unwrap();
+    let page: Vec<Descriptor> = about.skip(from).take(2).collect();
+    let next = format!("<{path}?from={}>; rel=\"next\"", from + 2);
+    let mut headers = vec![("Content-Type", media::OCI_INDEX)];
+    if page.len() == 2 {
+        headers.push(("Link", &next));
+    }
+    let index = OciIndex::new(page).to_bytes();
+    Some(answer("200 OK", &headers, &index))
+}
+
+#[test]
+fn signatures_are_found_by_a_list_where_the_registry_keeps_one() {
+    let (_folder, store) = store();
+    let fake = Fake::start(list_referrers);
+    let registry = at(&fake, Access::Push);
+    let subject = Descriptor::of(media::OCI_MANIFEST, b"a manifest");
+    assert_eq!(registry.signatures(subject.digest, &store).unwrap().0, []);
+    let signature = |text: &str| AttachedSignature {
+        form: SignatureForm::Minisign,
+        bytes: text.as_bytes().to_vec(),
+    };
+    let five = ["a", "b", "c", "d", "e"].map(signature);
+    for one in &five {
+        registry.attach(one, &subject, &store).unwrap();
+    }
+    let other = Descriptor::of(media::OCI_MANIFEST, b"another manifest");
+    registry.attach(&signature("x"), &other, &store).unwrap();
+    let mut found = registry.signatures(subject.digest, &store).unwrap().0;
+    found.sort();
+    assert_eq!(found, five);
+    assert_eq!(count(&fake, "GET", "/referrers/"), 1 + 3);
+    assert_eq!(
+        count(&fake, "", "sha256-"),
+        0,
+        "no tag is asked for or written"
+    );
+}
+
+/// What was offered once is known without the registry, by its digest and from there alone.
+#[test]
+fn offers_are_remembered() {
+    let (_folder, store) = store();
+    let home = TempDir::new().unwrap();
+    let appliance = testing::appliance(home.path());
+    let scratch = tempfile::tempfile().unwrap();
+    let layout = Layout::of_appliance(&appliance, scratch).unwrap();
+    let package = layout.package();
+    let signature = AttachedSignature {
+        form: SignatureForm::Ed25519,
+        bytes: vec![7; 64],
+    };
+    let fake = Fake::start(|_, _| None);
+    let pushing = at(&fake, Access::Push);
+    let named = |version| pushing.reference().with_version(version);
+    let pinned = named(Version::Digest(package.digest()));
+    let remembered = |reference: &Reference| Offered::remembered(reference, &store).unwrap();
+    pushing
+        .push(package, &layout, &[], &store, &Silent)
+        .unwrap();
+    at(&fake, Access::Pull).offered(&store).unwrap();
+    assert!(remembered(&pinned).is_none(), "nothing was signed");
+    let subject = package.descriptor();
+    pushing.attach(&signature, &subject, &store).unwrap();
+    let offered = at(&fake, Access::Pull).offered(&store).unwrap();
+    assert!(
+        offered.stored(&store).unwrap().is_none(),
+        "no file came yet"
+    );
+    pushing.pull(package, &store, &Silent).unwrap();
+    drop(fake);
+    let found = remembered(&pinned).unwrap();
+    assert_eq!(found.package.bytes(), package.bytes());
+    assert_eq!(found.signatures, [signature]);
+    assert!(found.stored(&store).unwrap().is_some());
+    let elsewhere = Reference {
+        repository: "team/other".to_owned(),
+        ..pinned.clone()
+    };
+    for other in [&named(Version::Tag("v1".to_owned())), &elsewhere] {
+        assert!(remembered(other).is_none(), "{other}");
+    }
+    let config = Digest::from(*package.manifest().config.digest.as_bytes());
+    fs_err::write(store.blob_path(&config), "{}").unwrap();
+    assert!(
+        remembered(&pinned).is_none(),
+        "what is damaged says nothing"
+    );
 }
 
 /// A registry that wants a token of `realm`, and what gives them out.
@@ -489,7 +607,7 @@ fn tokens_are_not_asked_for_just_anywhere() {
         let fake = guarded(move |_| realm.to_owned());
         let (_folder, credentials) = credentials(&fake.authority, r#"{"auth": "bWU6c2VjcmV0"}"#);
         let registry = connect(&fake.authority, Access::Pull, &credentials);
-        let error = registry.appliance().unwrap_err().to_string();
+        let error = offered(&registry).unwrap_err().to_string();
         assert!(
             error.contains(says) && error.contains("nothing was sent there"),
             "{error}"
@@ -528,14 +646,14 @@ fn answers_that_give_no_token_are_told_of() {
         let fake = guarded(move |_| realm.clone());
         let (_folder, credentials) = credentials(&fake.authority, r#"{"auth": "bWU6c2VjcmV0"}"#);
         let registry = connect(&fake.authority, Access::Pull, &credentials);
-        let error = registry.appliance().unwrap_err().to_string();
+        let error = offered(&registry).unwrap_err().to_string();
         assert!(error.contains(says) && !error.contains("secret"), "{error}");
     }
     // One that is given and not taken, and no way that coop knows.
     let giver = Fake::start(|_, _| Some(answer("200 OK", &[], br#"{"access_token": "bad"}"#)));
     let realm = format!("http://{}/token", giver.authority);
     let fake = guarded(move |_| realm.clone());
-    let error = at(&fake, Access::Pull).appliance().unwrap_err().to_string();
+    let error = offered(&at(&fake, Access::Pull)).unwrap_err().to_string();
     assert!(
         error.contains("to pull from 'team/web': UNAUTHORIZED, who are you")
             || error.contains("pull from 'team/web': UNAUTHORIZED, who are you"),
@@ -548,7 +666,7 @@ fn answers_that_give_no_token_are_told_of() {
             b"",
         ))
     });
-    let error = at(&fake, Access::Pull).appliance().unwrap_err().to_string();
+    let error = offered(&at(&fake, Access::Pull)).unwrap_err().to_string();
     assert!(error.contains("asks for 'negotiate'"), "{error}");
 }
 
@@ -585,7 +703,7 @@ fn another_host_gets_no_credentials() {
         assert!(!contents.seen[0].headers.contains_key("authorization"));
     }
     // What no digest checks comes from nowhere else, and nothing is sent elsewhere.
-    let error = registry.appliance().unwrap_err().to_string();
+    let error = offered(&registry).unwrap_err().to_string();
     assert!(error.contains("only blobs may come from one"), "{error}");
     let error = registry.upload(
         &Descriptor::of("a/b", b"y"),
@@ -648,5 +766,4 @@ fn a_pull_is_called_off_and_leaves_what_came() {
     let registry = at(&fake, Access::Pull);
     let error = registry.download(&blob, &store, &progress).unwrap_err();
     assert!(matches!(error, RegistryError::Cancelled(_)), "{error}");
-    let _ = Silent;
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::RegistryOptions;
+
 /// What the long help ends with.
 pub(super) const EXAMPLES: &str = "Examples:
   coop sign --generate release.key         makes release.key and release.key.pub
@@ -11,6 +13,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   coop sign web.coop --message | tee m     what is signed, for keys that are elsewhere:
   minisign -S -s token.key -m m            signs it with minisign
   coop sign web.coop --signature m.minisig attaches that
+  coop sign oci://registry.example.org/team/web:1.2 --key release.key
+                                           signs what the tag names now, in the registry
 
 Keys are minisign's, or Ed25519 in PEM as openssl makes them. The password of a minisign key is
 asked for on the terminal, or taken from COOP_KEY_PASSWORD.";
@@ -18,7 +22,7 @@ asked for on the terminal, or taken from COOP_KEY_PASSWORD.";
 /// `coop sign`.
 #[derive(Args, Debug)]
 pub(crate) struct SignOptions {
-    /// The bundle
+    /// The bundle, or oci://HOST[:PORT]/NAME[:TAG|@sha256:DIGEST]
     #[arg(required_unless_present = "generate", conflicts_with = "generate")]
     pub(crate) bundle: Option<PathBuf>,
     /// Sign it with this secret key
@@ -33,6 +37,8 @@ pub(crate) struct SignOptions {
     /// Make a new key: the secret one in FILE, the public one in FILE.pub
     #[arg(long, value_name = "FILE")]
     pub(crate) generate: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
     /// Print one JSON value on stdout
     #[arg(long, conflicts_with = "message")]
     pub(crate) json: bool,

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Progress, RecipeOptions, SecretSource, TrustOptions, parse_secret};
+use super::{Progress, RecipeOptions, RegistryOptions, SecretSource, TrustOptions, parse_secret};
 
 /// What the long help ends with.
 pub(super) const EXAMPLES: &str = "Examples:
   coop verify out/web                      every file has its digest, and there are no others
   coop verify web.coop --key release.pub   the same of a bundle, and this key has signed it
+  coop verify oci://registry.example.org/team/web:1.2
+                                           a trusted key has signed it; --download compares its
+                                           files, too
   coop verify --rebuild out/web            and building it again gives the same bytes
   coop verify --rebuild web --context .    files too large for the evidence are searched for here
 
@@ -19,10 +22,15 @@ recipe's sources on this host: --build-kernel allows that, for recipes that you 
 /// `coop verify`.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyOptions {
-    /// The appliance's folder, or a bundle
+    /// The appliance's folder, a bundle, or oci://HOST[:PORT]/NAME[:TAG|@sha256:DIGEST]
     pub(crate) appliance: PathBuf,
     #[command(flatten)]
     pub(crate) trust: TrustOptions,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
+    /// Get the files that a registry has into the cache, and compare every digest
+    #[arg(long, conflicts_with = "rebuild")]
+    pub(crate) download: bool,
     /// Build it again, from its own recipe and lock, and tell where the result differs first
     #[arg(long)]
     pub(crate) rebuild: bool,

@@ -1,7 +1,7 @@
 //! What verbs do with bundles: open them, ask for a signature, make folders of them.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -9,6 +9,7 @@ use coop_appliance::MANIFEST_NAME;
 use coop_appliance::bundle::{self, Blobs, BundleError, Descriptor, Layout, Package, is_bundle};
 use coop_builder::digest::Digest;
 use coop_builder::publish::Staging;
+use coop_builder::store::Store;
 use fs_err as fs;
 
 use super::build::Held;
@@ -96,17 +97,25 @@ pub(super) fn hold(
     environment: &Environment,
 ) -> Result<Held, Failure> {
     let store = means::open_store(environment)?;
-    let digest = Digest::from(*package.digest().as_bytes());
-    let folder: PathBuf = store.appliance_path(&digest);
+    let place = store.appliance_path(&name(package));
     for _ in 0..ATTEMPTS_MAX {
-        if let Ok(manifest) = store.hold_appliance(&digest) {
-            return Ok(Held::new(folder, manifest));
+        if let Ok(held) = held(package, &store) {
+            return Ok(held);
         }
-        unpack(package, blobs, &folder)?;
+        unpack(package, blobs, &place)?;
     }
-    let manifest = store.hold_appliance(&digest);
-    let manifest = manifest.map_err(|error| Failure::work(&error))?;
-    Ok(Held::new(folder, manifest))
+    held(package, &store).map_err(|error| Failure::work(&error))
+}
+
+/// Holds a package that is installed in the cache.
+pub(super) fn held(package: &Package, store: &Store) -> std::io::Result<Held> {
+    let manifest = store.hold_appliance(&name(package))?;
+    Ok(Held::new(store.appliance_path(&name(package)), manifest))
+}
+
+/// What the cache has a package under.
+fn name(package: &Package) -> Digest {
+    Digest::from(*package.digest().as_bytes())
 }
 
 /// A failure with how to go on.

@@ -14,7 +14,7 @@ use coop_builder::recipe::ByteCount;
 use coop_builder::staged_file::StagedFile;
 use coop_image::tar;
 
-use super::Ended;
+use super::{Ended, registry};
 use crate::arguments::InspectOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -23,7 +23,14 @@ use crate::render::{Output, data, error, plain};
 /// Opens the appliance or the image and prints what it says about itself.
 pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &Output) -> Ended {
     if let Some(path) = &options.extract {
+        if registry::reference(&options.appliance)?.is_some() {
+            let failure = Failure::usage("--extract reads files, and a registry has no such file");
+            return Err(failure.with_hint("coop pull gets the appliance"));
+        }
         return extract(path.as_bytes(), options, environment);
+    }
+    if let Some(reference) = registry::reference(&options.appliance)? {
+        return bundle::in_registry(&reference, options, environment);
     }
     if super::bundle::is_there(&options.appliance) {
         return bundle::run(&options.appliance, options.verify, options.json);

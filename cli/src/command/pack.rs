@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::render::{data, json as render_json};
 
 /// The end of a bundle's name.
-const SUFFIX: &str = "coop";
+pub(super) const SUFFIX: &str = "coop";
 
 /// Packs, and prints the bundle's name.
 pub(crate) fn pack(options: &PackOptions) -> Ended {

@@ -1,6 +1,11 @@
-//! What push, pull and run have in common about registries.
+//! What all verbs that speak with registries have in common.
 
-use coop_builder::registry::{Access, Credentials, Options, Reference, Registry, RegistryError};
+use std::path::Path;
+
+use coop_builder::registry::{
+    Access, Credentials, Offered, Options, Reference, Registry, RegistryError, Version,
+};
+use coop_builder::store::Store;
 
 use crate::arguments::RegistryOptions;
 use crate::environment::Environment;
@@ -22,6 +27,34 @@ pub(super) fn connect(
         ..Options::default()
     };
     Registry::new(reference, access, &credentials, options)
+}
+
+/// What `oci://…` names.
+pub(super) fn reference(target: &Path) -> Result<Option<Reference>, Failure> {
+    match target.to_str().filter(|text| Reference::is_meant(text)) {
+        Some(text) => Reference::parse(text)
+            .map(Some)
+            .map_err(|error| Failure::usage(error.to_string())),
+        None => Ok(None),
+    }
+}
+
+/// Asks what is offered under a name.
+pub(super) fn offered(
+    reference: &Reference,
+    access: Access,
+    options: &RegistryOptions,
+    store: &Store,
+    environment: &Environment,
+) -> Result<(Registry, Offered), RegistryError> {
+    let connected = connect(reference, access, options, environment)?;
+    let offered = connected.offered(store)?;
+    Ok((connected, offered))
+}
+
+/// The reference by the digest of what it named.
+pub(super) fn pinned(reference: &Reference, offered: &Offered) -> Reference {
+    reference.with_version(Version::Digest(offered.package.digest()))
 }
 
 /// A failure with how to go on.

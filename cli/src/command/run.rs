@@ -16,7 +16,7 @@ use coop_runtime::{
 use serde_json::Value;
 
 use super::nodes::{self, NodeEnd};
-use super::{Ended, attend, detached, imported, qemu};
+use super::{Ended, attend, detached, imported, qemu, registry};
 use crate::arguments::RunOptions;
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure, TIMED_OUT};
@@ -73,7 +73,7 @@ fn boot(
         let message = "--tty needs a terminal on stdin and stdout";
         return Err(Failure::usage(message));
     }
-    let reference = reference(&options.target)?;
+    let reference = registry::reference(&options.target)?;
     let is_elsewhere = reference.is_some() || super::bundle::is_there(&options.target);
     if options.trust.is_given() && !is_elsewhere {
         let message = "only bundles and registries are asked for signatures; what is run here is \
@@ -192,16 +192,6 @@ fn foreign(appliance: &Appliance) -> Failure {
     match qemu::words(appliance) {
         Ok(words) => failure.with_hint(format!("QEMU boots it: {}", qemu::line(&words))),
         Err(error) => Failure::work(&error),
-    }
-}
-
-/// What `oci://…` names.
-fn reference(target: &Path) -> Result<Option<Reference>, Failure> {
-    match target.to_str().filter(|text| Reference::is_meant(text)) {
-        Some(text) => Reference::parse(text)
-            .map(Some)
-            .map_err(|error| Failure::usage(error.to_string())),
-        None => Ok(None),
     }
 }
 

@@ -1,23 +1,27 @@
 //! `coop sign`: keys and signatures.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use coop_appliance::bundle::{AttachedSignature, BlobDigest, SIGNATURE_BYTES_MAX, SignatureForm};
+use coop_appliance::bundle::{
+    AttachedSignature, BlobDigest, SIGNATURE_BYTES_MAX, SIGNATURES_MAX, SignatureForm,
+};
 use coop_appliance::trust::{
     self, KEY_BYTES_MAX, MinisignSignature, SEED_BYTES, SecretKey, SecretKeyFile,
 };
+use coop_builder::registry::{Access, Reference};
 use coop_builder::staged_file::StagedFile;
 use fs_err as fs;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::json;
 
-use super::{Ended, bundle, pack, trust as trusted};
+use super::means::open_store;
+use super::{Ended, bundle, pack, registry, trust as trusted};
 use crate::arguments::SignOptions;
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure};
 use crate::render::{data, json as render_json, line};
 use crate::terminal;
 
@@ -35,6 +39,9 @@ pub(crate) fn run(options: &SignOptions, environment: &Environment) -> Ended {
     let Some(path) = &options.bundle else {
         return Err(Failure::usage("name a bundle to sign"));
     };
+    if let Some(reference) = registry::reference(path)? {
+        return in_registry(&reference, options, environment);
+    }
     if path.is_dir() {
         let failure = Failure::usage(format!("{} is a folder", path.display()));
         return Err(failure.with_hint("coop pack makes a bundle of it, which can be signed"));
@@ -45,14 +52,7 @@ pub(crate) fn run(options: &SignOptions, environment: &Environment) -> Ended {
         data(&trust::message(digest));
         return Ok(0);
     }
-    let (new, key) = match (&options.key, &options.signature) {
-        (Some(file), _) => sign(file, digest, environment)?,
-        (None, Some(file)) => made_elsewhere(file)?,
-        (None, None) => {
-            let failure = Failure::usage("nothing says what to sign with");
-            return Err(failure.with_hint("--key names a secret key; --generate makes one"));
-        }
-    };
+    let (new, key) = signature(options, digest, environment)?;
     let mut signatures = layout.signatures().to_vec();
     if !signatures.contains(&new) {
         signatures.push(new);
@@ -69,6 +69,66 @@ pub(crate) fn run(options: &SignOptions, environment: &Environment) -> Ended {
         data(&format!("{} signed by {key}\n", path.display()));
     }
     Ok(0)
+}
+
+/// Signs what a registry has, there. A tag is only asked for what it names.
+fn in_registry(reference: &Reference, options: &SignOptions, environment: &Environment) -> Ended {
+    let store = open_store(environment)?;
+    let access = if options.message {
+        Access::Pull
+    } else {
+        Access::Push
+    };
+    let failed = |error| registry::explain(&error, reference, environment);
+    let (connected, offered) =
+        registry::offered(reference, access, &options.registry, &store, environment)
+            .map_err(failed)?;
+    let digest = offered.package.digest();
+    if options.message {
+        data(&trust::message(digest));
+        return Ok(0);
+    }
+    let (new, key) = signature(options, digest, environment)?;
+    let mut count = offered.signatures.len();
+    if !offered.signatures.contains(&new) {
+        if count >= SIGNATURES_MAX {
+            let message = format!("{reference} has {count} signatures, and more are not read");
+            return Err(Failure::sentence(FAILED, message));
+        }
+        let subject = offered.package.descriptor();
+        connected.attach(&new, &subject, &store).map_err(failed)?;
+        count = count.saturating_add(1);
+    }
+    let pinned = registry::pinned(reference, &offered);
+    if options.json {
+        render_json::value(&json!({
+            "reference": reference.to_string(),
+            "pinned": pinned.to_string(),
+            "digest": digest.to_string(),
+            "signed_by": key,
+            "signatures": count,
+        }));
+    } else {
+        line("what the files hold was not looked at; coop verify --download compares them");
+        data(&format!("{pinned} signed by {key}\n"));
+    }
+    Ok(0)
+}
+
+/// Makes or reads the signature that is asked for; says whose it is.
+fn signature(
+    options: &SignOptions,
+    digest: BlobDigest,
+    environment: &Environment,
+) -> Result<(AttachedSignature, String), Failure> {
+    match (&options.key, &options.signature) {
+        (Some(file), _) => sign(file, digest, environment),
+        (None, Some(file)) => made_elsewhere(file),
+        (None, None) => {
+            let failure = Failure::usage("nothing says what to sign with");
+            Err(failure.with_hint("--key names a secret key; --generate makes one"))
+        }
+    }
 }
 
 fn sign(
@@ -103,14 +163,7 @@ fn password(file: &Path, environment: &Environment) -> Result<Vec<u8>, Failure> 
 
 /// A signature of another program. Whose it is shows where it is verified.
 fn made_elsewhere(file: &Path) -> Result<(AttachedSignature, String), Failure> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)
-        .and_then(|input| {
-            input
-                .take(SIGNATURE_BYTES_MAX.saturating_add(1))
-                .read_to_end(&mut bytes)
-        })
-        .map_err(|error| Failure::work(&error))?;
+    let bytes = trusted::bytes(file, SIGNATURE_BYTES_MAX)?;
     if bytes.len() == RAW_BYTES {
         let form = SignatureForm::Ed25519;
         let key = "an Ed25519 key".to_owned();
@@ -138,29 +191,23 @@ fn generate(file: &Path, json: bool) -> Ended {
     let mut name = file.as_os_str().to_owned();
     name.push(".pub");
     let public_file = PathBuf::from(name);
-    if public_file.exists() {
-        let message = format!("{} exists; it is not overwritten", public_file.display());
-        return Err(Failure::usage(message));
-    }
-    let mut options = OpenOptions::new();
-    let mut output = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(|error| failed(&error))?;
-    let write = || -> std::io::Result<()> {
-        output.write_all(secret.as_bytes())?;
-        output.sync_all()?;
-        let staged = StagedFile::new(&public_file)?;
-        (&**staged.file()).write_all(text.as_bytes())?;
-        staged.publish(true)
+    // Both are whole before either has its name; the secret one is nobody else's before it is one.
+    let staged = |path: &Path, text: &str, mode: u32| -> std::io::Result<StagedFile> {
+        let staged = StagedFile::new(path)?;
+        let mut file = &**staged.file();
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        Ok(staged)
     };
-    if let Err(error) = { write }() {
-        // A secret without its public key is of no use to anybody.
-        let _ = fs::remove_file(file);
-        return Err(failed(&error));
-    }
+    let write = || {
+        let secret = staged(file, &secret, 0o600)?;
+        staged(&public_file, &text, 0o644)?.publish_new()?;
+        secret.publish_new().inspect_err(|_| {
+            // Without its secret it is of no use to anybody.
+            let _ = fs::remove_file(&public_file);
+        })
+    };
+    write().map_err(|error: std::io::Error| failed(&error))?;
     line("the secret key has no password; minisign -C gives it one");
     if json {
         render_json::value(&json!({

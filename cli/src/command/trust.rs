@@ -1,12 +1,13 @@
 //! Is what comes from elsewhere trusted? The same question for bundles and pulls.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use coop_appliance::bundle::{AttachedSignature, Package};
 use coop_appliance::trust::{
     self, KEY_BYTES_MAX, POLICY_BYTES_MAX, Policy, PublicKey, Signer, Subject, TrustError,
 };
+use coop_builder::registry::{Offered, Reference};
 use fs_err as fs;
 
 use crate::arguments::TrustOptions;
@@ -26,13 +27,7 @@ pub(super) fn check(
     options: &TrustOptions,
     environment: &Environment,
 ) -> Result<Option<Signer>, Failure> {
-    let policy = policy(options, environment)?;
-    let subject = Subject {
-        manifest: package.digest(),
-        appliance: &package.appliance().name,
-        reference,
-    };
-    match trust::check(&subject, signatures, &policy) {
+    match signer(package, signatures, reference, options, environment)? {
         Ok(signer) => Ok(Some(signer)),
         Err(error) if options.insecure_allow_unsigned && error.may_be_waived() => {
             line(&format!("warning: {origin}: {error}"));
@@ -40,6 +35,59 @@ pub(super) fn check(
         }
         Err(error) => Err(explain(&error, origin, environment)),
     }
+}
+
+/// As [`check`], of an offer of a registry.
+pub(super) fn check_offered(
+    reference: &Reference,
+    offered: &Offered,
+    options: &TrustOptions,
+    environment: &Environment,
+) -> Result<Option<Signer>, Failure> {
+    let (origin, place) = (reference.to_string(), place(reference));
+    let from = (&*origin, Some(&*place));
+    let Offered {
+        package,
+        signatures,
+    } = offered;
+    check(package, signatures, from, options, environment)
+}
+
+/// Whether somebody trusted has signed an offer; nobody can waive that.
+pub(super) fn is_trusted(
+    reference: &Reference,
+    offered: &Offered,
+    options: &TrustOptions,
+    environment: &Environment,
+) -> Result<bool, Failure> {
+    let place = place(reference);
+    let Offered {
+        package,
+        signatures,
+    } = offered;
+    let found = signer(package, signatures, Some(&place), options, environment)?;
+    Ok(found.is_ok())
+}
+
+/// What patterns of policies are compared with.
+fn place(reference: &Reference) -> String {
+    format!("{}/{}", reference.authority, reference.repository)
+}
+
+fn signer(
+    package: &Package,
+    signatures: &[AttachedSignature],
+    reference: Option<&str>,
+    options: &TrustOptions,
+    environment: &Environment,
+) -> Result<Result<Signer, TrustError>, Failure> {
+    let policy = policy(options, environment)?;
+    let subject = Subject {
+        manifest: package.digest(),
+        appliance: &package.appliance().name,
+        reference,
+    };
+    Ok(trust::check(&subject, signatures, &policy))
 }
 
 fn explain(error: &TrustError, origin: &str, environment: &Environment) -> Failure {
@@ -89,17 +137,26 @@ pub(super) fn text(path: &Path, limit: u64) -> Result<String, Failure> {
     limited(path, limit).map_err(|error| Failure::work(&error))
 }
 
-fn limited(path: &Path, limit: u64) -> std::io::Result<String> {
-    let mut text = String::new();
+/// A small file, as signatures are.
+pub(super) fn bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    limited_bytes(path, limit).map_err(|error| Failure::work(&error))
+}
+
+fn limited(path: &Path, limit: u64) -> io::Result<String> {
+    let text = String::from_utf8(limited_bytes(path, limit)?);
+    text.map_err(|_| io::Error::other(format!("{} is no text", path.display())))
+}
+
+fn limited_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     let file = fs::File::open(path)?;
-    file.take(limit.saturating_add(1))
-        .read_to_string(&mut text)?;
-    match u64::try_from(text.len()) {
-        Ok(length) if length <= limit => Ok(text),
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()) {
+        Ok(length) if length <= limit => Ok(bytes),
         _ => {
             let path = path.display();
             let message = format!("{path} is longer than {limit} bytes");
-            Err(std::io::Error::other(message))
+            Err(io::Error::other(message))
         }
     }
 }

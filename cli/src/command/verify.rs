@@ -3,32 +3,39 @@
 use std::path::Path;
 
 use coop_appliance::Appliance;
+use coop_appliance::trust::Signer;
 use coop_builder::build::{self, BuildError, BuildRequest};
 use coop_builder::evidence::{self, Difference, Rebuild, RebuildError};
 use coop_builder::kernel::ObtainError;
 use coop_builder::kernel::make::MakeError;
 use coop_builder::lock::Pins;
-use serde_json::json;
+use coop_builder::registry::{Access, Reference};
+use serde_json::{Value, json};
 
-use super::Ended;
 use super::build::explain;
-use super::bundle;
-use super::inspect;
-use super::means::Means;
-use super::trust;
+use super::means::{Means, open_store};
+use super::watched::Watched;
+use super::{Ended, bundle, inspect, registry, trust};
 use crate::arguments::{RecipeOptions, VerifyOptions};
 use crate::environment::Environment;
 use crate::failure::{FAILED, Failure};
 use crate::host;
-use crate::render::{Output, data, json as render_json, plain};
+use crate::render::{Output, bytes, data, json as render_json, plain};
 
 /// Compares digests, and with --rebuild builds again.
 pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &Output) -> Ended {
+    if let Some(reference) = registry::reference(&options.appliance)? {
+        return in_registry(&reference, options, environment, output);
+    }
+    if options.download {
+        let failure = Failure::usage("--download gets what a registry has");
+        return Err(failure.with_hint("what is here is compared anyway"));
+    }
     if bundle::is_there(&options.appliance) {
         return of_bundle(options, environment);
     }
     if options.trust.is_given() {
-        let failure = Failure::usage("only bundles have signatures");
+        let failure = Failure::usage("only bundles and registries have signatures");
         return Err(failure.with_hint("coop pack makes a bundle, coop sign signs it"));
     }
     let appliance = Appliance::open(&options.appliance).map_err(|error| Failure::work(&error))?;
@@ -67,38 +74,113 @@ pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &O
     Ok(code(&difference))
 }
 
-/// Compares every digest of a bundle, and asks who signed it.
+/// Asks who signed a bundle, and compares every digest of it.
 fn of_bundle(options: &VerifyOptions, environment: &Environment) -> Ended {
-    if options.rebuild {
-        let failure = Failure::usage("--rebuild compares with an appliance's folder");
-        return Err(failure.with_hint("coop unpack makes one of the bundle"));
-    }
+    refuse_rebuild(options, "coop unpack makes one of the bundle")?;
     let layout = bundle::open(&options.appliance)?;
     let package = layout.package();
-    coop_appliance::bundle::verify(package, &layout)
-        .map_err(|error| bundle::explain(&error).about(&options.appliance))?;
     let origin = options.appliance.display().to_string();
     let signatures = layout.signatures();
     let from = (&*origin, None);
     let signer = trust::check(package, signatures, from, &options.trust, environment)?;
+    coop_appliance::bundle::verify(package, &layout)
+        .map_err(|error| bundle::explain(&error).about(&options.appliance))?;
     let digest = package.digest().to_string();
     if options.json {
         render_json::value(&json!({
             "bundle": options.appliance,
             "digest": digest,
             "verified": true,
-            "signer": signer.map(|signer| json!({ "name": signer.name, "key": signer.key })),
+            "signer": signer.as_ref().map(described),
         }));
         return Ok(0);
     }
     let count = files(package.appliance().members().count());
-    let signed = match signer {
-        Some(signer) => format!("signed by '{}' ({})", signer.name, signer.key),
-        None => "not signed by anybody trusted".to_owned(),
-    };
-    let signed = plain(&signed);
+    let signed = signed(signer.as_ref());
     data(&format!("{digest}\n{count} with their digests, {signed}\n"));
     Ok(0)
+}
+
+/// Asks who signed what a registry has. Its files are compared only where that is asked for: they
+/// have to come first.
+fn in_registry(
+    reference: &Reference,
+    options: &VerifyOptions,
+    environment: &Environment,
+    output: &Output,
+) -> Ended {
+    refuse_rebuild(options, "coop pull makes one of what a registry has")?;
+    let store = open_store(environment)?;
+    let explain = |error| registry::explain(&error, reference, environment);
+    let access = Access::Pull;
+    let (connected, offered) =
+        registry::offered(reference, access, &options.registry, &store, environment)
+            .map_err(explain)?;
+    let signer = trust::check_offered(reference, &offered, &options.trust, environment)?;
+    let package = &offered.package;
+    if options.download {
+        let watched = Watched::start(options.progress, output)?;
+        let blobs = connected
+            .pull(package, &store, &*watched.observer)
+            .map_err(|error| {
+                let stopped = watched.stopped("the download was stopped; the next one goes on");
+                stopped.unwrap_or_else(|| explain(error))
+            })?;
+        drop(watched);
+        coop_appliance::bundle::verify(package, &blobs).map_err(|error| bundle::explain(&error))?;
+    }
+    let (digest, checked) = (package.digest().to_string(), options.download);
+    if options.json {
+        let (mut known, mut unknown) = (vec!["manifest", "config"], Vec::new());
+        if signer.is_some() {
+            known.push("signature");
+        }
+        let rest = if checked { &mut known } else { &mut unknown };
+        rest.push("files");
+        render_json::value(&json!({
+            "reference": reference.to_string(),
+            "pinned": registry::pinned(reference, &offered).to_string(),
+            "digest": digest,
+            "verified": checked,
+            "checked": known,
+            "unchecked": unknown,
+            "signer": signer.as_ref().map(described),
+        }));
+        return Ok(0);
+    }
+    let (signed, members) = (signed(signer.as_ref()), package.appliance().members());
+    let count = files(members.count());
+    let text = if checked {
+        format!("{digest}\n{count} with their digests, {signed}\n")
+    } else {
+        let layers = package.layers().map(|(layer, _)| layer.size).sum();
+        format!(
+            "{digest}\nmanifest and config agree, {signed}\n\
+             not checked: the content of {count} ({}), which --download gets\n",
+            bytes(layers)
+        )
+    };
+    data(&text);
+    Ok(0)
+}
+
+fn refuse_rebuild(options: &VerifyOptions, hint: &str) -> Result<(), Failure> {
+    if options.rebuild {
+        let failure = Failure::usage("--rebuild compares with an appliance's folder");
+        return Err(failure.with_hint(hint));
+    }
+    Ok(())
+}
+
+fn described(signer: &Signer) -> Value {
+    json!({ "name": signer.name, "key": signer.key })
+}
+
+fn signed(signer: Option<&Signer>) -> String {
+    match signer {
+        Some(signer) => plain(&format!("signed by '{}' ({})", signer.name, signer.key)),
+        None => "not signed by anybody trusted".to_owned(),
+    }
 }
 
 fn files(count: usize) -> String {

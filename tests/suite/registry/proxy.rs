@@ -33,6 +33,8 @@ pub enum Verdict {
     Stall(usize),
     /// The registry answers, and this is made of its head and its body.
     Change(fn(&str, Vec<u8>) -> (String, Vec<u8>)),
+    /// The registry answers, with this line in the head.
+    Header(String),
     /// A whole answer that is not the registry's.
     Answer(Vec<u8>),
 }
@@ -109,6 +111,13 @@ fn serve(
         Verdict::Answer(answer) => stream.write_all(&answer).ok()?,
         Verdict::Forward => {
             let (head, body) = forward()?;
+            stream.write_all(head.as_bytes()).ok()?;
+            stream.write_all(&body).ok()?;
+        }
+        Verdict::Header(line) => {
+            let (head, body) = forward()?;
+            let (status, rest) = head.split_once("\r\n")?;
+            let head = format!("{status}\r\n{line}{rest}");
             stream.write_all(head.as_bytes()).ok()?;
             stream.write_all(&body).ok()?;
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use sha2::{Digest as _, Sha256};
 
 use super::digest::BlobDigest;
-use super::error::BundleError;
+use super::error::{BundleError, bound};
 use super::oci::Descriptor;
 
 /// A source of blobs. Nothing of what it gives is trusted: whoever reads checks length and digest,
@@ -103,13 +103,7 @@ pub fn read_small(
     what: &str,
     limit: u64,
 ) -> Result<Vec<u8>, BundleError> {
-    if blob.size > limit {
-        return Err(BundleError::Limit {
-            what: format!("the size of the {what}"),
-            found: blob.size,
-            limit,
-        });
-    }
+    bound(&format!("the size of the {what}"), blob.size, limit)?;
     let mut bytes = Vec::new();
     let mut input = Checked::new(blobs.open(blob)?, blob);
     input.read_to_end(&mut bytes).map_err(unwrap_io)?;

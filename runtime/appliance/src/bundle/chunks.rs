@@ -53,6 +53,14 @@ struct Chunk {
     bytes: Vec<u8>,
 }
 
+/// The longest blob that a file of this size can become, in bytes.
+pub(super) fn packed_bytes_max(size: u64) -> u64 {
+    let frame = |length| as_u64(length).saturating_add(8);
+    let chunk = frame(CHUNK_HEAD_BYTES).saturating_add(u64::from(PACKED_BYTES_MAX));
+    let chunks = size.div_ceil(u64::from(CHUNK_BYTES)).saturating_mul(chunk);
+    chunks.saturating_add(frame(HEAD_BYTES))
+}
+
 /// Packs a file. Gives the SHA-256 and the size of what it held.
 ///
 /// # Errors
@@ -473,6 +481,8 @@ mod tests {
             assert!(packed(&dense) == bytes, "{runs:?} {size}");
         }
         assert_eq!(packed(&file(&[], 1 << 26)).len(), 32);
+        assert_eq!(packed_bytes_max(0), 32);
+        assert_eq!(packed_bytes_max(1), 32 + 24 + u64::from(PACKED_BYTES_MAX));
     }
 
     #[test]

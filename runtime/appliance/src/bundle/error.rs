@@ -80,3 +80,15 @@ pub enum BundleError {
         reason: String,
     },
 }
+
+/// Holds something to its limit.
+pub(super) fn bound(what: &str, found: u64, limit: u64) -> Result<(), BundleError> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(BundleError::Limit {
+        what: what.to_owned(),
+        found,
+        limit,
+    })
+}

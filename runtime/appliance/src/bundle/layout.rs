@@ -17,11 +17,11 @@ use super::archive::{self, Entry};
 use super::blobs::{Blobs, Checked, read_small, unwrap_io};
 use super::chunks;
 use super::digest::{BlobDigest, Hashing};
-use super::error::BundleError;
+use super::error::{BundleError, bound};
 use super::media;
 use super::oci::{DOCUMENT_BYTES_MAX, Descriptor, OciIndex, OciManifest};
 use super::package::Package;
-use super::signed::{AttachedSignature, SIGNATURES_MAX};
+use super::signed::{AttachedSignature, SIGNATURE_BYTES_MAX, SIGNATURES_MAX};
 use crate::digest::as_u64;
 use crate::manifest::{Appliance, ApplianceError, MANIFEST_NAME, Manifest, Member};
 
@@ -38,8 +38,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// An appliance with its blobs and signatures, in one file.
 #[derive(Debug)]
 pub struct Layout {
-    file: File,
-    blobs: BTreeMap<BlobDigest, Place>,
+    stored: Stored,
     package: Package,
     signatures: Vec<AttachedSignature>,
 }
@@ -53,19 +52,8 @@ struct Place {
 
 impl Blobs for Layout {
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, BundleError> {
-        open_place(&self.file, &self.blobs, blob)
+        self.stored.open(blob)
     }
-}
-
-fn open_place<'f>(
-    file: &'f File,
-    blobs: &BTreeMap<BlobDigest, Place>,
-    blob: &Descriptor,
-) -> Result<Box<dyn Read + Send + 'f>, BundleError> {
-    let place = *blobs
-        .get(&blob.digest)
-        .ok_or(BundleError::Missing(blob.digest))?;
-    Ok(Box::new(Window { file, place }))
 }
 
 /// A part of a file, from its start.
@@ -121,8 +109,10 @@ impl Layout {
         let blobs = packer.finish()?;
         Ok(Self {
             package: Package::new(config, layers)?,
-            file: scratch,
-            blobs,
+            stored: Stored {
+                file: scratch,
+                blobs,
+            },
             signatures: Vec::new(),
         })
     }
@@ -167,8 +157,7 @@ impl Layout {
             }
         }
         Ok(Self {
-            file: stored.file,
-            blobs: stored.blobs,
+            stored,
             package,
             signatures,
         })
@@ -194,7 +183,8 @@ fn wrong(entry: &Entry, what: &str) -> BundleError {
     }
 }
 
-/// An archive's blobs, before it is known what they are.
+/// Blobs in a file, whatever they are.
+#[derive(Debug)]
 struct Stored {
     file: File,
     blobs: BTreeMap<BlobDigest, Place>,
@@ -202,20 +192,22 @@ struct Stored {
 
 impl Blobs for Stored {
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, BundleError> {
-        open_place(&self.file, &self.blobs, blob)
+        let found = self.blobs.get(&blob.digest);
+        Ok(Box::new(Window {
+            file: &self.file,
+            place: *found.ok_or(BundleError::Missing(blob.digest))?,
+        }))
     }
 }
 
 impl Stored {
     /// The one appliance of an index, and its signatures. Manifests of other things are passed over.
     fn contents(&self, index: &OciIndex) -> Result<(Package, Vec<AttachedSignature>), BundleError> {
-        if index.manifests.len() > MANIFESTS_MAX {
-            return Err(BundleError::Limit {
-                what: "the number of manifests".to_owned(),
-                found: as_u64(index.manifests.len()),
-                limit: as_u64(MANIFESTS_MAX),
-            });
-        }
+        bound(
+            "the number of manifests",
+            as_u64(index.manifests.len()),
+            as_u64(MANIFESTS_MAX),
+        )?;
         let (mut appliance, mut others) = (None, BTreeMap::new());
         for found in &index.manifests {
             let kind = found.artifact_type.as_deref();
@@ -246,18 +238,24 @@ impl Stored {
         for found in others.values() {
             let bytes = read_small(self, found, "manifest", DOCUMENT_BYTES_MAX)?;
             signatures.extend(AttachedSignature::of_artifact(&bytes, digest, self)?);
-            if signatures.len() > SIGNATURES_MAX {
-                return Err(BundleError::Limit {
-                    what: "the number of signatures".to_owned(),
-                    found: as_u64(signatures.len()),
-                    limit: as_u64(SIGNATURES_MAX),
-                });
-            }
+            check_limits(&signatures)?;
         }
         signatures.sort_unstable();
         signatures.dedup();
         Ok((Package::open(bytes, self)?, signatures))
     }
+}
+
+/// What is written must be read again, too.
+fn check_limits(signatures: &[AttachedSignature]) -> Result<(), BundleError> {
+    let length = |one: &AttachedSignature| as_u64(one.bytes.len());
+    let longest = signatures.iter().map(length).max().unwrap_or_default();
+    bound(
+        "the number of signatures",
+        as_u64(signatures.len()),
+        as_u64(SIGNATURES_MAX),
+    )?;
+    bound("the size of a signature", longest, SIGNATURE_BYTES_MAX)
 }
 
 fn wrong_count(found: &str) -> BundleError {
@@ -277,13 +275,7 @@ fn read_place(
         let reason = format!("it has no {name}");
         return Err(BundleError::Archive { offset: 0, reason });
     };
-    if place.size > limit {
-        return Err(BundleError::Limit {
-            what: format!("the size of {name}"),
-            found: place.size,
-            limit,
-        });
-    }
+    bound(&format!("the size of {name}"), place.size, limit)?;
     let mut bytes = Vec::new();
     Window { file, place }.read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -408,6 +400,7 @@ pub fn write_bundle(
     let mut signatures = signatures.to_vec();
     signatures.sort_unstable();
     signatures.dedup();
+    check_limits(&signatures)?;
     for signature in &signatures {
         let artifact = signature.to_artifact(&subject);
         small.push((artifact.descriptor.digest, artifact.manifest));

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::blobs::{Blobs, read_small};
+use super::chunks;
 use super::digest::BlobDigest;
-use super::error::BundleError;
+use super::error::{BundleError, bound};
 use super::media;
 use super::oci::{Descriptor, OciManifest};
 use crate::manifest::{MANIFEST_NAME, MANIFEST_SIZE_MAX, Manifest, Member};
@@ -44,13 +45,9 @@ impl Package {
             &manifest.config.media_type,
             media::CONFIG,
         )?;
-        if manifest.layers.len() > LAYERS_MAX {
-            return Err(BundleError::Limit {
-                what: "the number of layers".to_owned(),
-                found: crate::digest::as_u64(manifest.layers.len()),
-                limit: crate::digest::as_u64(LAYERS_MAX),
-            });
-        }
+        let layers = crate::digest::as_u64(manifest.layers.len());
+        let most = crate::digest::as_u64(LAYERS_MAX);
+        bound("the number of layers", layers, most)?;
         let config = read_small(blobs, &manifest.config, "config", MANIFEST_SIZE_MAX)?;
         let appliance = Manifest::parse(&config, Path::new(MANIFEST_NAME))?;
         let package = Self {
@@ -159,13 +156,8 @@ impl Package {
             if member.path == MANIFEST_NAME || known != Some(member) {
                 return Err(disagree(&member.path, "the appliance names it twice"));
             }
-            if member.size_bytes > FILE_BYTES_MAX {
-                return Err(BundleError::Limit {
-                    what: format!("the size of '{}'", member.path.escape_debug()),
-                    found: member.size_bytes,
-                    limit: FILE_BYTES_MAX,
-                });
-            }
+            let what = format!("the size of '{}'", member.path.escape_debug());
+            bound(&what, member.size_bytes, FILE_BYTES_MAX)?;
         }
         for layer in &self.manifest.layers {
             let title = layer.annotations.get(media::TITLE);
@@ -179,7 +171,7 @@ impl Package {
                 media::FILE => {
                     layer.size == member.size_bytes && layer.digest.hex() == member.sha256
                 }
-                media::CHUNKS => true,
+                media::CHUNKS => layer.size <= chunks::packed_bytes_max(member.size_bytes),
                 other => return expect("a layer's media type", other, media::CHUNKS),
             };
             if !sound {

@@ -113,6 +113,19 @@ fn signatures_go_along() {
     assert_eq!(found.signatures(), [signature("a"), signature("b")]);
     assert_eq!(found.package().digest(), layout.package().digest());
     assert!(bytes == bundle(&found, found.signatures()));
+    // What could not be read again is not written.
+    let write = |signatures: &[AttachedSignature]| {
+        write_bundle(layout.package(), signatures, &layout, std::io::sink())
+    };
+    let many: Vec<_> = (0..=64).map(|i| signature(&i.to_string())).collect();
+    assert!(write(&many[..64]).is_ok());
+    for (bad, says) in [
+        (&many[..], "number of signatures is 65"),
+        (&[signature(&"x".repeat(20_000))], "size of a signature"),
+    ] {
+        let error = write(bad).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
     // Those of another appliance say nothing.
     let artifact = both[0].to_artifact(&Descriptor::of(media::OCI_MANIFEST, b"other"));
     let digest = layout.package().digest();
@@ -252,7 +265,7 @@ fn manifests_of_other_things_are_refused() {
     };
     assert!(with(&|_, _| {}).is_ok());
     type Change<'c> = &'c dyn Fn(&mut OciManifest, &mut Manifest);
-    let cases: [(Change<'_>, &str); 15] = [
+    let cases: [(Change<'_>, &str); 16] = [
         (&|_, own| own.name = "../x".into(), "its name is '../x'"),
         (&|_, own| own.name = String::new(), "its name is ''"),
         (&|oci, _| oci.artifact_type = None, "artifact type"),
@@ -278,6 +291,10 @@ fn manifests_of_other_things_are_refused() {
             "the limit is 1024",
         ),
         (&|oci, _| oci.layers[1].size += 1, "size or digest differs"),
+        (
+            &|oci, _| oci.layers[0].size = 5 << 20,
+            "size or digest differs",
+        ),
         (
             &|_, own| own.kernel.vmlinux.path = "../x".into(),
             "not a plain path",
