@@ -262,6 +262,7 @@ mod tests {
                 let mut staged = StagedFile::new(&out).unwrap();
                 if is_named {
                     let (file, name) = named(home.path(), &staging_prefix("out".as_ref())).unwrap();
+                    flock(&file, FlockOperation::LockExclusive).unwrap();
                     (staged.file, staged.name) = (Arc::new(file), name);
                 }
                 staged

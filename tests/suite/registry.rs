@@ -390,8 +390,8 @@ fn a_killed_pull_goes_on_and_leaves_nothing() {
             .map(|path| fs::metadata(path).map_or(0, |m| m.len()))
             .max()
     };
-    assert!(eventually(PATIENCE, || came()
-        .is_some_and(|length| length >= half as u64)));
+    assert!(eventually(PATIENCE, || files(&partial).len() == 1
+        && came().is_some_and(|length| length >= half as u64)));
     killed.signal(rustix::process::Signal::KILL);
     killed.end();
     assert_eq!(place.left(), Vec::<String>::new());

@@ -73,6 +73,7 @@ impl Registry {
             access,
             credential,
             authorization: None.into(),
+            becoming: ().into(),
             options,
         })
     }
@@ -96,13 +97,19 @@ impl Registry {
 
     /// Sends a request, and becomes known where the registry asks for it.
     pub(super) fn call(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        let first = self
-            .transport
-            .send(ask, self.authorization(&ask.url).as_ref())?;
+        let known = self.authorization(&ask.url);
+        let first = self.transport.send(ask, known.as_ref())?;
         if !self.is_unknown(&first) {
             return self.allowed(first);
         }
-        let value = self.become_known(first)?;
+        let value = {
+            let _one = lock(&self.becoming);
+            match self.authorization(&ask.url) {
+                // Somebody else asked meanwhile.
+                Some(value) if Some(&value) != known.as_ref() => value,
+                _ => self.become_known(first)?,
+            }
+        };
         let second = self.transport.send(ask, Some(&value))?;
         self.allowed(second)
     }

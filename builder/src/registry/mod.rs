@@ -24,6 +24,7 @@ mod pull;
 mod push;
 mod reference;
 mod referrers;
+mod together;
 mod token;
 mod transport;
 mod upload;
@@ -86,6 +87,8 @@ pub struct Registry {
     credential: Option<Credential>,
     /// What the registry was last content with.
     authorization: Mutex<Option<HeaderValue>>,
+    /// Of several that are unknown at a time one becomes known.
+    becoming: Mutex<()>,
     options: Options,
 }
 

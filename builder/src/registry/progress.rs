@@ -1,6 +1,6 @@
 //! What an observer sees of blobs that go or come.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use coop_runtime::event::{Event, Observer, Silent, Unit};
@@ -10,6 +10,7 @@ pub(super) struct Progress<'a> {
     task: &'a str,
     observer: &'a dyn Observer,
     done: AtomicU64,
+    called_off: AtomicBool,
     started: Instant,
 }
 
@@ -24,6 +25,7 @@ impl<'a> Progress<'a> {
             task,
             observer,
             done: AtomicU64::new(0),
+            called_off: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
@@ -43,8 +45,14 @@ impl<'a> Progress<'a> {
         self.tell(done.wrapping_sub(count));
     }
 
+    /// Whether nobody wants the rest any more.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.observer.is_cancelled()
+        self.called_off.load(Ordering::Relaxed) || self.observer.is_cancelled()
+    }
+
+    /// What is under way ends soon, as where whoever watches has called it off.
+    pub(super) fn call_off(&self) {
+        self.called_off.store(true, Ordering::Relaxed);
     }
 
     fn tell(&self, done: u64) {

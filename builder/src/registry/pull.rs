@@ -7,6 +7,7 @@ use super::Registry;
 use super::blobs::Stored;
 use super::error::RegistryError;
 use super::progress::Progress;
+use super::together::each;
 use crate::store::Store;
 
 /// What observers see it as.
@@ -26,9 +27,7 @@ impl Registry {
         let all = package.blobs();
         let total = all.iter().map(|blob| blob.size).sum();
         let progress = Progress::start(TASK, total, observer);
-        for blob in all {
-            self.download(blob, store, &progress)?;
-        }
+        each(all, &progress, |blob| self.download(blob, store, &progress))?;
         drop(progress);
         Ok(Stored(store))
     }

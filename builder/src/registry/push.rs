@@ -7,6 +7,7 @@ use super::Registry;
 use super::error::RegistryError;
 use super::progress::Progress;
 use super::reference::Version;
+use super::together::each;
 use crate::store::Store;
 
 /// What observers see it as.
@@ -45,17 +46,13 @@ impl Registry {
         let all = package.blobs();
         let total = all.iter().map(|blob| blob.size).sum();
         let progress = Progress::start(TASK, total, observer);
-        let (mut sent, mut there) = ((0, 0_u64), 0);
-        for blob in all {
-            if progress.is_cancelled() {
-                return Err(RegistryError::Cancelled(self.reference().to_string()));
-            }
-            if self.upload(blob, blobs, store, &progress)? {
-                sent = (sent.0 + 1, sent.1.saturating_add(blob.size));
-            } else {
-                there += 1;
-            }
-        }
+        let count = all.len();
+        let sent = each(all, &progress, |blob| {
+            let is_sent = self.upload(blob, blobs, store, &progress)?;
+            Ok(is_sent.then_some(blob.size))
+        })?;
+        let sizes: Vec<u64> = sent.into_iter().flatten().collect();
+        let sent = (sizes.len(), sizes.iter().sum());
         let by_digest = Version::Digest(descriptor.digest);
         self.put_manifest(&by_digest, &descriptor, package.bytes())?;
         for signature in signatures {
@@ -68,7 +65,7 @@ impl Registry {
             pinned: self.reference().with_version(by_digest).to_string(),
             descriptor,
             sent,
-            there,
+            there: count.saturating_sub(sent.0),
             signatures: signatures.len(),
         })
     }
