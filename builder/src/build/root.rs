@@ -44,7 +44,6 @@ impl Workshop<'_, '_> {
     /// Brings the root file system, from the last step on whose result the store has. Gives the
     /// latest time in it too.
     pub(super) fn root(&self, source: Source<'_>) -> Result<(Tree, Timestamp), BuildError> {
-        let keeps_state = source.keeps_state();
         let (mut root, next) = match self.last_kept(&source)? {
             Some((root, next)) => (root, next),
             None => {
@@ -60,10 +59,10 @@ impl Workshop<'_, '_> {
         for step in self.plan.steps.iter().skip(next) {
             root = self.work(root, step)?;
         }
-        if !keeps_state {
+        let recipe = self.request.recipe;
+        if !recipe.rootfs.source.keeps_state() {
             rootfs::normalise(&mut root.tree, root.epoch)?;
         }
-        let recipe = self.request.recipe;
         if let Some(readonly) = &recipe.rootfs.readonly {
             rootfs::make_readonly(&mut root.tree, readonly, &recipe.devices, root.epoch)?;
         }

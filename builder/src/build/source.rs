@@ -57,14 +57,6 @@ impl<'r> Source<'r> {
         }
     }
 
-    /// Whether logs, caches, keys and identity are the source's own and stay.
-    pub(super) fn keeps_state(&self) -> bool {
-        match self {
-            Self::Debian(_) | Self::Tarball(_) => false,
-            Self::Disk(disk) => disk.keeps_state(),
-        }
-    }
-
     pub(super) fn fields(&self) -> Vec<(String, String)> {
         match self {
             Self::Debian(debian) => debian.fields(),

@@ -11,7 +11,7 @@ use crate::calendar::Moment;
 use crate::digest::Digest;
 use crate::inputs::seed;
 use crate::lock::Lock;
-use crate::recipe::{Disk, Source, Tarball, TarballLocation};
+use crate::recipe::{Source, TarballLocation};
 
 /// What bills of materials are made of.
 pub(super) struct Bill<'a> {
@@ -71,11 +71,7 @@ impl<'a> Bill<'a> {
 
 /// The archive or disk that a root file system comes from, by its name in the evidence.
 fn archive(source: &Source, lock: &Lock, inputs: &Inputs) -> Option<(String, Digest)> {
-    let location = match source {
-        Source::Debian(_) => return None,
-        Source::Tarball(Tarball { location, .. }) | Source::Disk(Disk { location, .. }) => location,
-    };
-    let name = match location {
+    let name = match source.location()? {
         TarballLocation::Url { url, .. } => url.clone(),
         TarballLocation::Path { file, .. } => inputs.name(Use::Content, file),
     };
@@ -115,6 +111,7 @@ pub(super) fn homepage(package: &Package) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::lock::LockedFile;
+    use crate::recipe::Tarball;
 
     #[test]
     fn seconds_become_dates() {

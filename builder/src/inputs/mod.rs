@@ -12,8 +12,8 @@ use crate::kernel::KernelChoice;
 use crate::kernel::config::{self, DEFAULT_FRAGMENTS};
 use crate::lock::Lock;
 use crate::recipe::{
-    CobdContent, Disk, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe,
-    RunAction, Source, Tarball, TarballLocation, canonical,
+    CobdContent, FileContent, HostFile, KernelLocation, KernelOrigin, Keyring, Recipe, RunAction,
+    Source, TarballLocation, canonical,
 };
 
 pub use files::FileDigests;
@@ -132,8 +132,8 @@ pub fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
                 }
             }
         }
-        Source::Tarball(Tarball { location, .. }) | Source::Disk(Disk { location, .. }) => {
-            if let TarballLocation::Path { file, .. } = location {
+        one => {
+            if let Some(TarballLocation::Path { file, .. }) = one.location() {
                 files.push(file);
             }
         }

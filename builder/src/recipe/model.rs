@@ -92,6 +92,25 @@ pub enum Source {
     Disk(Disk),
 }
 
+impl Source {
+    /// Where the one file is that it is made from; nothing where it is made from packages.
+    #[must_use]
+    pub fn location(&self) -> Option<&TarballLocation> {
+        match self {
+            Self::Debian(_) => None,
+            Self::Tarball(Tarball { location, .. }) | Self::Disk(Disk { location, .. }) => {
+                Some(location)
+            }
+        }
+    }
+
+    /// Whether logs, caches, keys and identity are the source's own and stay.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        matches!(self, Self::Disk(disk) if disk.keep_state)
+    }
+}
+
 /// A file system made from Debian packages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Debian {

@@ -11,7 +11,7 @@ mod users;
 
 use coop_image::tree::{Timestamp, Tree, TreeError};
 
-use crate::recipe::{Rootfs, Source};
+use crate::recipe::Rootfs;
 
 pub use files::put as put_file;
 pub use login::{Login, login};
@@ -62,7 +62,7 @@ pub fn customise(tree: &mut Tree, rootfs: &Rootfs, epoch: Timestamp) -> Result<(
     files::set_hostname(tree, &rootfs.hostname, epoch)?;
     users::apply(tree, &rootfs.users, epoch)?;
     // A machine's own keys stay with its state.
-    if !matches!(&rootfs.source, Source::Disk(disk) if disk.keep_state) {
+    if !rootfs.source.keeps_state() {
         identity::make_host_keys_at_boot(tree, epoch)?;
     }
     // After the users, so that a file may belong to one of them, and last, so that the recipe wins.

@@ -71,12 +71,6 @@ impl ResolvedDisk<'_> {
         ]
     }
 
-    /// Whether logs, keys and identity stay.
-    #[must_use]
-    pub fn keeps_state(&self) -> bool {
-        self.recipe.keep_state
-    }
-
     /// The latest time that anything in the image may have, if it was read before.
     ///
     /// # Errors
