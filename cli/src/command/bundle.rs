@@ -15,11 +15,10 @@ use fs_err as fs;
 use super::build::Held;
 use super::means;
 use super::trust;
+use super::watched::interruption;
 use crate::arguments::TrustOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::line;
-use crate::signals::Interruption;
 
 /// How often the cache may be emptied between installing and use.
 const ATTEMPTS_MAX: usize = 3;
@@ -68,8 +67,7 @@ pub(super) fn unpack(
     blobs: &dyn Blobs,
     destination: &Path,
 ) -> Result<(), Failure> {
-    let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
-        .map_err(|error| Failure::work(&error))?;
+    let interruption = interruption()?;
     let blobs = Interruptible {
         blobs,
         heard: interruption.flag(),

@@ -5,7 +5,6 @@ use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 
 use coop_appliance::MANIFEST_NAME;
 use coop_builder::cobd::{
@@ -14,17 +13,15 @@ use coop_builder::cobd::{
 use coop_builder::recipe;
 use coop_image::ext4::{self, Journal, Size};
 use coop_image::tree::Timestamp;
-use coop_runtime::event::Observer;
 use fs_err as fs;
 use serde_json::json;
 
 use super::Ended;
+use super::watched::Watched;
 use crate::arguments::{ImageBuildOptions, ImageResizeOptions, ImageSize};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::progress::{self, Interruptible};
 use crate::render::{Output, bytes, data, json as render_json, line};
-use crate::signals::Interruption;
 
 /// The name of standard input, and of standard output.
 const STANDARD: &str = "-";
@@ -51,19 +48,10 @@ pub(crate) fn build(
         overrides: overrides.transpose().map_err(Failure::recipe)?,
         sync: !options.no_sync,
     };
-    let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
-        .map_err(|error| Failure::work(&error))?;
-    let observer: Arc<dyn Observer> = Arc::new(Interruptible {
-        inner: progress::observer(options.progress, output),
-        heard: interruption.flag(),
-    });
-    let made = cobd::make(request, &observer).map_err(|error| match interruption.signal() {
-        // What failed then failed because of the signal.
-        Some(signal) => Failure::sentence(
-            signal.shell_code(),
-            "the work was stopped by a signal; the output is as it was",
-        ),
-        None => explain(error),
+    let watched = Watched::start(options.progress, output)?;
+    let made = cobd::make(request, &watched.observer).map_err(|error| {
+        let stopped = watched.stopped("the work was stopped by a signal; the output is as it was");
+        stopped.unwrap_or_else(|| explain(error))
     })?;
     if options.json {
         render_json::value(&describe(options, &made));
@@ -97,7 +85,7 @@ pub(crate) fn resize(options: &ImageResizeOptions) -> Ended {
     })?;
     if options.json {
         render_json::value(&json!({
-            "image": path,
+            "image": render_json::path(path),
             "before_bytes": resized.before_bytes,
             "size_bytes": resized.after.size_bytes,
             "blocks_free": resized.after.blocks_free,
@@ -255,7 +243,7 @@ fn sentence(made: &Made) -> String {
 fn describe(options: &ImageBuildOptions, made: &Made) -> serde_json::Value {
     let image = &made.image;
     json!({
-        "image": options.output,
+        "image": render_json::path(&options.output),
         "uuid": uuid_text(&made.uuid),
         "label": options.label,
         "size_bytes": image.size_bytes,

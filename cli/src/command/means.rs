@@ -17,13 +17,13 @@ use coop_builder::store::Store;
 use coop_runtime::Host;
 use coop_runtime::event::Observer;
 
-use super::{build, lock, steps};
+use super::{build, lock, steps, watched};
 use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::host;
 use crate::render::progress::{self, Interruptible};
-use crate::render::{Output, error, line};
+use crate::render::{Output, error};
 use crate::signals::Interruption;
 
 /// The host's apt configuration.
@@ -129,8 +129,7 @@ impl Means {
             ..Options::default()
         };
         let apt = AptSources::read(Path::new(APT_FOLDER)).map_err(|error| failed(&error))?;
-        let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
-            .map_err(|error| failed(&error))?;
+        let interruption = watched::interruption()?;
         Ok(Self {
             fetcher: Fetcher::new(store, fetch),
             observer: Arc::new(Interruptible {

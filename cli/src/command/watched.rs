@@ -10,6 +10,12 @@ use crate::render::progress::{self, Interruptible};
 use crate::render::{Output, line};
 use crate::signals::Interruption;
 
+/// Begins to hear signals, for work that looks whether it was called off.
+pub(super) fn interruption() -> Result<Interruption, Failure> {
+    Interruption::start(|| line("stopping; a second signal ends at once"))
+        .map_err(|error| Failure::work(&error))
+}
+
 /// Who watches, and whether a signal was heard. While it lives, signals end nothing by themselves.
 pub(super) struct Watched {
     /// Who watches.
@@ -29,8 +35,7 @@ impl Watched {
     }
 
     fn with(inner: Box<dyn Observer>) -> Result<Self, Failure> {
-        let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
-            .map_err(|error| Failure::work(&error))?;
+        let interruption = interruption()?;
         let heard = interruption.flag();
         Ok(Self {
             observer: Arc::new(Interruptible { inner, heard }),
