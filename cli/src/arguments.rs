@@ -232,6 +232,19 @@ impl RecipeOptions {
         }
     }
 
+    /// Those that are given and say something of a recipe or its kernel alone.
+    pub(crate) fn given_for_recipes(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            (!self.sets.is_empty(), "--set"),
+            (!self.secrets.is_empty(), "--secret"),
+            (self.locked, "--locked"),
+            (self.allow_dropped, "--allow-dropped"),
+            (self.kernel.is_some(), "--kernel"),
+        ];
+        let given = given.into_iter().filter(|(is_given, _)| *is_given);
+        given.map(|(_, name)| name)
+    }
+
     /// The variables; the last of two values for one wins.
     pub(crate) fn sets(&self) -> BTreeMap<String, String> {
         self.sets.iter().cloned().collect()

@@ -130,6 +130,83 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
+fn options_that_mean_nothing_are_refused_by_name() {
+    let folder = with_recipe(GOOD);
+    fs::create_dir(folder.path().join("built")).unwrap();
+    fs::write(folder.path().join("built/appliance.json"), "{}").unwrap();
+    fs::write(folder.path().join("x.conf"), "mem=64\n").unwrap();
+    for (words, part) in [
+        (
+            &["run", "built", "--set", "a=b"][..],
+            "--set is for recipes",
+        ),
+        (
+            &["run", "built", "--kernel", "auto"],
+            "--kernel is for recipes",
+        ),
+        (&["test", "built", "--locked"], "--locked is for recipes"),
+        (
+            &["run", "@x.conf", "--secret", "a=b"],
+            "--secret is for recipes",
+        ),
+        (
+            &["run", "built", "--plain-http"],
+            "--plain-http is for registries",
+        ),
+        (&["run", "built", "--key", "k"], "your own"),
+        (
+            &["run", "built", "--detach", "--json"],
+            "cannot be used with",
+        ),
+        (&["logs", "none"], "no machine 'none'"),
+        (&["cp", "a", "b"], "MACHINE:PATH"),
+    ] {
+        let output = coop(folder.path(), words);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {error}");
+        assert!(error.contains(part), "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn names_that_are_no_text_are_data_too() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = with_recipe(GOOD);
+    fs::create_dir(folder.path().join("tree")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_coop"))
+        .args(["image", "build", "tree", "--json", "-o"])
+        .arg(std::ffi::OsStr::from_bytes(b"\xff.cobd"))
+        .current_dir(folder.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["image"], "\u{fffd}.cobd");
+}
+
+#[test]
+fn a_shell_completes_words() {
+    let folder = with_recipe(GOOD);
+    let script = coop(folder.path(), &["completions", "bash"]);
+    fs::write(folder.path().join("coop.bash"), &script.stdout).unwrap();
+    let ask = "source ./coop.bash
+        for line in 'coop ru' 'coop run --per' 'coop run --su' 'coop cache v' 'coop run --kernel p'; do
+            COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+            _coop coop \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"
+            echo \"${COMPREPLY[@]}\"
+        done";
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", ask]).current_dir(folder.path());
+    let completed = bash.output().unwrap();
+    assert_eq!(text(&completed.stderr), "");
+    assert_eq!(
+        text(&completed.stdout),
+        "run\n--persist\n\nverify\nprebuilt\n"
+    );
+}
+
+#[test]
 fn help_goes_to_stdout() {
     let folder = with_recipe(GOOD);
     let output = coop(folder.path(), &["--help"]);

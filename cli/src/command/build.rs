@@ -52,7 +52,7 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
     let shown = folder.display();
     if options.json {
         render_json::value(&json!({
-            "appliance": folder,
+            "appliance": render_json::path(&folder),
             "fresh": built.fresh,
             "log": log,
             "manifest": built.appliance.manifest,

@@ -92,7 +92,7 @@ fn list(options: &CacheListOptions, environment: &Environment) -> Ended {
             })
         });
         let mut value = json!({
-            "folder": store.root(),
+            "folder": render_json::path(store.root()),
             "size_bytes": total,
             "kinds": kinds.collect::<Vec<Value>>(),
         });

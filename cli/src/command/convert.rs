@@ -80,9 +80,9 @@ fn convert(input: &Input, path: &Path, options: &ConvertOptions, output: &Output
     })?;
     if options.json {
         render_json::value(&json!({
-            "source": options.source,
+            "source": render_json::path(&options.source),
             "source_format": input.disk.format().name(),
-            "output": path,
+            "output": render_json::path(path),
             "format": format.name(),
             "partition": done.part.as_ref().map(describe),
             "wrapped": done.is_wrapped,
@@ -147,9 +147,9 @@ fn appliance(
     let (built, _) = build::build(&prepared.recipe, &options.source, folder, &means)?;
     if options.json {
         render_json::value(&json!({
-            "source": options.source,
+            "source": render_json::path(&options.source),
             "source_format": input.disk.format().name(),
-            "appliance": folder,
+            "appliance": render_json::path(folder),
             "fresh": built.fresh,
             "partition": describe(&prepared.part),
             "fix_ups": prepared.fix_ups.changes,
@@ -244,7 +244,7 @@ fn list(input: &Input, options: &ConvertOptions) {
             value
         };
         render_json::value(&json!({
-            "disk": options.source,
+            "disk": render_json::path(&options.source),
             "format": input.disk.format().name(),
             "size_bytes": input.disk.size_bytes(),
             "table": input.table_name(),

@@ -29,7 +29,7 @@ pub(crate) fn run(options: &ExplainOptions, environment: &Environment, output: &
     if options.json {
         render_json::value(&json!({
             "name": recipe.name,
-            "appliance": folder,
+            "appliance": render_json::path(&folder),
             "locked": means.pins.used().is_some(),
             "steps": explanation.steps,
         }));

@@ -37,7 +37,7 @@ pub(crate) fn run(options: &ExportOptions, environment: &Environment, output: &O
     let shown = options.output.display();
     if options.json {
         render_json::value(&json!({
-            "output": options.output,
+            "output": render_json::path(&options.output),
             "name": exported.name,
             "digest": exported.digest.to_string(),
             "layer_bytes": exported.layer_bytes,

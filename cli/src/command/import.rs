@@ -86,7 +86,7 @@ fn describe(imported: &Imported, output: Option<&Path>) -> Value {
     json!({
         "dialect": imported.dialect.to_string(),
         "recipe": imported.recipe,
-        "output": output,
+        "output": output.map(render_json::path),
         "notes": notes,
     })
 }

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Out
     }
     if options.json {
         render_json::value(&json!({
-            "lock": path,
+            "lock": render_json::path(&path),
             "changed": differs,
             "changes": changes.iter().map(Change::to_string).collect::<Vec<_>>(),
         }));

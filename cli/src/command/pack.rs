@@ -32,7 +32,7 @@ pub(crate) fn pack(options: &PackOptions) -> Ended {
     let (shown, digest) = (output.display(), layout.package().digest());
     if options.json {
         render_json::value(&json!({
-            "bundle": output,
+            "bundle": render_json::path(&output),
             "digest": digest.to_string(),
             "size_bytes": size,
         }));
@@ -67,7 +67,7 @@ pub(crate) fn unpack(options: &UnpackOptions, environment: &Environment) -> Ende
     bundle::unpack(package, &layout, &output)?;
     if options.json {
         render_json::value(&json!({
-            "appliance": output,
+            "appliance": render_json::path(&output),
             "digest": package.digest().to_string(),
             "manifest": package.appliance(),
         }));

@@ -162,7 +162,7 @@ fn tell(options: &PullOptions, offered: &Offered, signer: Option<&Signer>, place
     render_json::value(&json!({
         "reference": options.reference.to_string(),
         "digest": offered.package.digest().to_string(),
-        "output": place,
+        "output": render_json::path(place),
         "signer": signer.map(|signer| json!({ "name": signer.name, "key": signer.key })),
     }));
 }

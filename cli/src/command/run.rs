@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::nodes::{self, NodeEnd};
 use super::{Ended, attend, detached, imported, qemu, registry};
-use crate::arguments::RunOptions;
+use crate::arguments::{RecipeOptions, RunOptions};
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure, TIMED_OUT};
 use crate::render::{Output, json, line, progress};
@@ -80,7 +80,16 @@ fn boot(
                        your own";
         return Err(Failure::usage(message));
     }
+    if options.registry.plain_http && reference.is_none() {
+        let message = "--plain-http is for registries, and none is asked here";
+        return Err(Failure::usage(message));
+    }
     if let Some(file) = configuration(&options.target) {
+        let mut given = options.recipe_options.given_for_recipes();
+        if let Some(name) = given.find(|name| ["--set", "--secret"].contains(name)) {
+            let message = format!("{name} is for recipes, and this is a configuration");
+            return Err(Failure::usage(message));
+        }
         if options.node.is_given() {
             let message = "nodes are of an appliance or a recipe, and this is a configuration";
             return Err(Failure::usage(message));
@@ -97,6 +106,9 @@ fn boot(
         Some(reference) => Target::Registry(reference),
         None => target(&options.target)?,
     };
+    if !matches!(target, Target::Recipe(_)) {
+        refuse_for_built(&options.recipe_options)?;
+    }
     let folder = match target {
         Target::Appliance(folder) => folder,
         Target::Registry(_) if options.persist => {
@@ -227,6 +239,17 @@ pub(super) fn target(path: &Path) -> Result<Target, Failure> {
     }
     let message = format!("{shown} is no appliance: it has no {MANIFEST_NAME}");
     Err(Failure::usage(message))
+}
+
+/// Refuses what changes how a recipe is built, where all is built.
+pub(super) fn refuse_for_built(options: &RecipeOptions) -> Result<(), Failure> {
+    match options.given_for_recipes().next() {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("{name} is for recipes, and this is built already");
+            Err(Failure::usage(message).with_hint("name the recipe, or build it anew"))
+        }
+    }
 }
 
 /// The appliance's machine with what the command line changes.

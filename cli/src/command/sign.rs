@@ -60,7 +60,7 @@ pub(crate) fn run(options: &SignOptions, environment: &Environment) -> Ended {
     }
     if options.json {
         render_json::value(&json!({
-            "bundle": path,
+            "bundle": render_json::path(path),
             "digest": digest.to_string(),
             "signed_by": key,
             "signatures": signatures.len(),
@@ -211,8 +211,8 @@ fn generate(file: &Path, json: bool) -> Ended {
     line("the secret key has no password; minisign -C gives it one");
     if json {
         render_json::value(&json!({
-            "secret": file,
-            "public": public_file,
+            "secret": render_json::path(file),
+            "public": render_json::path(&public_file),
             "key": public.to_string(),
         }));
     } else {

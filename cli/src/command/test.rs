@@ -12,7 +12,7 @@ use coop_runtime::{
 };
 use serde_json::{Value, json};
 
-use super::run::{Target, not_up, target};
+use super::run::{Target, not_up, refuse_for_built, target};
 use super::watched::Watched;
 use super::{Ended, build};
 use crate::arguments::TestOptions;
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &TestOptions, environment: &Environment, output: &Out
     if options.json {
         let each: Vec<Value> = outcomes.iter().map(describe).collect();
         render_json::value(&json!({
-            "appliance": folder,
+            "appliance": render_json::path(&folder),
             "passed": passed == steps.len(),
             "steps": each,
         }));
@@ -91,6 +91,7 @@ fn folder(
         return Ok((held.folder.clone(), Some(held)));
     }
     if let Target::Appliance(folder) = found {
+        refuse_for_built(&options.recipe_options)?;
         return Ok((folder, None));
     }
     Err(Failure::usage(

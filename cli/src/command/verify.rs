@@ -88,7 +88,7 @@ fn of_bundle(options: &VerifyOptions, environment: &Environment) -> Ended {
     let digest = package.digest().to_string();
     if options.json {
         render_json::value(&json!({
-            "bundle": options.appliance,
+            "bundle": render_json::path(&options.appliance),
             "digest": digest,
             "verified": true,
             "signer": signer.as_ref().map(described),
@@ -198,7 +198,7 @@ fn report(options: &VerifyOptions, rebuilt: Option<&Option<Difference>>) {
     if !options.json {
         return;
     }
-    let mut value = json!({ "appliance": options.appliance, "verified": true });
+    let mut value = json!({ "appliance": render_json::path(&options.appliance), "verified": true });
     if let Some(difference) = rebuilt {
         value["identical"] = difference.is_none().into();
         value["difference"] = json!(difference);

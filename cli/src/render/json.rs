@@ -1,5 +1,6 @@
 //! Data for programs: one JSON value on stdout.
 
+use std::path::Path;
 use std::time::Duration;
 
 use coop_builder::recipe::{Diagnostic, Place, Warning};
@@ -11,6 +12,11 @@ use crate::failure::{Failure, Reason};
 /// Writes one value, indented.
 pub(crate) fn value(value: &Value) {
     super::data(&format!("{value:#}\n"));
+}
+
+/// A path as text: JSON has no other, and what of a name is no UTF-8 is replaced.
+pub(crate) fn path(path: &Path) -> Value {
+    path.to_string_lossy().into()
 }
 
 /// What went wrong: a list, for a recipe may have several errors.

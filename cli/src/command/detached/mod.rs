@@ -31,6 +31,7 @@ use crate::environment::Environment;
 use crate::failure::{FAILED, Failure};
 use crate::host;
 use crate::render::data;
+use crate::render::json::path as json_path;
 
 /// The file in a machine's folder that says what it is.
 const DESCRIPTION: &str = "machine.json";
@@ -63,7 +64,7 @@ impl Described {
         json!({
             "name": self.name,
             "pid": std::process::id(),
-            "target": self.target.to_string_lossy(),
+            "target": json_path(&self.target),
             "started": self.started,
         })
     }

@@ -24,7 +24,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Ended {
     let (info, file_bytes) = info(path)?;
     let least = cobd::minimum_bytes(path);
     render_json::value(&json!({
-        "image": path,
+        "image": render_json::path(path),
         "file_bytes": file_bytes,
         "label": display(&info.label),
         "uuid": uuid_text(&info.uuid),

@@ -34,7 +34,7 @@ pub(super) fn run(
     let obtained = kernel::obtain(&asked.request()).map_err(|error| asked.failed(&error))?;
     let exported = export(&obtained.kernel, &folder).map_err(|error| Failure::work(&error))?;
     if options.json {
-        render_json::value(&json!({ "folder": folder, "kernel": exported }));
+        render_json::value(&json!({ "folder": render_json::path(&folder), "kernel": exported }));
         return Ok(0);
     }
     let release = plain(&exported.release);
