@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Progress;
+use super::registry::here;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +28,7 @@ pub(crate) enum ExportFormat {
 #[derive(Args, Debug)]
 pub(crate) struct ExportOptions {
     /// The appliance's folder
+    #[arg(value_parser = here())]
     pub(crate) appliance: PathBuf,
     /// What it becomes
     #[arg(long, value_enum, value_name = "FORMAT")]

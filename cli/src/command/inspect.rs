@@ -24,7 +24,7 @@ use crate::render::{Output, data, error, plain};
 pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &Output) -> Ended {
     if let Some(path) = &options.extract {
         if registry::reference(&options.appliance)?.is_some() {
-            let failure = Failure::usage("--extract reads files, and a registry has no such file");
+            let failure = Failure::usage("--extract reads images, and those are in the registry");
             return Err(failure.with_hint("coop pull gets the appliance"));
         }
         return extract(path.as_bytes(), options, environment);
