@@ -43,6 +43,7 @@ pub use machine::{CheckError, DISKS_MAX, Machine};
 pub use node::{NODES_MAX, NodeError, NodeState, join_nodes, node_names};
 pub use record::{LOG_BYTES_MAX, Record, Recorded, Records};
 pub use report::{Cause, Phase, Report};
+pub use root::Exports;
 pub use running::{Console, Running, StartError, Watch};
 pub use session::{
     ExecError, ExecHandle, ExecRequest, ExecStreams, Execution, SessionEnd, Stopped,

@@ -13,7 +13,7 @@ use coop_driver::engine::user::{COMMAND_LINE_BYTES_MAX, MEMORY_BYTES_MIN};
 use fs_err as fs;
 
 use crate::initramfs::MODULES_BYTES_MAX;
-use crate::root;
+use crate::root::{self, Exports};
 use crate::spec::{DiskSpec, DiskWrites, MachineSpec, RootSpec};
 
 /// Disks that a machine has at most.
@@ -34,7 +34,7 @@ pub struct Machine {
     pub(crate) ports: Vec<BoundPort>,
     pub(crate) memory_folder: PathBuf,
     /// What the machine's user should know before it starts.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warning: Option<String>,
 }
 
 impl Machine {
@@ -43,9 +43,21 @@ impl Machine {
     ///
     /// # Errors
     /// All problems that were found, not only the first.
-    pub fn check(mut spec: MachineSpec) -> Result<Self, CheckError> {
+    pub fn check(spec: MachineSpec) -> Result<Self, CheckError> {
+        Self::check_among(spec, &mut Exports::default())
+    }
+
+    /// The same for one of several machines, which share what is served to them.
+    ///
+    /// # Errors
+    /// All problems that were found, not only the first.
+    pub fn check_among(mut spec: MachineSpec, exports: &mut Exports) -> Result<Self, CheckError> {
         let mut problems = Vec::new();
-        let warnings = root::prepare(&mut spec, &mut problems);
+        let root = root::prepare(&mut spec, exports);
+        let warning = root.unwrap_or_else(|problem| {
+            problems.push(format!("root: {problem}"));
+            None
+        });
         check_numbers(&spec, &mut problems);
         check_kernel(&spec, &mut problems);
         let disks = open_disks(&spec, &mut problems);
@@ -58,7 +70,7 @@ impl Machine {
                 network,
                 ports,
                 memory_folder,
-                warnings,
+                warning,
             }),
             Ok(_) => Err(CheckError(problems)),
             Err(error) => {

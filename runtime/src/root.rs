@@ -1,6 +1,9 @@
 //! A root on NFS: the server that coop is, or the address of another.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::nfs::{Export, NfsServer, PORT, Squash};
 use crate::spec::{MachineSpec, RootSpec};
@@ -8,35 +11,49 @@ use crate::spec::{MachineSpec, RootSpec};
 /// What the guest's kernel must have for it, built in or as a module.
 const NEEDED: [&str; 2] = ["CONFIG_NFS_FS", "CONFIG_NFS_V3"];
 
+/// Images that coop serves to machines as their roots. Each is read once, however many machines
+/// have it.
+#[derive(Default)]
+pub struct Exports(BTreeMap<PathBuf, Arc<Export>>);
+
+impl Exports {
+    /// The image, and what its first user should know.
+    fn open(&mut self, image: &Path) -> Result<(Arc<Export>, Option<String>), String> {
+        if let Some(export) = self.0.get(image) {
+            return Ok((Arc::clone(export), None));
+        }
+        let export = Export::open(image, Squash::No).map_err(|error| error.to_string())?;
+        let warning = export.attributed().map(|attributed| attributed.to_string());
+        let export = Arc::new(export);
+        self.0.insert(image.to_owned(), Arc::clone(&export));
+        Ok((export, warning))
+    }
+}
+
 /// Makes a root on NFS ready: serves the image to the guest's network, or finds the server's
 /// address. Gives what its user should know.
-pub(crate) fn prepare(spec: &mut MachineSpec, problems: &mut Vec<String>) -> Vec<String> {
-    let done = match &mut spec.root {
-        RootSpec::Disk => return Vec::new(),
+///
+/// # Errors
+/// One sentence: the image cannot be served, there is no such server, or no network.
+pub(crate) fn prepare(
+    spec: &mut MachineSpec,
+    exports: &mut Exports,
+) -> Result<Option<String>, String> {
+    match &mut spec.root {
+        RootSpec::Disk => Ok(None),
+        RootSpec::Nfs { server, .. } => {
+            *server = address(server)?.to_string();
+            Ok(None)
+        }
         RootSpec::Served { image, .. } => {
-            Export::open(image, Squash::No).map_err(|error| error.to_string())
+            let (export, warning) = exports.open(image)?;
+            let network = spec.network.as_mut();
+            let network = network.ok_or("it is on NFS, and the machine has no network")?;
+            // A server for each machine, so that none can take the connections of another.
+            network.services.push(NfsServer::new(export).service(PORT));
+            Ok(warning)
         }
-        RootSpec::Nfs { server, .. } => match address(server) {
-            Ok(address) => {
-                *server = address.to_string();
-                return Vec::new();
-            }
-            Err(problem) => Err(problem),
-        },
-    };
-    let export = match done {
-        Ok(export) => export,
-        Err(problem) => {
-            problems.push(format!("root: {problem}"));
-            return Vec::new();
-        }
-    };
-    let warning = export.attributed().map(|attributed| attributed.to_string());
-    match &mut spec.network {
-        Some(network) => network.services.push(NfsServer::new(export).service(PORT)),
-        None => problems.push("a root on NFS needs a network, and the machine has none".to_owned()),
     }
-    warning.into_iter().collect()
 }
 
 /// Whether a kernel of this .config can mount the root.

@@ -172,9 +172,9 @@ impl Machine {
             network,
             ports,
             memory_folder,
-            warnings,
+            warning,
         } = self;
-        for message in &warnings {
+        if let Some(message) = &warning {
             watch.observer.event(&Event::Warning { message });
         }
         let instance = Instance::create(&spec.instances_folder)?;

@@ -11,8 +11,8 @@ use std::thread;
 use coop_appliance::Forward;
 use coop_builder::recipe::forwards_overlap;
 use coop_runtime::{
-    Cause, Console, ExecError, ExecHandle, ExecRequest, ExecStreams, Exit, Machine, MachineSpec,
-    NodeState, Report, Running, Seat, Watch, Workload, join_nodes, node_names,
+    Cause, Console, ExecError, ExecHandle, ExecRequest, ExecStreams, Exit, Exports, Machine,
+    MachineSpec, NodeState, Report, Running, Seat, Watch, Workload, join_nodes, node_names,
 };
 
 use super::attend::{GRACE, SHUT_DOWN_PATIENCE};
@@ -115,12 +115,13 @@ pub(super) fn run(
     }
     check_forwards(&specs)?;
     // Every machine is checked before the first starts.
+    let mut exports = Exports::default();
     let machines: Vec<Machine> = names
         .iter()
         .zip(specs)
         .map(|(name, spec)| {
             let failed = |error| Failure::work(&error).of(name);
-            Machine::check(spec).map_err(failed)
+            Machine::check_among(spec, &mut exports).map_err(failed)
         })
         .collect::<Result<_, _>>()?;
     let crew = Arc::new(Crew::default());

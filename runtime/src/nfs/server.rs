@@ -40,11 +40,11 @@ pub struct NfsServer {
 }
 
 impl NfsServer {
-    /// A server without connections.
+    /// A server without connections; several can have one export.
     #[must_use]
-    pub fn new(export: Export) -> Self {
+    pub fn new(export: impl Into<Arc<Export>>) -> Self {
         Self {
-            export: Arc::new(export),
+            export: export.into(),
             open: Arc::default(),
         }
     }
