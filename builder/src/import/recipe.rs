@@ -6,7 +6,7 @@ use std::path::Path;
 use coop_appliance::{Forward, Protocol};
 
 use super::machine::{Machine, Root};
-use super::settings::shorten;
+use super::settings::{is_text, shorten};
 use super::{Dialect, Note};
 
 /// What a recipe's text is made of.
@@ -169,5 +169,15 @@ fn written(forward: &Forward) -> String {
 
 /// A text in double quotes, as YAML and JSON read them alike; `${` begins no variable.
 fn quoted(text: &str) -> String {
-    serde_json::Value::String(text.replace("${", "$${")).to_string()
+    let json = serde_json::Value::String(text.replace("${", "$${")).to_string();
+    let mut quoted = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_text(character) {
+            quoted.push(character);
+        } else {
+            // All of them have four digits at most. Writing to a text cannot fail.
+            let _ = write!(quoted, "\\u{:04x}", u32::from(character));
+        }
+    }
+    quoted
 }

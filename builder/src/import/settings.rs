@@ -173,6 +173,13 @@ pub(super) fn index(digits: &str, limit: u32) -> Option<u32> {
     digits.parse().ok().filter(|index| *index < limit)
 }
 
+/// Whether a recipe may have a character as it is: no control characters, no lines' and texts' marks,
+/// nothing that is none (YAML 1.2.2, section 5.1).
+pub(super) fn is_text(character: char) -> bool {
+    let marks = ['\u{2028}', '\u{2029}', '\u{feff}', '\u{fffe}', '\u{ffff}'];
+    !character.is_control() && !marks.contains(&character)
+}
+
 /// The first characters of a text for a sentence about it.
 pub(super) fn shorten(text: &str) -> String {
     const SHOWN_MAX: usize = 120;
@@ -180,9 +187,9 @@ pub(super) fn shorten(text: &str) -> String {
         .chars()
         .take(SHOWN_MAX)
         .flat_map(|character| {
-            let shown: Vec<char> = match character.is_control() {
-                true => character.escape_default().collect(),
-                false => vec![character],
+            let shown: Vec<char> = match is_text(character) {
+                true => vec![character],
+                false => character.escape_default().collect(),
             };
             shown
         })

@@ -10,11 +10,11 @@ const WINDOW_UNITS: u64 = 1 << 26;
 /// How often a disk's tables are read at most: enough for 256 TiB in clusters of 64 KiB, for 2 TiB
 /// in sectors.
 pub(super) const WINDOWS_MAX: u64 = 64;
-/// Bytes of tables that are read in all windows together. A disk of 16 TiB in clusters of 64 KiB has
-/// half of that; a sparse file of a few MiB could have any number.
-const TABLE_BYTES_MAX: u64 = 16 << 30;
+/// Bytes of tables that are read in all windows together: minutes of work. Enough for 32 TiB of data in
+/// clusters of 64 KiB, for 2 TiB in such of 4 KiB; a sparse file of a few MiB could have any number.
+const TABLE_BYTES_MAX: u64 = 32 << 30;
 /// A table of fewer bytes counts as so many: it has to be gone to all the same.
-const TABLE_BYTES_MIN: u64 = 512;
+const TABLE_BYTES_MIN: u64 = 4096;
 
 /// What may still be read of a disk's tables.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ mod tests {
         budget.spend(TABLE_BYTES_MIN).unwrap();
         let error = budget.spend(1).unwrap_err().to_string();
         assert!(
-            error.contains("more than coop takes (17179869184)"),
+            error.contains("more than coop takes (34359738368)"),
             "{error}"
         );
     }

@@ -12,6 +12,8 @@ use crate::disk::{DiskError, LeftBehind, as_u64};
 const ENTRY_BYTES: usize = 40;
 /// Bytes that an entry may have beside its two names.
 const EXTRA_BYTES_MAX: u32 = 1024;
+/// Bytes of a name that are kept, for people.
+const NAME_BYTES_MAX: usize = 256;
 
 /// Reads the names of all snapshots.
 pub(super) fn read(file: &File, header: &Header) -> Result<Vec<LeftBehind>, DiskError> {
@@ -47,6 +49,7 @@ pub(super) fn read(file: &File, header: &Header) -> Result<Vec<LeftBehind>, Disk
         let (extra, names) = rest.split_at(extra_bytes);
         let (id, name) = names.split_at(id_bytes);
         let name = if name.is_empty() { id } else { name };
+        let name = name.get(..NAME_BYTES_MAX).unwrap_or(name);
         found.push(LeftBehind::Snapshot {
             name: crate::tree::display(name),
             has_machine_state: u32_at(&entry, 32) != 0 || u64_at(extra, 0) != 0,

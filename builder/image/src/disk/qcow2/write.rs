@@ -16,7 +16,7 @@ use crate::disk::{DiskError, ExtentKind, Extents, Source, Written, as_u64};
 
 /// Guests count in sectors, so that the size of a disk is a multiple of this.
 const SECTOR_BYTES: u64 = 512;
-/// Bytes that are read at a time, at least; a multiple of every size of cluster.
+/// Bytes that are read at a time, at most; a multiple of every size of cluster.
 const PIECE_BYTES: u64 = 2 << 20;
 /// Entries of a table that are written at a time, at most.
 const ENTRIES_MAX: usize = 32 << 10;
@@ -59,15 +59,19 @@ pub fn write_qcow2(
         if extent.kind == ExtentKind::Hole {
             continue;
         }
-        // Pieces are whole, though their extents may not be; what is done is not done twice.
-        let mut at = (extent.offset - extent.offset % PIECE_BYTES).max(done);
-        while at < extent.end() {
-            let length = PIECE_BYTES.min(source.size_bytes() - at);
-            let length = usize::try_from(length).unwrap_or(0);
-            read_piece(source, &mut buffer[..length], at)?;
-            buffer[length..].fill(0);
-            writer.piece(&buffer, at)?;
-            at += PIECE_BYTES;
+        // Clusters are whole, though extents may not be; what is done is not done twice.
+        let cluster_bytes = writer.cluster_bytes;
+        let mut at = (extent.offset - extent.offset % cluster_bytes).max(done);
+        let end = extent.end().next_multiple_of(cluster_bytes);
+        while at < end {
+            let length = (end - at).min(PIECE_BYTES - at % PIECE_BYTES);
+            let there = length.min(source.size_bytes() - at);
+            let there = usize::try_from(there).unwrap_or(0);
+            let piece = &mut buffer[..usize::try_from(length).unwrap_or(0)];
+            read_piece(source, &mut piece[..there], at)?;
+            piece[there..].fill(0);
+            writer.piece(piece, at)?;
+            at += length;
             done = at;
         }
     }
