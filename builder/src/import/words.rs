@@ -21,7 +21,10 @@ pub(super) fn sort(settings: &mut Settings) -> (Vec<String>, RootWords) {
             Some((key, value)) => (key, Some(value)),
             None => (word.value.as_str(), None),
         };
-        let shown = shorten(&word.value);
+        let shown = match word.value.as_str() {
+            "" => "\"\"".to_owned(),
+            text => shorten(text),
+        };
         match (key, value) {
             ("root", Some(value)) => {
                 if let Some(before) = &root.device {
@@ -68,7 +71,7 @@ pub(super) fn sort(settings: &mut Settings) -> (Vec<String>, RootWords) {
 
 /// A word as a recipe takes it.
 fn good(word: &str) -> bool {
-    word.len() <= 1024 && word.bytes().all(|byte| byte.is_ascii_graphic())
+    (1..=1024).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Why a word is not passed on.

@@ -70,7 +70,10 @@ fn chunks(data: &[u8]) {
     );
     let layer = |path: &str| Descriptor::of(media::CHUNKS, data).annotated(media::TITLE, path);
     let layers = vec![layer("vmlinux"), layer("config")];
-    let package = Package::new(config.into_bytes(), layers).expect("a sound package");
+    // More than such a file's chunks can have is no package.
+    let Ok(package) = Package::new(config.into_bytes(), layers) else {
+        return;
+    };
     // No file has a digest of zeroes.
     assert!(verify(&package, &OneBlob(data)).is_err());
 }
