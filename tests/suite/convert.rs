@@ -1,17 +1,18 @@
 //! `coop convert`: disks that other tools made, beside what these say of them; disks that nobody
 //! should trust; and a Debian on a partitioned qcow2 that boots to a login.
 
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::net::UdpSocket;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fs_err as fs;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    self, BUILD_DEADLINE, Done, RUN_DEADLINE, coop, coop_in, oracle, run, small, small_archive,
-    temp_folder,
+    self, Done, RUN_DEADLINE, coop, coop_in, in_namespace, oracle, run, small, temp_folder,
 };
 use crate::terminal::Terminal;
 
@@ -312,7 +313,7 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
         (
             &["disk.raw", "--appliance", "out", "--partition", "spare"],
             1,
-            "partition 3 is swap, and what is read file by file is ext2, ext3 and ext4 only",
+            "partition 3 is a swap area; coop reads the files of ext2, ext3 and ext4 only\n",
         ),
         (
             &["disk.raw", "--appliance", "out", "--partition", "files"],
@@ -320,9 +321,9 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
             "partition 4 has no /etc",
         ),
         (
-            &["disk.raw", "--appliance", "out", "--allow-chain", "."],
+            &["disk.raw", "--appliance", "out", "--use-backup-table"],
             2,
-            "--allow-chain does not go with --appliance",
+            "--use-backup-table does not go with --appliance",
         ),
     ] {
         let words = [&["convert"], words].concat();
@@ -351,18 +352,6 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
         "{}",
         done.stderr
     );
-    let zeroes = vec![0; 65_536];
-    for at in [5, 25] {
-        raw.file().write_all_at(&zeroes, at * MIB).unwrap();
-    }
-    raw.file().write_all_at(b"LABELONE", 5 * MIB + 512).unwrap();
-    let done = coop_in(folder, &["convert", "disk.raw", "x.cobd"]).expect(1);
-    assert!(
-        done.stderr
-            .contains("partition 2 is a physical volume of LVM"),
-        "{}",
-        done.stderr
-    );
     // The table's first copy is damaged.
     raw.file().write_all_at(&[0; 64], 512).unwrap();
     let done = coop_in(folder, &["convert", "disk.raw", "--list"]).expect(1);
@@ -376,6 +365,157 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
         &["convert", "disk.raw", "--list", "--use-backup-table"],
     )
     .expect(0);
+}
+
+/// Roots that coop does not look into are named where nothing else is a root, and again where
+/// somebody wants one of them, with a way to go.
+#[test]
+fn what_cannot_be_looked_into_is_named() {
+    if !tools(MAKERS) {
+        return;
+    }
+    let home = temp_folder();
+    let folder = home.path();
+    disk(folder, "gpt");
+    let raw = fs::OpenOptions::new()
+        .write(true)
+        .open(folder.join("disk.raw"))
+        .unwrap();
+    let root = 5 * MIB;
+    for (magic, at, kind, hint) in [
+        (
+            &b"LABELONE"[..],
+            512,
+            "a physical volume of LVM",
+            "dd if=/dev/GROUP/VOLUME",
+        ),
+        (
+            b"LUKS\xba\xbe\0\x02",
+            0,
+            "encrypted (LUKS)",
+            "cryptsetup open",
+        ),
+        (b"XFSB", 0, "xfs", "rootfs.source.tarball"),
+        (b"_BHRfS_M", 65_600, "btrfs", "rootfs.source.tarball"),
+    ] {
+        raw.file().write_all_at(&vec![0; 70_000], root).unwrap();
+        raw.file().write_all_at(magic, root + at).unwrap();
+        let done = coop_in(folder, &["convert", "disk.raw", "x.cobd"]).expect(1);
+        let said = format!(
+            "no partition looks like a root; partition 2 is {kind}, which coop does not look into\n"
+        );
+        assert!(done.stderr.contains(&said), "{}", done.stderr);
+        let words = [
+            "convert",
+            "disk.raw",
+            "--appliance",
+            "out",
+            "--partition",
+            "2",
+        ];
+        let done = coop_in(folder, &words).expect(1);
+        let said =
+            format!("partition 2 is {kind}; coop reads the files of ext2, ext3 and ext4 only\n");
+        assert!(done.stderr.contains(&said), "{}", done.stderr);
+        assert!(done.stderr.contains(hint), "{}", done.stderr);
+        // Its bytes are bytes all the same.
+        coop_in(
+            folder,
+            &["convert", "disk.raw", "x.cobd", "--partition", "2"],
+        )
+        .expect(0);
+        assert!(fs::read(folder.join("x.cobd")).unwrap() == part_of(folder, "disk.raw", 5, 12));
+    }
+    // A second table, which firmware of another kind would read.
+    let mut second = [0; 16];
+    second[4] = 0x83;
+    second[8..12].copy_from_slice(&51_200_u32.to_le_bytes());
+    second[12..].copy_from_slice(&24_576_u32.to_le_bytes());
+    raw.file().write_all_at(&second, 446 + 16).unwrap();
+    let listed = json(&coop_in(folder, &["convert", "disk.raw", "--list", "--json"]).expect(0));
+    assert_eq!(listed["partitions"].as_array().unwrap().len(), 4);
+    assert!(
+        listed["also"].to_string().contains("a hybrid MBR"),
+        "{listed}"
+    );
+    let words = ["convert", "disk.raw", "x.cobd", "--partition", "4"];
+    let done = coop_in(folder, &words).expect(0);
+    assert!(
+        done.stderr.contains("(GPT, and a hybrid MBR"),
+        "{}",
+        done.stderr
+    );
+    // A disk without a table that is nothing but swap.
+    fs::write(folder.join("swap.raw"), part_of(folder, "disk.raw", 18, 6)).unwrap();
+    let done = coop_in(folder, &["convert", "swap.raw", "--appliance", "out"]).expect(1);
+    assert!(
+        done.stderr.contains("the whole disk is a swap area"),
+        "{}",
+        done.stderr
+    );
+}
+
+/// A disk and the one behind it become what both together are.
+#[test]
+fn a_chain_of_disks_becomes_an_appliance() {
+    if !tools(MAKERS) {
+        return;
+    }
+    let home = temp_folder();
+    let folder = home.path();
+    disk(folder, "gpt");
+    fs::create_dir(folder.join("base")).unwrap();
+    tool(
+        folder,
+        "qemu-img convert -f raw -O qcow2 disk.raw base/base.qcow2",
+        "",
+    );
+    // Then something was written.
+    fs::write(folder.join("root/etc/hostname"), "new-box\n").unwrap();
+    fs::File::create(folder.join("ext4"))
+        .unwrap()
+        .set_len(12 * MIB)
+        .unwrap();
+    tool(folder, "mke2fs -q -t ext4 -L oldroot -d root ext4", "");
+    place(folder, "ext4", "disk.raw", 5);
+    let line = "qemu-img convert -f raw -O qcow2 -B base/base.qcow2 -F qcow2 disk.raw top.qcow2";
+    tool(folder, line, "");
+    tool(folder, "qemu-img convert -O qcow2 top.qcow2 flat.qcow2", "");
+    let files = |name: &str, more: &[&str]| {
+        let out = format!("out/{name}");
+        let disk = format!("{name}.qcow2");
+        let words = [
+            &["convert", &disk, "--appliance", &out, "--progress", "none"],
+            more,
+        ]
+        .concat();
+        coop_in(folder, &words).expect(0);
+        let tar = format!("{name}.tar");
+        coop_in(folder, &["inspect", "--extract", "/", "-o", &tar, &out]).expect(0);
+        fs::read(folder.join(tar)).unwrap()
+    };
+    let chained = files("top", &["--allow-chain", "base"]);
+    assert!(chained == files("flat", &[]));
+    assert!(chained.windows(8).any(|some| some == b"new-box\n"));
+    coop_in(folder, &["convert", "top.qcow2", "--appliance", "out/no"]).expect(1);
+    // All that it was made of is in its evidence.
+    let words = ["verify", "--rebuild", "out/top", "--context", "."];
+    let done = coop_in(folder, &words).expect(0);
+    assert!(done.text().contains("identical"), "{}", done.text());
+    // A recipe says what a disk may have, all of it and no more.
+    for (chain, said) in [
+        ("[]", "rootfs.source.disk.chain lists those"),
+        (
+            "[base/base.qcow2, disk.raw]",
+            "does not need the file disk.raw",
+        ),
+    ] {
+        let disk = format!("{{disk: {{path: top.qcow2, chain: {chain}}}}}");
+        let recipe = format!("name: chained\nrootfs: {{source: {disk}}}\n");
+        fs::write(folder.join("r.yaml"), recipe).unwrap();
+        let done = coop_in(folder, &["build", "r.yaml", "--progress", "none"]).expect(1);
+        assert!(done.stderr.contains(said), "{}", done.stderr);
+    }
 }
 
 #[test]
@@ -506,12 +646,14 @@ fn a_recipe_takes_its_root_from_a_disk() {
     assert!(done.stderr.contains("disk.qcow2"), "{}", done.stderr);
 }
 
-/// A Debian as people install it, as far as that matters here.
+/// A Debian as people install it, as far as that matters here, with two init systems.
 const DEBIAN: &str = "\
 name: debian
 rootfs:
   source:
-    debian: {suite: trixie, packages: [systemd-sysv, udev, ifupdown, iproute2]}
+    debian:
+      suite: trixie
+      packages: [systemd, sysvinit-core, udev, ifupdown, iproute2]
   users:
     - {name: root, password: {plain: correct horse}}
 ";
@@ -532,6 +674,19 @@ iface ens3 inet static
     gateway 192.0.2.1
 ";
 
+/// What would take any interface for the old machine's.
+const NETWORK: &str = "\
+[Match]
+Name=*
+
+[Network]
+Address=192.0.2.7/24
+Gateway=192.0.2.1
+";
+
+/// The name of a host that a name server of the test knows, and the address that it gives.
+const PRINTER: (&str, [u8; 4]) = ("printer.example", [192, 0, 2, 80]);
+
 #[test]
 fn a_debian_on_a_disk_boots_to_a_login() {
     let names = ["sfdisk", "mke2fs", "mkfs.vfat", "qemu-img", "tar", "setsid"];
@@ -541,56 +696,106 @@ fn a_debian_on_a_disk_boots_to_a_login() {
     let home = temp_folder();
     let folder = home.path();
     debian_disk(folder);
-    let words = [
-        "convert",
-        "disk.qcow2",
-        "--appliance",
-        "out/old",
-        "--json",
-        "--progress",
-        "none",
-    ];
-    let done = json(&coop_in(folder, &words).expect(0));
-    assert_eq!(done["partition"]["label"], "system");
-    let changed: Vec<&str> = done["fix_ups"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| one["path"].as_str().unwrap())
-        .collect();
-    for path in [
-        "/etc/fstab",
-        "/etc/network/interfaces",
-        "/etc/systemd/system/getty.target.wants/serial-getty@hvc0.service",
-        "/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service",
+    let resolv = name_server(folder);
+    let serial = "/etc/systemd/system/getty.target.wants/serial-getty@";
+    for (label, paths, commands, shown) in [
+        (
+            "system",
+            &[
+                "/etc/network/interfaces",
+                "/etc/systemd/network/05-coop.network",
+                "/etc/netplan/01-netcfg.yaml",
+                "/etc/cloud/cloud-init.disabled",
+                &format!("{serial}hvc0.service"),
+                &format!("{serial}ttyS0.service"),
+            ][..],
+            &[
+                "systemctl is-system-running --wait | tr a-z A-Z",
+                "networkctl --no-pager --no-legend list | grep eth0 | tr a-z A-Z",
+                "cat /etc/machine-id",
+            ][..],
+            &["RUNNING", "ROUTABLE CONFIGURED", MACHINE_ID][..],
+        ),
+        (
+            "sysv",
+            &["/etc/network/interfaces", "/etc/inittab"],
+            &["readlink /proc/1/exe", "ifquery --state eth0 | tr a-z A-Z"],
+            &["/usr/sbin/init", "ETH0=ETH0"],
+        ),
     ] {
-        assert!(changed.contains(&path), "{path}: {changed:?}");
+        let out = format!("out/{label}");
+        let words = [
+            "convert",
+            "disk.qcow2",
+            "--appliance",
+            &out,
+            "--partition",
+            label,
+        ];
+        let words = [&words[..], &["--json", "--progress", "none"]].concat();
+        let done = json(&coop_in(folder, &words).expect(0));
+        assert_eq!(done["partition"]["label"], label);
+        let changed = done["fix_ups"].as_array().unwrap().iter();
+        let changed: Vec<&str> = changed.map(|one| one["path"].as_str().unwrap()).collect();
+        for path in paths.iter().chain(&["/etc/fstab"]) {
+            assert!(changed.contains(path), "{path}: {changed:?}");
+        }
+        let left = done["left_behind"].to_string();
+        assert!(
+            left.contains("boot_loader") && left.contains("partition 1: "),
+            "{left}"
+        );
+        coop_in(folder, &["verify", &out]).expect(0);
+        let mut command = coop();
+        command.arg("run").arg(folder.join(&out));
+        let resolver = format!("mount --bind {} /etc/resolv.conf", resolv.display());
+        let mut person = Terminal::run(&in_namespace(&resolver, &command, ""), 2 * RUN_DEADLINE);
+        person.expect("oldbox login: ");
+        person.send("root\r");
+        person.expect("Password: ");
+        person.send("correct horse\r");
+        person.expect("root@oldbox:~#");
+        person.send("ip -color=never -4 -brief address show dev eth0\r");
+        person.expect("10.0.2.15/24");
+        person.send(&format!("getent ahostsv4 {}\r", PRINTER.0));
+        person.expect(&PRINTER.1.map(|part| part.to_string()).join("."));
+        // What is expected is not what was typed.
+        for (command, shown) in commands.iter().zip(shown) {
+            person.send(&format!("{command}\r"));
+            person.expect(shown);
+        }
+        person.send("poweroff\r");
+        assert_eq!(person.end(), Some(0), "{label}");
     }
-    let left = done["left_behind"].to_string();
-    assert!(
-        left.contains("boot_loader") && left.contains("partition 1: "),
-        "{left}"
-    );
-    coop_in(folder, &["verify", "out/old"]).expect(0);
-    let out = folder.join("out/old");
-    let mut person = Terminal::start(&["run", out.to_str().unwrap()], BUILD_DEADLINE);
-    person.expect("oldbox login: ");
-    person.send("root\r");
-    person.expect("Password: ");
-    person.send("correct horse\r");
-    person.expect("root@oldbox:~#");
-    // What is expected is not what was typed.
-    person.send("systemctl is-system-running --wait | tr a-z A-Z\r");
-    person.expect("RUNNING");
-    person.send("ip -color=never -4 -brief address show dev eth0; cat /etc/machine-id\r");
-    person.expect("10.0.2.15/24");
-    person.expect("0123456789abcdef0123456789abcdef");
-    person.send("poweroff\r");
-    assert_eq!(person.end(), Some(0));
 }
 
+/// A name server on the host's loopback that knows one name. Gives the file that leads to it.
+fn name_server(folder: &Path) -> PathBuf {
+    const ADDRESS: &str = "127.53.53.53";
+    let socket = UdpSocket::bind((ADDRESS, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            let (name, kind) = question[12..length].split_at(length.saturating_sub(16));
+            let is_known = kind == [0, 1, 0, 1] && name.ends_with(b"\x07example\0");
+            let mut answer = question[..length].to_vec();
+            answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_known)]);
+            if is_known {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(PRINTER.1);
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    let file = folder.join("resolv.conf");
+    fs::write(&file, format!("nameserver {ADDRESS}\n")).unwrap();
+    file
+}
+
+const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
+
 /// The Debian as a directory of the host, changed as an installer would leave it, and from there on
-/// a disk by e2fsprogs, sfdisk and qemu-img.
+/// a disk by e2fsprogs, sfdisk and qemu-img: once for each init system.
 fn debian_disk(folder: &Path) {
     fs::write(folder.join("debian.yaml"), DEBIAN).unwrap();
     coop_in(
@@ -609,78 +814,140 @@ fn debian_disk(folder: &Path) {
         "",
     );
     fs::remove_file(folder.join("root.tar")).unwrap();
+    let wants = root.join("etc/systemd/system/getty.target.wants");
+    for folder in ["etc/netplan", "etc/cloud", "etc/systemd/network"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::create_dir_all(&wants).unwrap();
     for (path, text) in [
         ("etc/fstab", FSTAB),
         ("etc/network/interfaces", INTERFACES),
+        ("etc/netplan/01-netcfg.yaml", "network: {version: 2}\n"),
+        ("etc/cloud/cloud.cfg", "users: [default]\n"),
+        ("etc/systemd/network/10-static.network", NETWORK),
         ("etc/hostname", "oldbox\n"),
-        ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+        ("etc/machine-id", &format!("{MACHINE_ID}\n")),
+        // The first boot is long ago.
+        ("etc/.updated", ""),
+        ("var/.updated", ""),
     ] {
         fs::write(root.join(path), text).unwrap();
     }
-    let wants = root.join("etc/systemd/system/getty.target.wants");
-    fs::create_dir_all(&wants).unwrap();
-    std::os::unix::fs::symlink(
+    symlink(
         "/usr/lib/systemd/system/serial-getty@.service",
         wants.join("serial-getty@ttyS0.service"),
     )
     .unwrap();
-    for (name, size) in [("disk.raw", 1000), ("efi", 40), ("system", 900)] {
-        let file = fs::File::create(folder.join(name)).unwrap();
-        file.set_len(size * MIB).unwrap();
+    let table = "label: gpt\nstart=2048, size=81920, type=U\n\
+                 start=83968, size=819200, type=L\nstart=903168, size=819200, type=L\n";
+    for (name, size) in [("disk.raw", 850), ("efi", 40)] {
+        fs::File::create(folder.join(name))
+            .unwrap()
+            .set_len(size * MIB)
+            .unwrap();
     }
-    let table = "label: gpt\nstart=2048, size=81920, type=U\nstart=83968, size=1843200, type=L\n";
     tool(folder, "sfdisk -q disk.raw", table);
     tool(folder, "mkfs.vfat -n EFI efi", "");
-    tool(folder, "mke2fs -q -t ext4 -L system -d root system", "");
+    place(folder, "efi", "disk.raw", 1);
+    let ext4 = "mke2fs -q -t ext4 -d root -E nodiscard,offset";
+    tool(
+        folder,
+        &format!("{ext4}={} -L sysv disk.raw 400M", 41 * MIB),
+        "",
+    );
+    fs::remove_file(root.join("usr/sbin/init")).unwrap();
+    symlink("/usr/lib/systemd/systemd", root.join("usr/sbin/init")).unwrap();
+    fs::remove_file(root.join("usr/sbin/poweroff")).unwrap();
+    symlink("/usr/bin/systemctl", root.join("usr/sbin/poweroff")).unwrap();
+    let networkd = root.join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&networkd).unwrap();
+    let unit = "systemd-networkd.service";
+    symlink(
+        format!("/usr/lib/systemd/system/{unit}"),
+        networkd.join(unit),
+    )
+    .unwrap();
+    tool(
+        folder,
+        &format!("{ext4}={} -L system disk.raw 400M", 441 * MIB),
+        "",
+    );
     fs::remove_dir_all(&root).unwrap();
     tool(
         folder,
-        "dd if=efi of=disk.raw bs=1M seek=1 conv=notrunc,sparse status=none",
-        "",
-    );
-    tool(
-        folder,
-        "dd if=system of=disk.raw bs=1M seek=41 conv=notrunc,sparse status=none",
-        "",
-    );
-    fs::remove_file(folder.join("system")).unwrap();
-    tool(
-        folder,
-        "qemu-img convert -f raw -O qcow2 -c disk.raw disk.qcow2",
+        "qemu-img convert -f raw -O qcow2 disk.raw disk.qcow2",
         "",
     );
     fs::remove_file(folder.join("disk.raw")).unwrap();
 }
 
-/// A conversion that is called off leaves nothing.
+/// A file system with much data, so that a copy has a middle, and an output that is there already.
+fn much(folder: &Path) {
+    let big = fs::File::create(folder.join("big.raw")).unwrap();
+    big.set_len(300 * MIB).unwrap();
+    tool(folder, "mke2fs -q -t ext4 big.raw", "");
+    let noise: Vec<u8> = (0..MIB).map(|at| (at % 251) as u8 | 1).collect();
+    for at in 40..290 {
+        big.file().write_all_at(&noise, at * MIB).unwrap();
+    }
+    fs::write(folder.join("big.cobd"), "old").unwrap();
+    support::give(&folder.join("big.cobd"));
+}
+
+/// A conversion that is called off, or killed, leaves what was there, and nothing else.
 #[test]
 fn a_stopped_conversion_leaves_nothing() {
+    if !tools(&["mke2fs"]) {
+        return;
+    }
     let home = temp_folder();
     let folder = home.path();
-    let archive = fs::read(small_archive()).unwrap();
-    // Much data, so that there is a middle.
-    let big = fs::File::create(folder.join("big.raw")).unwrap();
-    let root = fs::read(small().join("root.cobd")).unwrap();
-    big.file().write_all_at(&root, 0).unwrap();
-    let mut at = u64::try_from(root.len()).unwrap();
-    while at < 600 * MIB {
-        big.file().write_all_at(&archive, at).unwrap();
-        at += u64::try_from(archive.len()).unwrap();
+    much(folder);
+    for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let mut command = coop();
+        command
+            .current_dir(folder)
+            .args(["convert", "big.raw", "big.cobd", "--progress", "json"])
+            .stdin(Stdio::null());
+        let process = support::Process::start(&mut command, RUN_DEADLINE);
+        process.expect_on_stderr("copy the disk");
+        process.signal(signal);
+        let done = process.end();
+        // It may have been done already.
+        if done.code() == Some(0) {
+            fs::write(folder.join("big.cobd"), "old").unwrap();
+            continue;
+        }
+        assert_eq!(done.code(), code, "{}", done.stderr);
+        assert_eq!(fs::read(folder.join("big.cobd")).unwrap(), b"old");
+        let names = fs::read_dir(folder).unwrap().count();
+        assert_eq!(names, 2);
     }
-    let mut command = coop();
-    command
-        .current_dir(folder)
-        .args(["convert", "big.raw", "big.cobd", "--progress", "json"])
-        .stdin(Stdio::null());
-    let process = support::Process::start(&mut command, RUN_DEADLINE);
-    process.expect_on_stderr("copy the disk");
-    process.signal(rustix::process::Signal::INT);
-    let done = process.end();
-    // It may have been done already.
-    if done.code() != Some(0) {
-        assert_eq!(done.code(), Some(130), "{}", done.stderr);
-        assert!(!folder.join("big.cobd").exists());
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_output() {
+    if !tools(&["mke2fs"]) || !support::root_oracle() {
+        return;
     }
-    let names = fs::read_dir(folder).unwrap().count();
-    assert!(names <= 2, "{names}");
+    let home = temp_folder();
+    let folder = home.path();
+    much(folder);
+    fs::create_dir(folder.join("full")).unwrap();
+    let full = folder.join("full").display().to_string();
+    for name in ["x.cobd", "x.qcow2"] {
+        let before = format!(
+            "mount -t tmpfs -o size=4m,mode=777 none {full}; echo old > {full}/{name}; \
+             chmod a+w {full}/{name}"
+        );
+        let mut command = coop();
+        command.arg("convert").arg(folder.join("big.raw"));
+        command.arg(folder.join("full").join(name));
+        let after = format!("cat {full}/{name}; ls -A {full}");
+        let done = run(&mut in_namespace(&before, &command, &after), RUN_DEADLINE).expect(1);
+        assert_eq!(done.text(), format!("old\n{name}\n"));
+        let said = format!("full/{name}: cannot write the disk");
+        assert!(done.stderr.contains(&said), "{}", done.stderr);
+        assert!(done.stderr.contains("No space left"), "{}", done.stderr);
+    }
 }

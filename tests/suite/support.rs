@@ -277,6 +277,30 @@ pub fn coop_in(folder: &Path, words: &[&str]) -> Done {
     run(&mut command, BUILD_DEADLINE)
 }
 
+/// `coop` in a mount namespace of its own, after the shell has run `before` as root; `after` runs
+/// in the same namespace, and the code is coop's.
+pub fn in_namespace(before: &str, coop: &Command, after: &str) -> Command {
+    let script = format!("set -e\n{before}\nset +e\n\"$@\"\ncode=$?\n{after}\nexit $code");
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ])
+        .arg(coop.get_program())
+        .args(coop.get_args());
+    plain_environment(&mut command);
+    command.envs(
+        coop.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    command
+}
+
 /// Sets the environment that every run of the program gets.
 pub fn plain_environment(command: &mut Command) {
     environment_with(command, kernel());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coop_image::ext4::{self, Size};
-use coop_image::tree::{Timestamp, Tree};
+use coop_image::tree::{Timestamp, Tree, display};
 use serde_json::{Value, json};
 
 use super::fixups::{self, FixUps};
@@ -74,6 +74,12 @@ pub fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, ConvertError> {
             input.name
         )));
     }
+    if let Some(machine) = super::machine::foreign(&tree) {
+        return Err(ConvertError::Unsupported(format!(
+            "{}: {part} has programs for {machine}, and an appliance runs those of x86-64 only",
+            input.name
+        )));
+    }
     let hostname = hostname(&tree);
     let fix_ups = fixups::apply(&mut tree, Timestamp::default())?;
     let size = match wanted.size {
@@ -81,7 +87,8 @@ pub fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, ConvertError> {
         Some(RootSize::Given(size)) => Some(size),
         None => same_size(&tree, part),
     };
-    let with = |hostname: Option<&str>| parse(wanted, part, size, hostname);
+    let chain = chain(input)?;
+    let with = |hostname: Option<&str>| parse(wanted, part, &chain, size, hostname);
     // A name that no machine should have is not worth a failure.
     let recipe = with(hostname.as_deref()).or_else(|_| with(None));
     Ok(Prepared {
@@ -90,6 +97,21 @@ pub fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, ConvertError> {
         fix_ups,
         left: left::beside(input, part)?,
     })
+}
+
+/// The files that the disk names as parts of itself, for the recipe.
+fn chain(input: &Input) -> Result<Vec<String>, ConvertError> {
+    let files = input.chain.iter().map(|path| {
+        let name = path.to_str().map(str::to_owned);
+        name.ok_or_else(|| {
+            ConvertError::Unsupported(format!(
+                "{}: the disk is made of {}, whose name is not UTF-8, so that no recipe can name it",
+                input.name,
+                display(path.as_os_str().as_encoded_bytes())
+            ))
+        })
+    });
+    files.collect()
 }
 
 fn hostname(tree: &Tree) -> Option<String> {
@@ -115,6 +137,7 @@ fn same_size(tree: &Tree, part: &Part) -> Option<ByteCount> {
 fn parse(
     wanted: &Wanted<'_>,
     part: &Part,
+    chain: &[String],
     size: Option<ByteCount>,
     hostname: Option<&str>,
 ) -> Result<Recipe, Vec<recipe::Diagnostic>> {
@@ -130,6 +153,7 @@ fn parse(
         Some(ByteCount(bytes)) => format!("{}KiB", bytes / 1024),
         None => "auto".to_owned(),
     };
+    let chain: Vec<Value> = chain.iter().map(|file| text(file)).collect();
     let value = json!({
         "name": name,
         "description": text(&format!("Converted from {file}")),
@@ -138,6 +162,7 @@ fn parse(
                 "path": text(&file),
                 "partition": partition,
                 "keep_state": true,
+                "chain": chain,
             }},
             "hostname": text(hostname.unwrap_or(&name)),
         },

@@ -86,12 +86,13 @@ impl Input {
         if let [one] = typed[..] {
             return Ok(one);
         }
-        let is_closed = |part: &&Part| {
+        let is_other = |part: &Part| {
             let found = part.file_system();
             matches!(found, Some(FileSystem::Lvm | FileSystem::Luks))
         };
-        let closed = self.parts.iter().find(is_closed);
-        if let ([one], None) = (&linux[..], closed) {
+        if let [one] = linux[..]
+            && !self.parts.iter().any(is_other)
+        {
             return Ok(one);
         }
         let mut roots = linux.iter().filter(|part| self.looks_like_root(part));
@@ -100,17 +101,20 @@ impl Input {
             (Some(_), Some(_)) => {
                 Err(self.none("more than one partition looks like a root".to_owned()))
             }
-            (None, _) => Err(self.none(match closed {
-                Some(part) => format!(
-                    "no partition looks like a root, and {part} is {}, which coop does not look \
-                     into",
-                    match part.file_system() {
-                        Some(FileSystem::Luks) => "encrypted (LUKS)",
-                        _ => "a physical volume of LVM",
-                    }
-                ),
-                None => "no partition looks like a root".to_owned(),
-            })),
+            (None, _) => {
+                let closed = self.parts.iter().filter(|part| {
+                    is_other(part) || is_linux(part) && part.file_system() != Some(FileSystem::Ext)
+                });
+                let closed: Vec<String> = closed
+                    .map(|part| format!("{part} is {}", part.nature()))
+                    .collect();
+                let mut reason = "no partition looks like a root".to_owned();
+                if !closed.is_empty() {
+                    let closed = closed.join(", ");
+                    reason.push_str(&format!("; {closed}, which coop does not look into"));
+                }
+                Err(self.none(reason))
+            }
         }
     }
 

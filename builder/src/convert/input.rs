@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coop_image::disk::{Chain, Disk, DiskError, Folder, NoChain, Source, View};
+use coop_image::disk::{Chain, Disk, Folder, NoChain, Source, View};
 use coop_image::ext4;
 use coop_image::partition::{
     self, FileSystem, Partition, PartitionError, PartitionType, ReadOptions, Table, TableKind,
@@ -15,9 +15,7 @@ use coop_image::tree::{Tree, display};
 use fs_err as fs;
 
 use super::ConvertError;
-
-/// What a cobd's name ends with: its bytes are what they are, whatever they look like.
-const COBD_ENDING: &str = "cobd";
+use crate::recipe;
 
 /// How a disk is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +37,9 @@ pub struct Input {
     pub table: Table,
     /// Its partitions by number, but for those that only contain others; or all of it.
     pub parts: Vec<Part>,
+    /// The files that the disk names as parts of itself, absolute, in the order in which they were
+    /// opened.
+    pub chain: Vec<PathBuf>,
 }
 
 /// A part of a disk that can be asked for.
@@ -62,42 +63,30 @@ impl Input {
     pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Self, ConvertError> {
         let name = display(path.as_os_str().as_encoded_bytes());
         let file = fs::File::open(path)?.into_parts().0;
-        let is_cobd = path.extension().is_some_and(|end| end == COBD_ENDING);
-        let mut folder = match options.chain {
-            Some(folder) => Some(Folder::new(folder, path)?),
-            None => None,
+        let is_cobd = recipe::is_cobd(path);
+        let Some(folder) = options.chain else {
+            return Self::of_file(name, file, is_cobd, &mut NoChain, options.use_backup);
         };
-        let chain: &mut dyn Chain = match &mut folder {
-            Some(folder) => folder,
-            None => &mut NoChain,
-        };
+        let mut folder = Folder::new(folder, path)?;
+        let input = Self::of_file(name, file, is_cobd, &mut folder, options.use_backup)?;
+        Ok(Self {
+            chain: folder.opened().to_vec(),
+            ..input
+        })
+    }
+
+    /// Reads an opened file as a disk of any format, or as it is where it `is_cobd`.
+    pub(crate) fn of_file(
+        name: String,
+        file: File,
+        is_cobd: bool,
+        chain: &mut dyn Chain,
+        use_backup: bool,
+    ) -> Result<Self, ConvertError> {
         let disk = match is_cobd {
             true => Disk::open_raw(file),
             false => Disk::open(file, chain),
         };
-        Self::of(name, disk, options.use_backup)
-    }
-
-    /// Reads an opened file as a disk of any format, which may name no other file.
-    ///
-    /// # Errors
-    /// As [`Input::open`].
-    pub fn of_file(name: &str, file: File) -> Result<Self, ConvertError> {
-        let is_cobd = Path::new(name)
-            .extension()
-            .is_some_and(|end| end == COBD_ENDING);
-        let disk = match is_cobd {
-            true => Disk::open_raw(file),
-            false => Disk::open(file, &mut NoChain),
-        };
-        Self::of(name.to_owned(), disk, false)
-    }
-
-    fn of(
-        name: String,
-        disk: Result<Disk, DiskError>,
-        use_backup: bool,
-    ) -> Result<Self, ConvertError> {
         let disk = disk.map_err(|source| ConvertError::Disk {
             name: name.clone(),
             source,
@@ -118,6 +107,7 @@ impl Input {
             disk: Arc::new(disk),
             table,
             parts,
+            chain: Vec::new(),
         })
     }
 
@@ -158,7 +148,8 @@ impl Input {
             return Err(ConvertError::NotExt4 {
                 name: self.name.clone(),
                 part: part.to_string(),
-                kind: part.kind_name().to_owned(),
+                kind: part.nature(),
+                found: part.file_system(),
             });
         }
         let view = Arc::new(self.view(part)?);
@@ -203,6 +194,17 @@ impl Part {
     #[must_use]
     pub fn kind_name(&self) -> &'static str {
         self.volume.as_ref().map_or("unknown", |volume| volume.name)
+    }
+
+    /// What is in it: a phrase for sentences.
+    pub(super) fn nature(&self) -> &'static str {
+        match self.file_system() {
+            Some(FileSystem::Lvm) => "a physical volume of LVM",
+            Some(FileSystem::Luks) => "encrypted (LUKS)",
+            Some(FileSystem::Swap) => "a swap area",
+            Some(_) => self.kind_name(),
+            None => "nothing that is known",
+        }
     }
 
     /// Its file system's label; empty where it has none.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use coop_image::disk;
-use coop_image::partition::{FileSystem, Guid, PartitionType, TableKind};
+use coop_image::partition::{Guid, PartitionType, TableKind};
 use coop_image::tree::{display, read_exact_at};
 use serde::Serialize;
 
@@ -53,6 +53,9 @@ pub(super) fn beside(input: &Input, part: &Part) -> Result<Vec<Left>, ConvertErr
         return Ok(left);
     }
     let table = match &input.table.kind {
+        TableKind::Gpt {
+            is_hybrid: true, ..
+        } => "the partition table (GPT, and a hybrid MBR beside it)",
         TableKind::Gpt { .. } => "the partition table (GPT)",
         _ => "the partition table (MBR)",
     };
@@ -93,13 +96,8 @@ fn describe(part: &Part) -> Left {
     };
     let mut what = format!("{part}: {}, ", ByteCount(part.length_bytes));
     match (&part.volume, part.kind()) {
-        (Some(volume), _) => what.push_str(match volume.file_system {
-            FileSystem::Lvm => "a physical volume of LVM",
-            FileSystem::Luks => "encrypted (LUKS)",
-            _ => volume.name,
-        }),
         (None, Some(kind)) => what.push_str(kind.name()),
-        (None, None) => what.push_str("unknown"),
+        _ => what.push_str(part.nature()),
     }
     let name = part.partition.as_ref().map_or("", |one| &*one.name);
     if !part.label().is_empty() {

@@ -8,6 +8,7 @@
 //! | `copy` | the bytes, into a file that appears whole |
 //! | `wrap` | a disk around a file system |
 //! | `left` | what a conversion leaves behind |
+//! | `machine` | for which machine a root's programs are |
 //! | `fixups` | what a root needs so that it boots here |
 //! | `appliance` | the recipe of an appliance from a disk |
 
@@ -17,14 +18,15 @@ mod copy;
 pub mod fixups;
 mod input;
 mod left;
+mod machine;
 mod wrap;
 
 use std::io;
 use std::path::PathBuf;
 
-use coop_image::disk::DiskError;
+use coop_image::disk::{ChainError, DiskError};
 use coop_image::ext4::ReadError;
-use coop_image::partition::PartitionError;
+use coop_image::partition::{FileSystem, PartitionError};
 
 use crate::recipe::Diagnostic;
 use crate::rootfs::RootfsError;
@@ -68,17 +70,16 @@ pub enum ConvertError {
         list: String,
     },
     /// The file system is not one that can be read file by file.
-    #[error(
-        "{name}: {part} is {kind}, and what is read file by file is ext2, ext3 and ext4 only; \
-         without --appliance its bytes can be copied"
-    )]
+    #[error("{name}: {part} is {kind}; coop reads the files of ext2, ext3 and ext4 only")]
     NotExt4 {
         /// The disk.
         name: String,
         /// Which partition.
         part: String,
-        /// What it is.
-        kind: String,
+        /// What it is: a phrase without a verb.
+        kind: &'static str,
+        /// The same, where it is known.
+        found: Option<FileSystem>,
     },
     /// The file system cannot be read.
     #[error("{name}: {part}: {source}")]
@@ -110,4 +111,22 @@ pub enum ConvertError {
     /// Something that this kind of conversion does not do.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl ConvertError {
+    /// Whether the disk names a file that nobody allowed it.
+    #[must_use]
+    pub fn is_refused_file(&self) -> bool {
+        let Self::Disk { source, .. } = self else {
+            return false;
+        };
+        let mut error = source;
+        while let DiskError::Within { source, .. } = error {
+            error = source;
+        }
+        let DiskError::Reference { reason, .. } = error else {
+            return false;
+        };
+        matches!(reason, ChainError::Refused)
+    }
 }

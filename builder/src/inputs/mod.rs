@@ -118,11 +118,7 @@ pub fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
     let mut files = Vec::new();
     match &recipe.rootfs.source {
         Source::Debian(debian) => {
-            for deb in &debian.debs {
-                if let TarballLocation::Path { file, .. } = deb {
-                    files.push(file);
-                }
-            }
+            files.extend(debian.debs.iter().filter_map(TarballLocation::file));
             if let Keyring::File(file) = &debian.keyring {
                 files.push(file);
             }
@@ -133,8 +129,9 @@ pub fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
             }
         }
         one => {
-            if let Some(TarballLocation::Path { file, .. }) = one.location() {
-                files.push(file);
+            files.extend(one.location().and_then(TarballLocation::file));
+            if let Source::Disk(disk) = one {
+                files.extend(&disk.chain);
             }
         }
     }
@@ -149,8 +146,8 @@ pub fn host_files(recipe: &Recipe) -> Vec<&HostFile> {
         }
     }
     if let KernelOrigin::Source(source) = &recipe.kernel.origin {
-        if let KernelLocation::Tarball(TarballLocation::Path { file, .. }) = &source.location {
-            files.push(file);
+        if let KernelLocation::Tarball(location) = &source.location {
+            files.extend(location.file());
         }
         files.extend(&source.patches);
     }

@@ -48,7 +48,7 @@ pub use model::{
     RepositoryMirror, RootSize, Rootfs, RunAction, RunMount, RunStep, Services, Source,
     StepNetwork, Tarball, TarballLocation, TestStep, User, UserId, Variant, canonical,
 };
-pub(crate) use names::guest_folder;
+pub(crate) use names::{guest_folder, is_cobd};
 pub use overrides::Overrides;
 pub use restate::{Names, Restated, restate};
 pub use schema::schema;

@@ -280,6 +280,13 @@ pub struct Disk {
     /// Whether logs, caches, keys and the identity of the machine that the disk is from stay; they
     /// do not by default, as with every other source.
     pub keep_state: bool,
+    /// The files that the disk names as parts of itself (backing files, data files, extents), in
+    /// the order in which they are opened; it gets these and no others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<HostFile>,
+    /// Whether its name says that it is a cobd, which is read as it is, whatever it looks like.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_cobd: bool,
 }
 
 /// Where an archive or a disk is.
@@ -301,6 +308,17 @@ pub enum TarballLocation {
         /// to.
         sha256: Option<String>,
     },
+}
+
+impl TarballLocation {
+    /// The file, where it is one of the host's.
+    #[must_use]
+    pub fn file(&self) -> Option<&HostFile> {
+        match self {
+            Self::Path { file, .. } => Some(file),
+            Self::Url { .. } => None,
+        }
+    }
 }
 
 /// A file to put into the root file system.

@@ -1,5 +1,7 @@
 //! The grammars of names in a recipe. Each check returns what is wrong as a lowercase sentence.
 
+use std::path::Path;
+
 use super::units::shorten;
 
 fn only(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
@@ -220,6 +222,11 @@ pub(crate) fn guest_folder(text: &str) -> Result<(), String> {
         return Ok(());
     }
     guest_path(text)
+}
+
+/// Whether a file's name says that its bytes are what they are, whatever they look like.
+pub(crate) fn is_cobd(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "cobd")
 }
 
 /// The name of a variable of the environment.

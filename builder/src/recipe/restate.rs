@@ -104,10 +104,16 @@ fn rootfs(rootfs: &Rootfs, names: &Names<'_>) -> Value {
             location,
             partition,
             keep_state,
+            chain,
+            // Its name says it.
+            is_cobd: _,
         }) => {
             let mut place = tarball(location, names);
             place["partition"] = text(partition);
             place["keep_state"] = (*keep_state).into();
+            if !chain.is_empty() {
+                place["chain"] = list(chain, |file| text(&(names.file)(file)));
+            }
             json!({ "disk": place })
         }
     };

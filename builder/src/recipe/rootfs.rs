@@ -1,6 +1,7 @@
 //! `rootfs`: from what was written to what it means.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::decode::At;
 use super::defaults::Defaults;
@@ -77,8 +78,24 @@ impl Resolver<'_, '_> {
     }
 
     fn disk(&mut self, written: written::Disk) -> Option<Disk> {
+        const PATH: &str = "rootfs.source.disk";
+        if let (Some(_), Some(first)) = (&written.place.url, written.chain.first()) {
+            let reason = "goes with a path: what is downloaded is one file";
+            self.d.reject(first.at, &format!("{PATH}.chain"), reason);
+        }
+        let location = self.tarball_location(written.place, PATH)?;
+        let name = match &location {
+            TarballLocation::Path { file, .. } => &file.written,
+            TarballLocation::Url { url, .. } => url,
+        };
+        let is_cobd = names::is_cobd(Path::new(name));
+        let chain = written.chain.into_iter().enumerate();
         Some(Disk {
-            location: self.tarball_location(written.place, "rootfs.source.disk")?,
+            is_cobd,
+            chain: chain
+                .map(|(index, file)| self.host_file(file, &format!("{PATH}.chain[{index}]")))
+                .collect(),
+            location,
             partition: match written.partition {
                 Some(partition) => partition.value,
                 None => Defaults::PARTITION.to_owned(),

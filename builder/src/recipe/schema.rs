@@ -204,10 +204,22 @@ fn source() -> Value {
         ),
         (
             "disk",
-            location([(
-                "partition",
-                json!({ "type": ["string", "integer"], "description": "root, a number or a label" }),
-            )]),
+            location([
+                (
+                    "partition",
+                    json!({ "type": ["string", "integer"], "description": "root, a number or a label" }),
+                ),
+                (
+                    "keep_state",
+                    boolean("Whether logs, keys and identity stay; default: false"),
+                ),
+                (
+                    "chain",
+                    texts(
+                        "Files that the disk names as parts of itself, in the order of their use",
+                    ),
+                ),
+            ]),
         ),
     ])
 }

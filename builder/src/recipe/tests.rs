@@ -613,6 +613,7 @@ fn a_recipe_that_is_said_again_means_the_same() {
                 variables: {d: null}\nkernel: {modules: false, config: [{FOO: y}]}\n";
     let disk = "name: a\nrootfs: {source: {disk: {path: app, partition: 2, keep_state: true}}}\n";
     let named = "name: a\nrootfs: {source: {disk: {path: app, partition: 'a $${b}'}}}\n";
+    let chained = "name: a\nrootfs: {source: {disk: {path: app, chain: [app, app]}}}\n";
     let digest = "a".repeat(64);
     let sets: &[(&str, &str)] = &[("d", &digest)];
     let full = FULL.replace("\"4755\"", "\"04755\"");
@@ -626,6 +627,7 @@ fn a_recipe_that_is_said_again_means_the_same() {
         (bare, sets),
         (disk, &[]),
         (named, &[]),
+        (chained, &[]),
     ] {
         let (first, again) = restated(text, sets);
         assert_eq!(first, again);

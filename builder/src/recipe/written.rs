@@ -45,6 +45,7 @@ pub(super) struct Disk {
     pub(super) place: Tarball,
     pub(super) partition: Option<At<String>>,
     pub(super) keep_state: Option<bool>,
+    pub(super) chain: Vec<At<String>>,
 }
 
 pub(super) struct Tarball {
@@ -176,7 +177,10 @@ pub(super) const ROOTFS: Keys = keys(
 );
 pub(super) const SOURCE: Keys = keys(&["debian", "tarball", "disk"], &["oci", "appliance"]);
 const TARBALL: Keys = keys(&["path", "url", "sha256", "strip_components"], &[]);
-const DISK: Keys = keys(&["path", "url", "sha256", "partition", "keep_state"], &[]);
+const DISK: Keys = keys(
+    &["path", "url", "sha256", "partition", "keep_state", "chain"],
+    &[],
+);
 const FILE: Keys = keys(
     &["path", "content", "source", "mode", "owner", "group"],
     &[],
@@ -295,6 +299,7 @@ fn disk(d: &mut Decoder<'_>, node: &Node<'_>, path: &str) -> Option<Disk> {
     Some(Disk {
         partition: d.field(&fields, "partition", partition),
         keep_state: d.field(&fields, "keep_state", Decoder::boolean),
+        chain: texts(d, &fields, "chain"),
         place: archive(d, &fields),
     })
 }

@@ -9,10 +9,12 @@ use coop_builder::build::{self, BuildError, Built};
 use coop_builder::guest::{GuestError, SecretError};
 use coop_builder::inputs;
 use coop_builder::recipe::{KernelLocation, KernelOrigin, Recipe, Source};
+use coop_builder::source::DiskSourceError;
 use coop_runtime::event::Event;
 use serde_json::json;
 
 use super::Ended;
+use super::convert;
 use super::debug_shell::DebugShell;
 use super::kernel;
 use super::lock;
@@ -181,6 +183,7 @@ pub(super) fn explain(error: &BuildError) -> Failure {
             "the guest's output above may tell more; nothing was written to the output folder",
         ),
         BuildError::Obtain(error) => kernel::explain(error),
+        BuildError::Disk(DiskSourceError::Convert(error)) => convert::explain_in_recipe(error),
         _ => failure,
     }
 }

@@ -9,8 +9,7 @@ use coop_builder::convert::{
     Wanted, Which,
 };
 use coop_builder::lock::Pins;
-use coop_image::disk::{ChainError, DiskError};
-use coop_image::partition::{Partition, PartitionError};
+use coop_image::partition::{FileSystem, Partition, PartitionError, TableKind};
 use coop_image::tree::display;
 use coop_runtime::event::{Event, Observer};
 use serde_json::{Value, json};
@@ -121,15 +120,10 @@ fn appliance(
     environment: &Environment,
     output: &Output,
 ) -> Ended {
-    for (is_given, what) in [
-        (options.allow_chain.is_some(), "--allow-chain"),
-        (options.use_backup_table, "--use-backup-table"),
-    ] {
-        if is_given {
-            let message = format!("{what} does not go with --appliance");
-            return Err(Failure::usage(message)
-                .with_hint("convert the disk to a cobd first, then make the appliance of that"));
-        }
+    if options.use_backup_table {
+        let failure = Failure::usage("--use-backup-table does not go with --appliance");
+        let hint = "convert the disk to a cobd first, then make the appliance of that";
+        return Err(failure.with_hint(hint));
     }
     let wanted = Wanted {
         input,
@@ -237,6 +231,7 @@ fn list(input: &Input, options: &ConvertOptions) {
     let root = input.choose(&Which::Root).ok();
     let root = root.map(|part| part.first_byte);
     let also = input.disk.left_behind().iter().map(ToString::to_string);
+    let also = also.chain(beside_table(&input.table.kind));
     if options.json {
         let of_part = |part: &Part| {
             let mut value = describe(part);
@@ -277,6 +272,30 @@ fn list(input: &Input, options: &ConvertOptions) {
         text.push_str(&format!("also: {}\n", plain(&one)));
     }
     data(&text);
+}
+
+/// What a table has that is not looked into.
+fn beside_table(table: &TableKind) -> Vec<String> {
+    let TableKind::Gpt {
+        from_backup,
+        damage,
+        is_hybrid,
+        ..
+    } = table
+    else {
+        return Vec::new();
+    };
+    let mut also = Vec::new();
+    if let Some(damage) = damage {
+        let which = if *from_backup { "first" } else { "second" };
+        also.push(format!(
+            "the partition table's {which} copy is damaged: {damage}"
+        ));
+    }
+    if *is_hybrid {
+        also.push("a hybrid MBR, whose partitions are not looked at".to_owned());
+    }
+    also
 }
 
 /// The file system's label, else the partition's name.
@@ -335,14 +354,7 @@ fn describe(part: &Part) -> Value {
 fn explain(error: &ConvertError) -> Failure {
     let failure = Failure::work(error);
     match error {
-        ConvertError::Disk {
-            source:
-                DiskError::Reference {
-                    reason: ChainError::Refused,
-                    ..
-                },
-            ..
-        } => failure.with_hint(
+        _ if error.is_refused_file() => failure.with_hint(
             "a disk can name any file of yours; --allow-chain DIR lets this one have those of a \
              folder",
         ),
@@ -351,6 +363,37 @@ fn explain(error: &ConvertError) -> Failure {
             ..
         } => failure.with_hint("--use-backup-table uses it"),
         ConvertError::Choice { .. } => failure.with_hint("--partition N takes one of them"),
-        _ => failure,
+        _ => explain_in_recipe(error),
     }
+}
+
+/// The same for a disk that a recipe names.
+pub(super) fn explain_in_recipe(error: &ConvertError) -> Failure {
+    let failure = Failure::work(error);
+    let hint = match error {
+        _ if error.is_refused_file() => {
+            "a disk can name any file of yours; rootfs.source.disk.chain lists those that this one \
+             may have"
+        }
+        ConvertError::Choice { .. } => "rootfs.source.disk.partition takes one of them",
+        ConvertError::NotExt4 { found, .. } => match found {
+            Some(FileSystem::Lvm) => {
+                "a copy of the logical volume is a disk that coop reads: dd if=/dev/GROUP/VOLUME \
+                 of=root.raw, on a machine that has the volumes active"
+            }
+            Some(FileSystem::Luks) => {
+                "a copy of what is in it is a disk that coop reads: cryptsetup open, then dd \
+                 if=/dev/mapper/NAME of=root.raw, on a machine that has the key"
+            }
+            Some(
+                FileSystem::Xfs | FileSystem::Btrfs | FileSystem::SquashFs | FileSystem::Erofs,
+            ) => {
+                "an archive of the files is a root for recipes (rootfs.source.tarball): tar \
+                 --xattrs --acls --numeric-owner -C ROOT -cf root.tar . , on a machine that mounts it"
+            }
+            _ => "--list shows what else there is",
+        },
+        _ => return failure,
+    };
+    failure.with_hint(hint)
 }

@@ -1,36 +1,11 @@
 //! Hosts that have no room, no place for memory, or no mirror: made by root in a mount namespace.
 
 use std::path::Path;
-use std::process::Command;
 
 use fs_err as fs;
 
 use super::{Place, refused, tiny};
-use crate::support;
-
-/// `coop` in a mount namespace of its own, after the shell has run `before` as root; `after` runs
-/// in the same namespace, and the code is coop's.
-fn in_namespace(before: &str, coop: &Command, after: &str) -> Command {
-    let script = format!("set -e\n{before}\nset +e\n\"$@\"\ncode=$?\n{after}\nexit $code");
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "--propagation=private",
-            "sh",
-            "-c",
-            &script,
-            "sh",
-        ])
-        .arg(coop.get_program())
-        .args(coop.get_args());
-    support::plain_environment(&mut command);
-    command.envs(
-        coop.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    command
-}
+use crate::support::{self, in_namespace};
 
 #[test]
 fn without_a_mirror_it_says_where_to_name_one() {

@@ -91,56 +91,64 @@ pub struct Folder {
     handle: File,
     /// Without links, absolute.
     path: PathBuf,
-    /// Where the disk lies, from `path` on; names are relative to this.
+    /// The disk's own folder, absolute.
     base: PathBuf,
+    opened: Vec<PathBuf>,
 }
 
 impl Folder {
     /// Allows the files of `folder` to the disk at `disk`. Relative names start at the disk's own
-    /// folder where this is in `folder`, otherwise at `folder`.
+    /// folder, or at `folder` where the disk's first step from its own would lead out of it.
     ///
     /// # Errors
     /// The folder or the disk is not there.
     pub fn new(folder: &Path, disk: &Path) -> io::Result<Self> {
         let path = folder.canonicalize()?;
         let disk = disk.canonicalize()?;
-        let below = disk.strip_prefix(&path).ok().and_then(Path::parent);
-        let base = below.map(Path::to_path_buf).unwrap_or_default();
+        let base = disk.parent().unwrap_or(&path).to_path_buf();
         let handle = File::open(&path)?;
-        Ok(Self { handle, path, base })
+        Ok(Self {
+            handle,
+            path,
+            base,
+            opened: Vec::new(),
+        })
+    }
+
+    /// The files that were opened, in that order, absolute.
+    #[must_use]
+    pub fn opened(&self) -> &[PathBuf] {
+        &self.opened
     }
 
     /// The path from the folder on; `None` where it leads out of it.
     fn resolve(&self, reference: &Reference<'_>) -> Option<PathBuf> {
-        let mut folder = self.base.clone();
-        let mut path = PathBuf::new();
         let names = reference.through.iter().map(String::as_str);
-        for name in names.chain([reference.name]) {
-            path = self.join(&folder, Path::new(name))?;
-            folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let mut names = names.chain([reference.name]);
+        let first = names.next()?;
+        let beside = self.inside(&self.base, first);
+        let mut path = beside.or_else(|| self.inside(&self.path, first))?;
+        for name in names {
+            path = self.inside(path.parent()?, name)?;
         }
-        Some(path)
+        path.strip_prefix(&self.path).ok().map(Path::to_path_buf)
     }
 
-    fn join(&self, folder: &Path, name: &Path) -> Option<PathBuf> {
-        let (mut path, name) = if name.is_absolute() {
-            (PathBuf::new(), name.strip_prefix(&self.path).ok()?)
-        } else {
-            (folder.to_path_buf(), name)
-        };
-        for component in name.components() {
+    /// Where a name leads from a folder, without looking at links, if that is in the one that was
+    /// allowed.
+    fn inside(&self, folder: &Path, name: &str) -> Option<PathBuf> {
+        let mut path = folder.to_path_buf();
+        for component in Path::new(name).components() {
             match component {
                 Component::Normal(part) => path.push(part),
                 Component::CurDir => {}
                 Component::ParentDir => {
-                    if !path.pop() {
-                        return None;
-                    }
+                    path.pop();
                 }
-                Component::RootDir | Component::Prefix(_) => return None,
+                Component::RootDir | Component::Prefix(_) => path = component.as_os_str().into(),
             }
         }
-        Some(path)
+        path.starts_with(&self.path).then_some(path)
     }
 }
 
@@ -160,6 +168,7 @@ impl Chain for Folder {
         if !file.metadata()?.is_file() {
             return Err(ChainError::NotRegular);
         }
+        self.opened.push(self.path.join(path));
         Ok(file)
     }
 }

@@ -2,9 +2,10 @@
 
 use coop_image::tree::{Kind, Tree};
 
-use super::Bench;
+use super::{Bench, lines};
 
 const SHADOW: &str = "/etc/shadow";
+const SELINUX: &str = "/etc/selinux/config";
 /// Of the names in `/boot`, those of boot loaders and of what they start.
 const OF_BOOTING: &[&str] = &[
     "grub",
@@ -25,6 +26,7 @@ pub(super) fn look(bench: &mut Bench<'_>) {
     boot(bench);
     modules(bench);
     passwords(bench);
+    selinux(bench);
 }
 
 fn boot(bench: &mut Bench<'_>) {
@@ -67,6 +69,23 @@ fn passwords(bench: &mut Bench<'_>) {
         bench.stays(
             "no account has a password, so nobody can log in on the console; a command does \
              without: coop run DIR -- passwd, with --persist",
+        );
+    }
+}
+
+/// Labels are attributes, and stay; what a fix-up makes new has none.
+fn selinux(bench: &mut Bench<'_>) {
+    let Ok(Some(text)) = bench.read(SELINUX) else {
+        return;
+    };
+    let is_on = lines(&text).any(|line| {
+        let line = line.trim_ascii();
+        line == b"SELINUX=enforcing" || line == b"SELINUX=permissive"
+    });
+    if is_on {
+        bench.stays(
+            "SELinux is switched on, and the kernel here has none: its labels stay, and are not \
+             enforced",
         );
     }
 }

@@ -198,6 +198,10 @@ fn what_stays_is_told() {
         ("/etc/shadow", shadow),
         ("/boot/vmlinuz-6.1", "kernel"),
         ("/lib/modules/6.1/x.ko", "module"),
+        (
+            "/etc/selinux/config",
+            "# SELINUX=disabled\nSELINUX=enforcing\n",
+        ),
     ]);
     let done = fixed(&mut tree);
     assert_eq!(done.changes, []);
@@ -207,6 +211,7 @@ fn what_stays_is_told() {
         "/boot has",
         "modules (0 MiB) of 6.1",
         "no account has a password",
+        "SELinux is switched on",
     ] {
         assert!(all.contains(word), "{word}: {all}");
     }

@@ -198,6 +198,21 @@ fn a_folder_opens_its_own_regular_files_only() {
         let error = open(name, &[]).unwrap_err();
         assert!(!error.contains("outside"), "{name}: {error}");
     }
+    // A disk beside the folder names what is in it from where it is itself.
+    for name in ["allowed/base", "base"] {
+        let mut folder = Folder::new(&at("allowed"), &secret).unwrap();
+        let through = &[];
+        let role = Role::Backing;
+        let opened = folder
+            .open(&Reference {
+                role,
+                name,
+                through,
+            })
+            .unwrap();
+        assert_eq!(io::read_to_string(opened).unwrap(), "base");
+        assert_eq!(folder.opened(), std::slice::from_ref(&inside));
+    }
     let refused = NoChain.open(&Reference {
         role: Role::Backing,
         name: "../base",
