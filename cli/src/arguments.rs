@@ -398,19 +398,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_registry_is_got_first() {
-        for words in [
-            &["pack"][..],
-            &["unpack"],
-            &["export", "--format", "container", "-o", "x"],
-        ] {
-            let error = Arguments::try_parse_from([&["coop"], words, &["oci://h/a"]].concat());
-            let error = error.unwrap_err().to_string();
-            assert!(error.contains("coop pull gets it"), "{error}");
-        }
-    }
-
-    #[test]
     fn a_command_comes_after_two_dashes() {
         let words = [
             "coop", "run", "a", "-p", "tcp:1:2", "--", "sh", "-c", "exit 7",

@@ -119,7 +119,14 @@ fn wrong_usage_is_2() {
         (&["run", "r.yaml", "-p", "tcp:1"], "is not a forward"),
         (&["run", "r.yaml", "--cpus", "0"], "1..=1024"),
         (&["run", "r.yaml", "--share", "a:b"], "not supported yet"),
-        (&["run", "none"], "there is neither"),
+        (&["run", "none"], "no such file"),
+        (&["build", "oci://h/a"], "hint: coop pull oci://h/a"),
+        (&["diff", ".", "@x.conf"], "hint: coop run @x.conf boots it"),
+        (&["pack", "r.yaml"], "hint: coop build r.yaml makes"),
+        (
+            &["test", "oci://h/a"],
+            "not a recipe or an appliance's folder",
+        ),
     ] {
         let output = coop(folder.path(), words);
         let error = text(&output.stderr);
@@ -220,6 +227,6 @@ fn help_goes_to_stdout() {
 fn a_folder_without_a_manifest_is_no_appliance() {
     let folder = with_recipe(GOOD);
     let output = coop(folder.path(), &["inspect", "."]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("appliance.json"));
 }

@@ -127,7 +127,7 @@ fn what_is_wrong_is_told_with_its_line() {
         "{}",
         done.stderr
     );
-    coop(folder, &["import", "none.conf"], 1);
+    coop(folder, &["import", "none.conf"], 2);
 }
 
 /// coLinux's way: the images where they are. What the guest writes is thrown away, or kept.

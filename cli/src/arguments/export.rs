@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Progress;
-use super::registry::here;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +27,6 @@ pub(crate) enum ExportFormat {
 #[derive(Args, Debug)]
 pub(crate) struct ExportOptions {
     /// The appliance's folder
-    #[arg(value_parser = here())]
     pub(crate) appliance: PathBuf,
     /// What it becomes
     #[arg(long, value_enum, value_name = "FORMAT")]

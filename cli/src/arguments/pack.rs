@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::TrustOptions;
-use super::registry::here;
 
 /// What the long help of `coop pack` ends with.
 pub(super) const PACK_EXAMPLES: &str = "Examples:
@@ -24,7 +23,6 @@ pub(super) const UNPACK_EXAMPLES: &str = "Examples:
 #[derive(Args, Debug)]
 pub(crate) struct PackOptions {
     /// The appliance's folder
-    #[arg(value_parser = here())]
     pub(crate) appliance: PathBuf,
     /// The bundle, which appears whole or not at all [default: NAME.coop]
     #[arg(short, long, value_name = "FILE")]
@@ -38,7 +36,6 @@ pub(crate) struct PackOptions {
 #[derive(Args, Debug)]
 pub(crate) struct UnpackOptions {
     /// The bundle
-    #[arg(value_parser = here())]
     pub(crate) bundle: PathBuf,
     /// The appliance's folder, which appears whole or not at all [default: out/NAME]
     #[arg(short, long, value_name = "DIR")]

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PathBufValueParser, TypedValueParser};
 use coop_builder::registry::Reference;
 
 use super::{Progress, TrustOptions};
@@ -37,7 +36,6 @@ pub(crate) struct RegistryOptions {
 #[derive(Args, Debug)]
 pub(crate) struct PushOptions {
     /// The appliance's folder, or a bundle
-    #[arg(value_parser = here())]
     pub(crate) appliance: PathBuf,
     /// Where to: oci://HOST[:PORT]/NAME[:TAG] [default tag: latest]
     #[arg(value_name = "REFERENCE", value_parser = parse_reference)]
@@ -71,16 +69,6 @@ pub(crate) struct PullOptions {
     /// Print one JSON value on stdout
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// A path, where what is in a registry is of no use before it is here.
-pub(super) fn here() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| match path.to_str() {
-        Some(text) if Reference::is_meant(text) => {
-            Err("it is in a registry; coop pull gets it from there")
-        }
-        _ => Ok(path),
-    })
 }
 
 fn parse_reference(text: &str) -> Result<Reference, String> {

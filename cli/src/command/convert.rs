@@ -18,6 +18,7 @@ use super::Ended;
 use super::build;
 use super::image::{processors, refuse_member};
 use super::means::Means;
+use super::subject::{self, Kind};
 use crate::arguments::ConvertOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ use crate::signals::Interruption;
 
 /// Lists, converts, or makes an appliance.
 pub(crate) fn run(options: &ConvertOptions, environment: &Environment, output: &Output) -> Ended {
+    subject::expect(&options.source, &[Kind::Image])?;
     let input = Input::open(
         &options.source,
         &OpenOptions {

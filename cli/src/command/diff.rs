@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::image::processors;
+use super::subject::{self, Kind};
 use crate::arguments::DiffOptions;
 use crate::environment::Environment;
 use crate::failure::{FAILED, Failure, USAGE};
@@ -58,6 +59,14 @@ pub(crate) fn run(options: &DiffOptions, environment: &Environment) -> Ended {
 
 /// Opens what a command line names.
 pub(super) fn open(path: &Path, environment: &Environment) -> Result<Operand, Failure> {
+    let takes = [
+        Kind::Appliance,
+        Kind::Image,
+        Kind::File,
+        Kind::Bundle,
+        Kind::Folder,
+    ];
+    subject::expect(path, &takes)?;
     let scratch = host::host(environment).scratch;
     let spool = || tempfile::tempfile_in(scratch);
     let go_on: Check = Arc::new(|| Ok(()));

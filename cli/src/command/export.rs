@@ -7,6 +7,7 @@ use coop_builder::export::{ContainerOptions, ExportError, container};
 use serde_json::json;
 
 use super::Ended;
+use super::subject::{self, Kind};
 use super::watched::Watched;
 use crate::arguments::{ExportFormat, ExportOptions};
 use crate::environment::Environment;
@@ -20,6 +21,7 @@ const PROGRAM: &str = "/proc/self/exe";
 /// Writes the image.
 pub(crate) fn run(options: &ExportOptions, environment: &Environment, output: &Output) -> Ended {
     let ExportFormat::Container = options.format;
+    subject::expect(&options.appliance, &[Kind::Appliance])?;
     let appliance = Appliance::open(&options.appliance).map_err(|error| Failure::work(&error))?;
     let watched = Watched::start(options.progress, output)?;
     let scratch = host::host(environment).scratch;

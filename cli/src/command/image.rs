@@ -17,6 +17,7 @@ use fs_err as fs;
 use serde_json::json;
 
 use super::Ended;
+use super::subject::{self, Kind};
 use super::watched::Watched;
 use crate::arguments::{ImageBuildOptions, ImageResizeOptions, ImageSize};
 use crate::environment::Environment;
@@ -64,6 +65,7 @@ pub(crate) fn build(
 
 /// Writes a file system in another size, and prints the image's path.
 pub(crate) fn resize(options: &ImageResizeOptions) -> Ended {
+    subject::expect(&options.image, &[Kind::Image])?;
     let path = options.output.as_ref().unwrap_or(&options.image);
     if options.output.is_none() {
         refuse_member(path)?;
@@ -157,6 +159,7 @@ fn open(options: &ImageBuildOptions) -> Result<Source, Failure> {
             xattrs: !options.no_xattrs,
         });
     } else {
+        subject::expect(&options.source, &[Kind::File, Kind::Bundle, Kind::Folder])?;
         let file = fs::File::open(&options.source).map_err(|error| Failure::work(&error))?;
         (options.source.display().to_string(), file.into_parts().0)
     };

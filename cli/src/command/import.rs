@@ -7,13 +7,18 @@ use coop_builder::staged_file::StagedFile;
 use serde_json::{Value, json};
 
 use super::Ended;
+use super::subject::{self, Kind};
 use crate::arguments::ImportOptions;
 use crate::failure::{Failure, USAGE};
 use crate::render::{data, json as render_json, line, plain};
 
 /// Writes the recipe, and tells what is not in it.
 pub(crate) fn run(options: &ImportOptions) -> Ended {
-    let file = &options.configuration;
+    let word = &options.configuration;
+    subject::expect(word, &[Kind::Configuration])?;
+    // As coop run calls it, too.
+    let marked = subject::configuration(word).filter(|_| !word.exists());
+    let file = marked.as_ref().unwrap_or(word);
     let folder = match &options.output {
         Some(output) => other_folder(file, output)?,
         None => None,

@@ -14,6 +14,7 @@ use coop_builder::recipe::ByteCount;
 use coop_builder::staged_file::StagedFile;
 use coop_image::tar;
 
+use super::subject::{self, Kind};
 use super::{Ended, registry};
 use crate::arguments::InspectOptions;
 use crate::environment::Environment;
@@ -23,19 +24,17 @@ use crate::render::{Output, data, error, plain};
 /// Opens the appliance or the image and prints what it says about itself.
 pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &Output) -> Ended {
     if let Some(path) = &options.extract {
-        if registry::reference(&options.appliance)?.is_some() {
-            let failure = Failure::usage("--extract reads images, and those are in the registry");
-            return Err(failure.with_hint("coop pull gets the appliance"));
-        }
         return extract(path.as_bytes(), options, environment);
     }
     if let Some(reference) = registry::reference(&options.appliance)? {
         return bundle::in_registry(&reference, options, environment);
     }
-    if super::bundle::is_there(&options.appliance) {
+    let takes = [Kind::Appliance, Kind::Bundle, Kind::Image];
+    let kind = subject::expect(&options.appliance, &takes)?;
+    if kind == Kind::Bundle {
         return bundle::run(&options.appliance, options.verify, options.json);
     }
-    if options.appliance.is_file() {
+    if kind != Kind::Appliance {
         if options.verify {
             let message = "an image alone has no digest to compare with; name the appliance";
             return Err(Failure::usage(message));

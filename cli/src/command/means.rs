@@ -17,6 +17,7 @@ use coop_builder::store::Store;
 use coop_runtime::Host;
 use coop_runtime::event::Observer;
 
+use super::subject::{self, Kind};
 use super::{build, lock, steps, watched};
 use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
@@ -35,6 +36,7 @@ pub(super) fn read(
     options: &RecipeOptions,
     output: &Output,
 ) -> Result<Recipe, Failure> {
+    subject::expect(file, &[Kind::Recipe])?;
     let (recipe, warnings) = recipe::read(file, &options.sets()).map_err(Failure::recipe)?;
     error::warnings(output, &warnings);
     Ok(recipe)

@@ -30,6 +30,7 @@ pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod sign;
 mod steps;
+mod subject;
 pub(crate) mod test;
 mod trust;
 pub(crate) mod verify;

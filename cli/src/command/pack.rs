@@ -8,6 +8,7 @@ use coop_builder::staged_file::StagedFile;
 use serde_json::json;
 
 use super::build::OUTPUT_FOLDER;
+use super::subject::{self, Kind};
 use super::{Ended, bundle};
 use crate::arguments::{PackOptions, UnpackOptions};
 use crate::environment::Environment;
@@ -19,6 +20,7 @@ pub(super) const SUFFIX: &str = "coop";
 
 /// Packs, and prints the bundle's name.
 pub(crate) fn pack(options: &PackOptions) -> Ended {
+    subject::expect(&options.appliance, &[Kind::Appliance])?;
     let appliance = Appliance::open(&options.appliance).map_err(|error| Failure::work(&error))?;
     let named = || PathBuf::from(format!("{}.{SUFFIX}", appliance.manifest.name));
     let output = options.output.clone().unwrap_or_else(named);
@@ -60,6 +62,7 @@ pub(super) fn write(
 
 /// Unpacks what is trusted, and prints the appliance's folder.
 pub(crate) fn unpack(options: &UnpackOptions, environment: &Environment) -> Ended {
+    subject::expect(&options.bundle, &[Kind::Bundle])?;
     let layout = bundle::open_trusted(&options.bundle, &options.trust, environment)?;
     let package = layout.package();
     let named = || Path::new(OUTPUT_FOLDER).join(&package.appliance().name);

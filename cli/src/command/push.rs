@@ -8,6 +8,7 @@ use coop_builder::registry::{Access, Pushed, Registry, Version};
 use serde_json::json;
 
 use super::means::open_store;
+use super::subject::{self, Kind};
 use super::watched::Watched;
 use super::{Ended, bundle, registry};
 use crate::arguments::PushOptions;
@@ -47,7 +48,7 @@ pub(crate) fn run(options: &PushOptions, environment: &Environment, output: &Out
 /// A folder is packed into a file without a name.
 fn layout(path: &Path, scratch: &Path) -> Result<Layout, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::work(error);
-    if path.is_file() {
+    if subject::expect(path, &[Kind::Appliance, Kind::Bundle])? != Kind::Appliance {
         return bundle::open(path);
     }
     let appliance = Appliance::open(path).map_err(|error| failed(&error))?;

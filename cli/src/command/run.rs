@@ -1,12 +1,10 @@
 //! `coop run`: boots an appliance, or what a recipe builds.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coop_appliance::{Appliance, ApplianceError, Cocon, Filesystem, Forward, MANIFEST_NAME};
+use coop_appliance::{Appliance, ApplianceError, Cocon, Filesystem, Forward};
 use coop_builder::recipe::forwards_overlap;
 use coop_builder::registry::Reference;
 use coop_runtime::{
@@ -16,6 +14,7 @@ use coop_runtime::{
 use serde_json::Value;
 
 use super::nodes::{self, NodeEnd};
+use super::subject::{self, Kind};
 use super::{Ended, attend, detached, imported, qemu, registry};
 use crate::arguments::{RecipeOptions, RunOptions};
 use crate::environment::Environment;
@@ -84,7 +83,7 @@ fn boot(
         let message = "--plain-http is for registries, and none is asked here";
         return Err(Failure::usage(message));
     }
-    if let Some(file) = configuration(&options.target) {
+    if let Some(file) = subject::configuration(&options.target) {
         let mut given = options.recipe_options.given_for_recipes();
         if let Some(name) = given.find(|name| ["--set", "--secret"].contains(name)) {
             let message = format!("{name} is for recipes, and this is a configuration");
@@ -215,30 +214,14 @@ pub(super) enum Target {
     Recipe(PathBuf),
 }
 
-/// `@FILE` is a configuration of coLinux or coMosix.
-fn configuration(target: &Path) -> Option<PathBuf> {
-    let name = target.as_os_str().as_bytes().strip_prefix(b"@")?;
-    Some(PathBuf::from(OsStr::from_bytes(name)))
-}
-
-/// A folder with a manifest is an appliance, a tar archive is a bundle, another file is a recipe.
-pub(super) fn target(path: &Path) -> Result<Target, Failure> {
-    if super::bundle::is_there(path) {
-        return Ok(Target::Bundle(path.to_owned()));
-    }
-    if path.is_file() {
-        return Ok(Target::Recipe(path.to_owned()));
-    }
-    let shown = path.display();
-    if !path.is_dir() {
-        let message = format!("there is neither a recipe nor an appliance at {shown}");
-        return Err(Failure::usage(message));
-    }
-    if path.join(MANIFEST_NAME).is_file() {
-        return Ok(Target::Appliance(path.to_owned()));
-    }
-    let message = format!("{shown} is no appliance: it has no {MANIFEST_NAME}");
-    Err(Failure::usage(message))
+/// What a word names that can be booted; another file is a recipe.
+pub(super) fn target(word: &Path) -> Result<Target, Failure> {
+    let kind = subject::expect(word, &[Kind::Recipe, Kind::Appliance, Kind::Bundle])?;
+    Ok(match kind {
+        Kind::Appliance => Target::Appliance(word.to_owned()),
+        Kind::Bundle => Target::Bundle(word.to_owned()),
+        _ => Target::Recipe(word.to_owned()),
+    })
 }
 
 /// Refuses what changes how a recipe is built, where all is built.

@@ -7,6 +7,7 @@ use coop_appliance::{Appliance, Filesystem};
 use coop_runtime::nfs::{Export, NfsServer, Squash};
 
 use super::Ended;
+use super::subject::{self, Kind};
 use crate::arguments::ServeOptions;
 use crate::failure::Failure;
 use crate::render::{data, line, plain};
@@ -50,7 +51,7 @@ fn unbound(address: SocketAddr, error: &std::io::Error) -> Failure {
 /// The image that is served.
 fn image(options: &ServeOptions) -> Result<PathBuf, Failure> {
     let target: &Path = &options.target;
-    if target.is_file() {
+    if subject::expect(target, &[Kind::Appliance, Kind::Image])? != Kind::Appliance {
         return match &options.cobd {
             None => Ok(target.to_owned()),
             Some(_) => Err(Failure::usage("--cobd goes with an appliance's folder")),

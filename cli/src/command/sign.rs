@@ -18,6 +18,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::json;
 
 use super::means::open_store;
+use super::subject::{self, Kind};
 use super::{Ended, bundle, pack, registry, trust as trusted};
 use crate::arguments::SignOptions;
 use crate::environment::Environment;
@@ -42,10 +43,7 @@ pub(crate) fn run(options: &SignOptions, environment: &Environment) -> Ended {
     if let Some(reference) = registry::reference(path)? {
         return in_registry(&reference, options, environment);
     }
-    if path.is_dir() {
-        let failure = Failure::usage(format!("{} is a folder", path.display()));
-        return Err(failure.with_hint("coop pack makes a bundle of it, which can be signed"));
-    }
+    subject::expect(path, &[Kind::Bundle])?;
     let layout = bundle::open(path)?;
     let digest = layout.package().digest();
     if options.message {

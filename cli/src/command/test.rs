@@ -12,7 +12,8 @@ use coop_runtime::{
 };
 use serde_json::{Value, json};
 
-use super::run::{Target, not_up, refuse_for_built, target};
+use super::run::{not_up, refuse_for_built};
+use super::subject::{self, Kind};
 use super::watched::Watched;
 use super::{Ended, build};
 use crate::arguments::TestOptions;
@@ -85,18 +86,13 @@ fn folder(
     environment: &Environment,
     output: &Output,
 ) -> Result<(PathBuf, Option<build::Held>), Failure> {
-    let found = target(&options.target)?;
-    if let Target::Recipe(file) = &found {
-        let held = build::for_run(file, &options.recipe_options, environment, output)?;
-        return Ok((held.folder.clone(), Some(held)));
-    }
-    if let Target::Appliance(folder) = found {
+    let file = &options.target;
+    if subject::expect(file, &[Kind::Recipe, Kind::Appliance])? == Kind::Appliance {
         refuse_for_built(&options.recipe_options)?;
-        return Ok((folder, None));
+        return Ok((file.clone(), None));
     }
-    Err(Failure::usage(
-        "coop test takes a recipe or an appliance's folder",
-    ))
+    let held = build::for_run(file, &options.recipe_options, environment, output)?;
+    Ok((held.folder.clone(), Some(held)))
 }
 
 fn attend(

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::build::explain;
 use super::means::{Means, open_store};
+use super::subject::{self, Kind};
 use super::watched::Watched;
 use super::{Ended, bundle, inspect, registry, trust};
 use crate::arguments::{RecipeOptions, VerifyOptions};
@@ -31,7 +32,8 @@ pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &O
         let failure = Failure::usage("--download gets what a registry has");
         return Err(failure.with_hint("what is here is compared anyway"));
     }
-    if bundle::is_there(&options.appliance) {
+    let kind = subject::expect(&options.appliance, &[Kind::Appliance, Kind::Bundle])?;
+    if kind != Kind::Appliance {
         return of_bundle(options, environment);
     }
     if options.trust.is_given() {

@@ -58,11 +58,16 @@ pub struct Attributed {
 impl fmt::Display for Attributed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, example } = self;
-        write!(
-            f,
-            "NFS has no extended attributes: clients do not see those of {count} files (file \
-             capabilities, access lists and others), as of {example}"
-        )
+        f.write_str(
+            "NFS has no extended attributes (file capabilities, access lists and others): ",
+        )?;
+        match count {
+            1 => write!(f, "clients do not see those of {example}"),
+            _ => write!(
+                f,
+                "clients do not see those of {count} files, as of {example}"
+            ),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use coop_builder::recipe;
 use serde_json::{Value, json};
 
 use super::Ended;
+use super::subject::{self, Kind};
 use crate::arguments::CheckOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -15,6 +16,7 @@ use crate::render::{Output, data, error, json, line, plain};
 
 /// Reads the recipe and says so if it is right.
 pub(crate) fn run(options: &CheckOptions, environment: &Environment, output: &Output) -> Ended {
+    subject::expect(&options.recipe, &[Kind::Recipe])?;
     let read = recipe::read(&options.recipe, &options.sets());
     let (recipe, warnings) = read.map_err(Failure::recipe)?;
     let looked = needs::look(
