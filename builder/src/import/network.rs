@@ -4,7 +4,7 @@ use coop_appliance::Forward;
 
 use super::At;
 use super::settings::{Placed, Settings, shorten};
-use crate::recipe::{forwards_overlap, parse_forward};
+use crate::recipe::{FORWARDED_PORTS_MAX, forwards_overlap, parse_forward};
 
 /// A network device as both grammars of coLinux describe it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,8 +64,6 @@ pub(super) fn add(settings: &mut Settings, index: u32, network: Network<'_>, wha
 }
 
 fn add_forward(settings: &mut Settings, value: Forward, at: &At, what: &str) -> Result<(), String> {
-    /// More than a device can have.
-    const FORWARDS_MAX: usize = 4096;
     let taken = settings
         .forwards
         .iter()
@@ -73,8 +71,11 @@ fn add_forward(settings: &mut Settings, value: Forward, at: &At, what: &str) -> 
     if taken {
         return Err(format!("{what}: a port of the host is forwarded twice"));
     }
-    if settings.forwards.len() >= FORWARDS_MAX {
-        return Err(format!("more than {FORWARDS_MAX} forwards"));
+    let forwards = settings.forwards.iter().map(|other| &other.value);
+    let ports: u32 = forwards.map(|other| u32::from(other.count)).sum();
+    if ports + u32::from(value.count) > FORWARDED_PORTS_MAX {
+        let most = format!("coop forwards {FORWARDED_PORTS_MAX} ports of the host at most");
+        return Err(format!("{what}: {most}"));
     }
     let at = at.clone();
     settings.forwards.push(Placed { value, at });

