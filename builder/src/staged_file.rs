@@ -82,11 +82,24 @@ impl StagedFile {
     ///
     /// # Errors
     /// What the file system says; the destination is then as it was.
-    pub fn publish(mut self, sync: bool) -> io::Result<()> {
+    pub fn publish(self, sync: bool) -> io::Result<()> {
+        let before = fs::metadata(&self.destination);
+        let mode = before.map(|before| before.permissions().mode() & 0o777);
+        self.replace(mode.ok(), sync)
+    }
+
+    /// As [`StagedFile::publish`], with permission bits that are given.
+    ///
+    /// # Errors
+    /// What the file system says; the destination is then as it was.
+    pub fn publish_with_mode(self, mode: u32) -> io::Result<()> {
+        self.replace(Some(mode), false)
+    }
+
+    fn replace(mut self, mode: Option<u32>, sync: bool) -> io::Result<()> {
         let destination = self.destination.clone();
         let failed = |error: io::Error| in_folder(&error, &destination);
-        if let Ok(before) = fs::metadata(&destination) {
-            let mode = before.permissions().mode() & 0o777;
+        if let Some(mode) = mode {
             self.file
                 .set_permissions(Permissions::from_mode(mode))
                 .map_err(failed)?;

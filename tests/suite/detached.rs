@@ -1,5 +1,6 @@
 //! Machines that are left running: `coop run --detach` and the verbs that reach them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -112,17 +113,14 @@ fn a_machine_is_left_reached_and_stopped() {
     assert_eq!(kept.text(), "1\n");
     place.coop(&["exec", &id, "--", "/nowhere"], 127);
 
-    // Files.
-    let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
-    fs::write(place.folder().join("a"), &content).unwrap();
+    // Files need some programs in the guest, which this one has not.
+    fs::write(place.folder().join("a"), "a").unwrap();
     give(&place.folder().join("a"));
-    place.coop(&["cp", "a", &format!("{id}:/tmp/b c")], 0);
-    place.coop(&["cp", &format!("{id}:/tmp/b c"), "d"], 0);
-    assert!(fs::read(place.folder().join("d")).unwrap() == content);
-    place.coop(&["cp", &format!("{id}:/nowhere"), "d"], 1);
-    assert!(fs::read(place.folder().join("d")).unwrap() == content);
-    place.coop(&["cp", "a", "b"], 2);
-    place.coop(&["cp", ".", &format!("{id}:/tmp/x")], 2);
+    let refused = place.coop(&["cp", "a", &format!("{id}:/tmp/a")], 1);
+    let why = "the guest has no chmod";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    let listed = place.coop(&["exec", &id, "--", "sh", "-c", "echo /tmp/.* /tmp/*"], 0);
+    assert_eq!(listed.text(), "/tmp/. /tmp/.. /tmp/*\n");
 
     // The console, which has a shell.
     let mut command = place.command(&["attach", &id]);
@@ -163,7 +161,7 @@ fn commands_and_ends_of_machines_that_were_left() {
     // What keeps a machine from starting is told as without --detach.
     let refused = place.coop(&["run", "none", "--detach"], 2);
     assert!(
-        refused.stderr.contains("there is neither"),
+        refused.stderr.contains("no such file"),
         "{}",
         refused.stderr
     );
@@ -248,6 +246,43 @@ fn a_place_that_keeps_nothing_is_told_of() {
     let left = place.coop(&["run", target, "--detach", "--", "true"], 0);
     assert!(left.stderr.contains("goes when it ends"), "{}", left.stderr);
     assert!(eventually(Duration::from_secs(30), || place.is_empty()));
+}
+
+#[test]
+fn files_go_in_and_out_whole_and_with_their_modes() {
+    let place = Place::new();
+    let id = place.leave_one(debian(), &[]);
+    let host = |name: &str| place.folder().join(name);
+    let guest = |path: &str| format!("{id}:{path}");
+    let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(host("a"), &content).unwrap();
+    give(&host("a"));
+    for bits in [0o640, 0o755] {
+        let mode = std::fs::Permissions::from_mode(bits);
+        fs::set_permissions(host("a"), mode).unwrap();
+        place.coop(&["cp", "a", &guest("/tmp/b c")], 0);
+        place.coop(&["cp", &guest("/tmp/b c"), "d"], 0);
+        assert!(fs::read(host("d")).unwrap() == content);
+        let copied = fs::metadata(host("d")).unwrap().permissions().mode();
+        assert_eq!(copied & 0o7777, bits);
+    }
+    place.coop(&["cp", "a", &guest("/root")], 0);
+    fs::remove_file(host("a")).unwrap();
+    place.coop(&["cp", &guest("/root/a"), "."], 0);
+    assert!(fs::read(host("a")).unwrap() == content);
+    for (words, code, why) in [
+        ([&*guest("/nowhere"), "d"], 1, "was not copied"),
+        ([&*guest("/etc"), "d"], 2, "is a folder; coop cp copies"),
+        (["a", &guest("/none/a")], 1, "there is no folder /none/"),
+        (["a", &guest("/dev/null")], 1, "is no regular file"),
+        ([".", &guest("/tmp/x")], 2, "is a folder; coop cp copies"),
+        (["none", &guest("/tmp/x")], 2, "there is no such file"),
+        (["a", "b"], 2, "one of the two is MACHINE:PATH"),
+    ] {
+        let refused = place.coop(&["cp", words[0], words[1]], code);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    assert!(fs::read(host("d")).unwrap() == content);
 }
 
 /// A person at a terminal, and a machine that was left.

@@ -48,8 +48,9 @@ pub(crate) struct ExecOptions {
 /// `coop cp`.
 #[derive(Args, Debug)]
 pub(crate) struct CpOptions {
-    /// A file: PATH of the host or MACHINE:PATH
+    /// A file, which keeps its permissions: PATH of the host or MACHINE:PATH
     pub(crate) source: OsString,
-    /// Where it goes, with its name: PATH of the host or MACHINE:PATH; one of the two is a machine's
+    /// Where it goes, a folder or with a name: PATH of the host or MACHINE:PATH; one of the two is a
+    /// machine's
     pub(crate) destination: OsString,
 }

@@ -1,14 +1,12 @@
 //! What reaches a machine through its control socket.
 
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use coop_builder::staged_file::StagedFile;
 use coop_runtime::Recorded;
 use serde_json::{Value, json};
 
@@ -16,7 +14,7 @@ use super::super::attend::GRACE;
 use super::list::ago;
 use super::protocol::{CHUNK_BYTES, Frames, Kind, SOCKET, receive, request, send};
 use super::{Ended, Found, find, machine, now, record};
-use crate::arguments::{CpOptions, ExecOptions, LogsOptions, MachineOptions};
+use crate::arguments::{ExecOptions, LogsOptions, MachineOptions};
 use crate::environment::Environment;
 use crate::failure::{COOP_FAILED, FAILED, Failure};
 use crate::render::{line, plain};
@@ -29,9 +27,9 @@ type Socket = Arc<Mutex<UnixStream>>;
 const HUNG_UP: u8 = 129;
 
 /// A request that was made.
-struct Talk {
+pub(super) struct Talk {
     from: UnixStream,
-    to: Socket,
+    pub(super) to: Socket,
     door: Arc<Door>,
 }
 
@@ -51,11 +49,11 @@ impl Door {
     }
 }
 
-fn work(error: &std::io::Error) -> Failure {
+pub(super) fn work(error: &std::io::Error) -> Failure {
     Failure::work(error)
 }
 
-fn ask(found: &Found, asked: &Value) -> Result<Talk, Failure> {
+pub(super) fn ask(found: &Found, asked: &Value) -> Result<Talk, Failure> {
     let talk = || -> std::io::Result<Talk> {
         let mut from = UnixStream::connect(found.folder.join(SOCKET))?;
         request(&mut from, asked)?;
@@ -74,7 +72,7 @@ fn ask(found: &Found, asked: &Value) -> Result<Talk, Failure> {
 
 impl Talk {
     /// Passes on what comes until the end, which is a code.
-    fn listen(mut self, output: &mut dyn Write, errors: &mut dyn Write) -> Ended {
+    pub(super) fn listen(mut self, output: &mut dyn Write, errors: &mut dyn Write) -> Ended {
         loop {
             let frame = receive(&mut self.from);
             if let Some(code) = self.door.left.get() {
@@ -100,8 +98,8 @@ impl Talk {
     }
 
     /// Carries a stream to the machine; the thread ends with it or with the program. An escape that
-    /// a person types leaves with its code.
-    fn carry(
+    /// a person types leaves with its code, and what cannot be read leaves as a failure.
+    pub(super) fn carry(
         &self,
         mut input: impl Read + Send + 'static,
         mut escape: Option<(EscapeFilter, u8)>,
@@ -118,7 +116,10 @@ impl Talk {
                     Ok(0) => break,
                     Ok(count) => count,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        door.leave(FAILED);
+                        return Err(error);
+                    }
                 };
                 let typed = &buffer[..count];
                 let (passed, found) = match &mut escape {
@@ -168,7 +169,7 @@ impl Talk {
 }
 
 /// A machine that has ended hears nothing.
-fn say(to: &Socket, kind: Kind, bytes: &[u8]) {
+pub(super) fn say(to: &Socket, kind: Kind, bytes: &[u8]) {
     let mut socket = to.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = send(&mut *socket, kind, bytes);
 }
@@ -256,6 +257,11 @@ pub(crate) fn attach(options: &MachineOptions, environment: &Environment) -> End
     ended
 }
 
+/// Whether all that was to be carried could be read.
+pub(super) fn read_whole(carried: JoinHandle<std::io::Result<()>>) -> std::io::Result<()> {
+    carried.join().unwrap_or(Ok(()))
+}
+
 /// `coop exec`: runs a command in the machine, and ends with its code.
 pub(crate) fn exec(options: &ExecOptions, environment: &Environment) -> Ended {
     if options.tty && !terminal::is_interactive() {
@@ -270,91 +276,14 @@ pub(crate) fn exec(options: &ExecOptions, environment: &Environment) -> Ended {
         let raw = options.tty.then(RawMode::enter).transpose();
         let raw = raw.map_err(|error| work(&error))?;
         let escape = raw.is_some().then(|| (EscapeFilter::default(), HUNG_UP));
-        talk.carry(std::io::stdin(), escape);
+        let carried = talk.carry(std::io::stdin(), escape);
         let ended = talk.listen(&mut std::io::stdout(), &mut std::io::stderr());
         drop((raw, watch));
+        // Else it waits for more input, which nobody wants.
+        if carried.is_finished() {
+            read_whole(carried).map_err(|error| work(&error).about(Path::new("standard input")))?;
+        }
         ended
     };
     ended().map_err(|failure| failure.with_work_code(COOP_FAILED))
-}
-
-/// One end of a copy.
-enum Place {
-    Host(PathBuf),
-    Guest(String, Vec<u8>),
-}
-
-/// `MACHINE:PATH`; a path of the host with a colon begins with `/` or `./`.
-fn place(text: &std::ffi::OsStr) -> Place {
-    let bytes = text.as_bytes();
-    let colon = bytes.iter().position(|byte| *byte == b':');
-    let machine = colon.and_then(|colon| std::str::from_utf8(&bytes[..colon]).ok());
-    match (machine, colon) {
-        (Some(machine), Some(colon)) if !machine.is_empty() && !machine.contains('/') => {
-            Place::Guest(machine.to_owned(), bytes[colon + 1..].to_vec())
-        }
-        _ => Place::Host(PathBuf::from(text)),
-    }
-}
-
-/// `coop cp`: copies one file, by `cat` in the guest.
-pub(crate) fn copy(options: &CpOptions, environment: &Environment) -> Ended {
-    match (place(&options.source), place(&options.destination)) {
-        (Place::Host(from), Place::Guest(named, to)) => copy_in(&from, &named, &to, environment),
-        (Place::Guest(named, from), Place::Host(to)) => copy_out(&named, &from, &to, environment),
-        _ => Err(
-            Failure::usage("one of the two is MACHINE:PATH, and one is a path of the host")
-                .with_hint("write a path of the host that has a colon as ./a:b"),
-        ),
-    }
-}
-
-/// The shell's `$1` is the path, so that no byte of it means anything.
-fn in_shell(script: &str, path: &[u8]) -> Value {
-    let script = script.as_bytes();
-    json!({ "verb": "exec", "argv": [b"/bin/sh", b"-c".as_slice(), script, b"sh", path] })
-}
-
-fn copy_in(from: &Path, named: &str, to: &[u8], environment: &Environment) -> Ended {
-    if !from.is_file() {
-        let message = format!(
-            "{} is not a file; coop cp copies single files",
-            from.display()
-        );
-        return Err(Failure::usage(message));
-    }
-    let (file, _) = fs_err::File::open(from)
-        .map_err(|error| work(&error))?
-        .into_parts();
-    let asked = in_shell("test ! -d \"$1\" && cat > \"$1\"", to);
-    let talk = ask(&machine(named, environment)?, &asked)?;
-    let carried = talk.carry(file, None);
-    let ended = talk.listen(&mut std::io::sink(), &mut std::io::stderr());
-    // A part of the file is not the file.
-    if let Ok(Err(error)) = carried.join() {
-        return Err(work(&error).about(from));
-    }
-    finish(ended, to)
-}
-
-fn copy_out(named: &str, from: &[u8], to: &Path, environment: &Environment) -> Ended {
-    let staged = StagedFile::new(to).map_err(|error| work(&error))?;
-    let asked = in_shell("cat < \"$1\"", from);
-    let talk = ask(&machine(named, environment)?, &asked)?;
-    say(&talk.to, Kind::InputEnd, &[]);
-    let mut file: &File = staged.file();
-    let ended = finish(talk.listen(&mut file, &mut std::io::stderr()), from)?;
-    staged.publish(false).map_err(|error| work(&error))?;
-    Ok(ended)
-}
-
-fn finish(ended: Ended, path: &[u8]) -> Ended {
-    match ended? {
-        0 => Ok(0),
-        _ => {
-            let path = std::ffi::OsString::from_vec(path.to_vec());
-            let message = format!("{} in the guest was not copied", path.display());
-            Err(Failure::sentence(FAILED, message))
-        }
-    }
 }

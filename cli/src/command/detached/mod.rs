@@ -6,6 +6,7 @@
 //! below the folder of states.
 
 mod client;
+mod copy;
 mod list;
 mod protocol;
 mod supervisor;
@@ -21,7 +22,8 @@ use coop_builder::registry::Reference;
 use coop_runtime::{Recorded, Records, living_machines};
 use serde_json::{Value, json};
 
-pub(crate) use client::{attach, copy, exec, kill, logs, stop};
+pub(crate) use client::{attach, exec, kill, logs, stop};
+pub(crate) use copy::copy;
 pub(crate) use list::list;
 pub(super) use supervisor::Ears;
 
