@@ -2,6 +2,7 @@
 //! should trust.
 
 mod debian;
+mod edges;
 mod stopped;
 
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -291,7 +292,7 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
             2,
             "cannot be used with",
         ),
-        (&["missing.raw", "old.cobd"], 1, "missing.raw"),
+        (&["missing.raw", "old.cobd"], 2, "missing.raw"),
         (
             &["disk.raw", "disk.raw", "--format", "cobd"],
             1,

@@ -66,6 +66,7 @@ pub struct Prepared {
 /// There is no root, it is no ext2, ext3 or ext4, is damaged, or cannot be fitted.
 pub fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, ConvertError> {
     let input = wanted.input;
+    input.refuse_replacing(wanted.source, wanted.folder)?;
     let part = input.choose(wanted.which)?;
     let mut tree = input.tree(part)?;
     if !super::choice::is_root(&tree) {

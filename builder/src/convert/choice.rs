@@ -86,10 +86,6 @@ impl Input {
         if let [one] = typed[..] {
             return Ok(one);
         }
-        let is_other = |part: &Part| {
-            let found = part.file_system();
-            matches!(found, Some(FileSystem::Lvm | FileSystem::Luks))
-        };
         if let [one] = linux[..]
             && !self.parts.iter().any(is_other)
         {
@@ -101,32 +97,48 @@ impl Input {
             (Some(_), Some(_)) => {
                 Err(self.none("more than one partition looks like a root".to_owned()))
             }
-            (None, _) => {
-                let closed = self.parts.iter().filter(|part| {
-                    is_other(part) || is_linux(part) && part.file_system() != Some(FileSystem::Ext)
-                });
-                let closed: Vec<String> = closed
-                    .map(|part| format!("{part} is {}", part.nature()))
-                    .collect();
-                let mut reason = "no partition looks like a root".to_owned();
-                if !closed.is_empty() {
-                    let closed = closed.join(", ");
-                    reason.push_str(&format!("; {closed}, which coop does not look into"));
-                }
-                Err(self.none(reason))
-            }
+            (None, _) => Err(self.none(self.why_no_root())),
         }
     }
 
     /// What cannot be read is no root that could be taken.
-    fn looks_like_root(&self, part: &Part) -> bool {
-        self.tree(part).is_ok_and(|tree| is_root(&tree))
+    pub(super) fn looks_like_root(&self, part: &Part) -> bool {
+        self.top(part).is_ok_and(|top| is_root(&top))
+    }
+
+    /// Where nothing looks like a root: which parts nobody has looked into, and why.
+    fn why_no_root(&self) -> String {
+        let mut reason = "no partition looks like a root".to_owned();
+        let closed = self.parts.iter().filter(|part| {
+            is_other(part) || is_linux(part) && part.file_system() != Some(FileSystem::Ext)
+        });
+        let closed: Vec<String> = closed
+            .map(|part| format!("{part} is {}", part.nature()))
+            .collect();
+        if !closed.is_empty() {
+            let closed = closed.join(", ");
+            reason.push_str(&format!("; {closed}, which coop does not look into"));
+        }
+        let ext = self.parts.iter();
+        for part in ext.filter(|part| part.file_system() == Some(FileSystem::Ext)) {
+            match self.top(part) {
+                Err(ConvertError::FileSystem { source, .. }) => {
+                    reason.push_str(&format!("; {part} cannot be read: {source}"));
+                }
+                Err(ConvertError::CutOff { what, .. }) => reason.push_str(&format!("; {what}")),
+                _ => {}
+            }
+        }
+        reason
     }
 
     /// Says that nothing is what was asked for, and what there is.
-    fn none(&self, reason: String) -> ConvertError {
+    fn none(&self, mut reason: String) -> ConvertError {
         let mut list = String::new();
-        for part in &self.parts {
+        if self.is_bare() {
+            reason.push_str("; the disk has no partition table");
+        }
+        for part in self.parts.iter().filter(|part| part.partition.is_some()) {
             let mut line = format!("\n  {part}: {}", part.kind_name());
             if !part.label().is_empty() {
                 line.push_str(&format!(" '{}'", part.label()));
@@ -149,6 +161,11 @@ impl Input {
     }
 }
 
+/// Whether something may be in it that coop does not look into.
+fn is_other(part: &Part) -> bool {
+    matches!(part.file_system(), Some(FileSystem::Lvm | FileSystem::Luks))
+}
+
 fn is_linux(part: &Part) -> bool {
     matches!(
         part.file_system(),
@@ -169,7 +186,7 @@ fn is_root_type(part: &Part) -> bool {
         .any(|guid| kind == Some(PartitionType::Gpt(guid)))
 }
 
-/// Whether a tree has what every root has.
+/// Whether a tree has what every root has; of the root folder alone that can be said, too.
 pub(super) fn is_root(tree: &Tree) -> bool {
     let has = |path: &[u8]| {
         let found = tree.resolve(path);

@@ -12,7 +12,6 @@ use std::time::Instant;
 use coop_image::disk::{self, DiskError, Extent, Qcow2Options, Source, Written};
 use coop_image::tree::Blob;
 use coop_runtime::event::{Event, Observer, Unit};
-use fs_err as fs;
 use serde::Serialize;
 
 use super::left::{self, Left};
@@ -37,9 +36,6 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// Every format.
-    pub const ALL: [Self; 3] = [Self::Cobd, Self::Raw, Self::Qcow2];
-
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -106,13 +102,14 @@ pub fn convert(
     observer: &Arc<dyn Observer>,
 ) -> Result<Converted, ConvertError> {
     let Request { input, output, .. } = *request;
-    refuse_same(request.source, output)?;
+    input.refuse_replacing(request.source, output)?;
     let is_whole =
         request.format != OutputFormat::Cobd && request.which.is_none() && !input.is_bare();
     let (part, left) = if is_whole {
         (None, left::of_format(input))
     } else {
         let part = input.choose(request.which.unwrap_or(&Which::Root))?;
+        input.check_whole(part)?;
         (Some(part), left::beside(input, part)?)
     };
     let source: Arc<dyn Source> = match part {
@@ -139,17 +136,6 @@ pub fn convert(
         data_bytes: written.data_bytes,
         left,
     })
-}
-
-fn refuse_same(source: &Path, output: &Path) -> Result<(), ConvertError> {
-    let same = match (fs::canonicalize(source), fs::canonicalize(output)) {
-        (Ok(source), Ok(output)) => source == output,
-        _ => false,
-    };
-    match same {
-        true => Err(ConvertError::Same(output.to_owned())),
-        false => Ok(()),
-    }
 }
 
 /// A source that tells how far its reading came, and stops when the work is called off.

@@ -2,20 +2,23 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coop_image::disk::{Chain, Disk, Folder, NoChain, Source, View};
-use coop_image::ext4;
+use coop_image::ext4::{self, ReadError};
 use coop_image::partition::{
     self, FileSystem, Partition, PartitionError, PartitionType, ReadOptions, Table, TableKind,
     Volume,
 };
-use coop_image::tree::{Tree, display};
+use coop_image::tree::{Blob, Tree, display};
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::OFlags;
 
 use super::ConvertError;
-use crate::recipe;
+use crate::recipe::{self, ByteCount};
 
 /// How a disk is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +65,11 @@ impl Input {
     /// It cannot be read, is damaged, or has no partition table and no file system that is known.
     pub fn open(path: &Path, options: &OpenOptions<'_>) -> Result<Self, ConvertError> {
         let name = display(path.as_os_str().as_encoded_bytes());
-        let file = fs::File::open(path)?.into_parts().0;
+        // Opening must not wait for a pipe's other end.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+        let mut options_of_file = fs::OpenOptions::new();
+        let file = options_of_file.read(true).custom_flags(flags).open(path)?;
+        let file = file.into_parts().0;
         let is_cobd = recipe::is_cobd(path);
         let Some(folder) = options.chain else {
             return Self::of_file(name, file, is_cobd, &mut NoChain, options.use_backup);
@@ -111,6 +118,32 @@ impl Input {
         })
     }
 
+    /// Refuses an output that is one of the files that are read, by whatever name, or a folder that
+    /// has one of them.
+    pub(super) fn refuse_replacing(
+        &self,
+        source: &Path,
+        output: &Path,
+    ) -> Result<(), ConvertError> {
+        let Ok(found) = fs::canonicalize(output) else {
+            return Ok(());
+        };
+        let identity = |path: &Path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        let own = identity(&found);
+        let mut files = self.chain.iter().map(PathBuf::as_path).chain([source]);
+        let is_same = |file: &Path| {
+            let path = fs::canonicalize(file);
+            path.is_ok_and(|path| path.starts_with(&found)) || identity(file) == own
+        };
+        match files.any(is_same) {
+            true => Err(ConvertError::Same(output.to_owned())),
+            false => Ok(()),
+        }
+    }
+
     /// Whether it is one file system and nothing else.
     #[must_use]
     pub fn is_bare(&self) -> bool {
@@ -144,6 +177,30 @@ impl Input {
     /// # Errors
     /// It is none of ext2, ext3 and ext4, or damaged.
     pub fn tree(&self, part: &Part) -> Result<Tree, ConvertError> {
+        self.read(part, ext4::read)
+    }
+
+    /// What the root folder of a part names, as [`Input::tree`] but for little memory.
+    pub(super) fn top(&self, part: &Part) -> Result<Tree, ConvertError> {
+        self.read(part, ext4::read_top)
+    }
+
+    /// Refuses a part that ends within its file system, which no kernel would mount either.
+    pub(super) fn check_whole(&self, part: &Part) -> Result<(), ConvertError> {
+        match part.shortage() {
+            None => Ok(()),
+            Some(what) => Err(ConvertError::CutOff {
+                name: self.name.clone(),
+                what,
+            }),
+        }
+    }
+
+    fn read(
+        &self,
+        part: &Part,
+        read: fn(Arc<dyn Blob>) -> Result<Tree, ReadError>,
+    ) -> Result<Tree, ConvertError> {
         if part.file_system() != Some(FileSystem::Ext) {
             return Err(ConvertError::NotExt4 {
                 name: self.name.clone(),
@@ -152,8 +209,9 @@ impl Input {
                 found: part.file_system(),
             });
         }
+        self.check_whole(part)?;
         let view = Arc::new(self.view(part)?);
-        ext4::read(view).map_err(|source| ConvertError::FileSystem {
+        read(view).map_err(|source| ConvertError::FileSystem {
             name: self.name.clone(),
             part: part.to_string(),
             source,
@@ -184,6 +242,20 @@ fn parts(disk: &Disk, size_bytes: u64, table: &Table) -> Result<Vec<Part>, Parti
 }
 
 impl Part {
+    /// Says where its file system is larger than the part, without the disk's name: the disk was cut
+    /// off, or the partition made smaller.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        let volume = self.volume.as_ref()?;
+        let size_bytes = volume.size_bytes.filter(|size| *size > self.length_bytes)?;
+        Some(format!(
+            "{self} ends within its file system: this {} has {}, and there are {}",
+            volume.name,
+            ByteCount(size_bytes),
+            ByteCount(self.length_bytes)
+        ))
+    }
+
     /// What is in it, where that is known.
     #[must_use]
     pub fn file_system(&self) -> Option<FileSystem> {

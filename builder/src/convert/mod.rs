@@ -66,7 +66,8 @@ pub enum ConvertError {
         name: String,
         /// What was looked for, and why it is not there.
         reason: String,
-        /// The partitions, each on a line that begins with a line's end.
+        /// The partitions, each on a line that begins with a line's end; empty where the disk has
+        /// no table.
         list: String,
     },
     /// The file system is not one that can be read file by file.
@@ -90,6 +91,14 @@ pub enum ConvertError {
         part: String,
         /// Why.
         source: ReadError,
+    },
+    /// The file system is larger than its place.
+    #[error("{name}: {what}")]
+    CutOff {
+        /// The disk.
+        name: String,
+        /// Which one, and how much is missing.
+        what: String,
     },
     /// The root file system cannot be fitted.
     #[error(transparent)]

@@ -6,7 +6,7 @@ use coop_image::disk::{Source, gpt};
 use coop_image::partition::{FileSystem, Guid, SectorSize};
 use coop_image::tree::read_exact_at;
 
-use super::{ConvertError, Input, Part, choice};
+use super::{ConvertError, Input, Part};
 use crate::digest::Digest;
 use crate::inputs::{Record, seed};
 
@@ -55,9 +55,7 @@ fn purpose(input: &Input, part: &Part) -> (Guid, &'static str) {
     match part.file_system() {
         Some(FileSystem::Swap) => (Guid::LINUX_SWAP, "swap"),
         Some(FileSystem::Fat | FileSystem::ExFat | FileSystem::Ntfs) => (Guid::BASIC_DATA, "data"),
-        Some(FileSystem::Ext) if input.tree(part).is_ok_and(|tree| choice::is_root(&tree)) => {
-            (Guid::LINUX_ROOT_AMD64, "root")
-        }
+        Some(FileSystem::Ext) if input.looks_like_root(part) => (Guid::LINUX_ROOT_AMD64, "root"),
         _ => (Guid::LINUX, "data"),
     }
 }

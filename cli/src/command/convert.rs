@@ -9,6 +9,7 @@ use coop_builder::convert::{
     Wanted, Which,
 };
 use coop_builder::lock::Pins;
+use coop_image::disk::DiskError;
 use coop_image::partition::{FileSystem, Partition, PartitionError, TableKind};
 use coop_image::tree::display;
 use coop_runtime::event::{Event, Observer};
@@ -19,12 +20,11 @@ use super::build;
 use super::image::{processors, refuse_member};
 use super::means::Means;
 use super::subject::{self, Kind};
+use super::watched::Watched;
 use crate::arguments::ConvertOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::progress::{self, Interruptible};
 use crate::render::{Output, bytes, data, json as render_json, line, plain};
-use crate::signals::Interruption;
 
 /// Lists, converts, or makes an appliance.
 pub(crate) fn run(options: &ConvertOptions, environment: &Environment, output: &Output) -> Ended {
@@ -55,12 +55,7 @@ fn convert(input: &Input, path: &Path, options: &ConvertOptions, output: &Output
     if path.exists() {
         refuse_member(path)?;
     }
-    let interruption = Interruption::start(|| line("stopping; a second signal ends at once"))
-        .map_err(|error| Failure::work(&error))?;
-    let observer: Arc<dyn Observer> = Arc::new(Interruptible {
-        inner: progress::observer(options.progress, output),
-        heard: interruption.flag(),
-    });
+    let watched = Watched::start(options.progress, output)?;
     let request = Request {
         input,
         source: &options.source,
@@ -70,14 +65,9 @@ fn convert(input: &Input, path: &Path, options: &ConvertOptions, output: &Output
         threads: options.threads.unwrap_or_else(processors),
         sync: !options.no_sync,
     };
-    let done = convert::convert(&request, &observer);
-    let done = done.map_err(|error| match interruption.signal() {
-        // What failed then failed because of the signal.
-        Some(signal) => Failure::sentence(
-            signal.shell_code(),
-            "the work was stopped by a signal; the output is as it was",
-        ),
-        None => explain(&error),
+    let done = convert::convert(&request, &watched.observer).map_err(|error| {
+        let stopped = watched.stopped("the work was stopped by a signal; the output is as it was");
+        stopped.unwrap_or_else(|| explain(&error))
     })?;
     if options.json {
         render_json::value(&json!({
@@ -234,6 +224,7 @@ fn list(input: &Input, options: &ConvertOptions) {
     let root = root.map(|part| part.first_byte);
     let also = input.disk.left_behind().iter().map(ToString::to_string);
     let also = also.chain(beside_table(&input.table.kind));
+    let also = also.chain(input.parts.iter().filter_map(Part::shortage));
     if options.json {
         let of_part = |part: &Part| {
             let mut value = describe(part);
@@ -364,6 +355,13 @@ fn explain(error: &ConvertError) -> Failure {
             source: PartitionError::PrimaryDamaged { .. },
             ..
         } => failure.with_hint("--use-backup-table uses it"),
+        ConvertError::Table {
+            source: PartitionError::NoTable,
+            ..
+        } => failure.with_hint("qemu-img convert copies a disk whatever is on it"),
+        ConvertError::Choice { list, .. } if list.is_empty() => {
+            failure.with_hint("without --partition all of it is taken")
+        }
         ConvertError::Choice { .. } => failure.with_hint("--partition N takes one of them"),
         _ => explain_in_recipe(error),
     }
@@ -393,7 +391,20 @@ pub(super) fn explain_in_recipe(error: &ConvertError) -> Failure {
                 "an archive of the files is a root for recipes (rootfs.source.tarball): tar \
                  --xattrs --acls --numeric-owner -C ROOT -cf root.tar . , on a machine that mounts it"
             }
-            _ => "--list shows what else there is",
+            _ => "coop convert DISK --list shows what else there is",
+        },
+        ConvertError::CutOff { .. } => {
+            "get all of the disk, or make the file system as small as its place where it is whole: \
+             resize2fs"
+        }
+        ConvertError::Disk { source, .. } => match source {
+            DiskError::Unknown(_) => {
+                "qemu-img convert -O qcow2 OLD NEW.qcow2 makes one of it that coop reads"
+            }
+            DiskError::NotAFile => {
+                "a disk is not read in order: what comes from a pipe goes into a file first"
+            }
+            _ => return failure,
         },
         _ => return failure,
     };

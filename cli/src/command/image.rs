@@ -133,7 +133,7 @@ pub(super) fn refuse_member(image: &Path) -> Result<(), Failure> {
         image.display(),
         folder.display()
     );
-    let hint = "write another image with -o, or change the size in the recipe";
+    let hint = "write another file, or change the recipe and build again";
     Err(Failure::usage(message).with_hint(hint))
 }
 

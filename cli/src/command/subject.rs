@@ -142,6 +142,9 @@ fn hint(word: &Path, kind: Kind, takes: &[Kind]) -> Option<String> {
             let shown = word.join("*.cobd");
             format!("its images are {}", shown.display())
         }
+        Kind::Folder if wants(Kind::Image) => {
+            format!("coop image build {shown} -o X.cobd makes an image of it")
+        }
         Kind::Bundle => format!("coop unpack {shown} makes an appliance's folder of it"),
         Kind::Image if wants(Kind::Appliance) || wants(Kind::Recipe) => {
             format!("coop convert {shown} --appliance DIR makes an appliance of it")
@@ -198,6 +201,7 @@ mod tests {
             (&path("app"), Kind::Recipe, "an appliance's folder, not a"),
             (&path("app"), Kind::Bundle, "coop pack"),
             (&path("app"), Kind::Image, "app/*.cobd"),
+            (&path("."), Kind::Image, "coop image build"),
             (&path("x.yaml"), Kind::Appliance, "coop build"),
             (&path("x.cobd"), Kind::Recipe, "coop convert"),
             (&path("x"), Kind::Appliance, "is a file, not"),

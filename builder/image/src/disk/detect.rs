@@ -9,18 +9,19 @@ use crate::compress::{CompressError, Compression};
 
 /// Bytes at the start that are enough for every format.
 const HEAD_BYTES: usize = 512;
-/// What is at the start of formats that coop knows and does not read.
-const REFUSED: [(&[u8], &str); 7] = [
-    (b"COWD", "VMDK of ESX (COWD)"),
-    (b"\xbe\xba\xfe\xca\0\0\0\0", "VMDK of ESX (SESparse)"),
-    (b"QED\0", "QED"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
-    (b"WithoutFreeSpace", "Parallels"),
-    (b"WithouFreSpacExt", "Parallels"),
+/// What is where in formats that coop knows and does not read.
+const REFUSED: [(usize, &[u8], &str); 8] = [
+    (0, b"COWD", "VMDK of ESX (COWD)"),
+    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "VMDK of ESX (SESparse)"),
+    (0, b"QED\0", "QED"),
+    (0, b"vhdxfile", "VHDX"),
+    (0, b"conectix", "VHD"),
+    (0, b"WithoutFreeSpace", "Parallels"),
+    (0, b"WithouFreSpacExt", "Parallels"),
+    (0x40, b"\x7f\x10\xda\xbe", "VDI"),
 ];
-/// What is where in VDI.
-const VDI: (usize, &[u8]) = (0x40, b"\x7f\x10\xda\xbe");
+/// What is where in a tar archive (POSIX, ustar); an OVA is one.
+const TAR: (usize, &[u8]) = (257, b"ustar");
 /// What is at the start of the last sector of plain disks that have a trailer.
 const TRAILERS: [(&[u8], &str); 2] = [(b"conectix", "VHD"), (b"koly", "Apple's disk image (DMG)")];
 /// Start of a text that describes a VMDK.
@@ -37,21 +38,20 @@ pub(super) fn detect(file: &File) -> Result<Format, DiskError> {
         return Ok(Format::Vmdk);
     }
     let refuse = |what: &str| Err(DiskError::Unknown(what.to_owned()));
-    for (magic, name) in REFUSED {
-        if head.starts_with(magic) {
+    let has = |at: usize, magic| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    for (at, magic, name) in REFUSED {
+        if has(at, magic) {
             return refuse(name);
         }
     }
-    if head
-        .get(VDI.0..)
-        .is_some_and(|rest| rest.starts_with(VDI.1))
-    {
-        return refuse("VDI");
+    let packed = |what: &str| Err(DiskError::Packed(what.to_owned()));
+    if has(TAR.0, TAR.1) {
+        return packed("a tar archive, as an OVA is one");
     }
     match Compression::detect(&head) {
         Ok(Compression::None) => {}
-        Ok(other) => return refuse(&format!("compressed file ({})", other.name())),
-        Err(CompressError::Unsupported(what)) => return refuse(what),
+        Ok(other) => return packed(&format!("a compressed file ({})", other.name())),
+        Err(CompressError::Unsupported(what)) => return packed(what),
         Err(_) => {}
     }
     if size_bytes > 512 {

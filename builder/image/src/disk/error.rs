@@ -11,6 +11,12 @@ pub enum DiskError {
     /// A format that coop knows and does not read.
     #[error("the disk's format is not supported: {0}")]
     Unknown(String),
+    /// A file that a disk may be in.
+    #[error("it is {0}: unpack it, and give the disk that is in it")]
+    Packed(String),
+    /// A folder, a pipe or a terminal.
+    #[error("it is neither a regular file nor a block device")]
+    NotAFile,
     /// Something that the format has and coop does not read.
     #[error("{format} disk: {what} is not supported")]
     Unsupported {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SeekFrom, seek};
@@ -67,8 +66,7 @@ pub(super) fn size_of(file: &File) -> Result<u64, DiskError> {
     let failed = |source| DiskError::Read { offset: 0, source };
     let kind = file.metadata().map_err(failed)?.file_type();
     if !kind.is_file() && !std::os::unix::fs::FileTypeExt::is_block_device(&kind) {
-        let what = "not a regular file and no block device";
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, what)));
+        return Err(DiskError::NotAFile);
     }
     seek(file, SeekFrom::End(0)).map_err(|error| failed(error.into()))
 }

@@ -52,6 +52,6 @@ pub use error::WriteError;
 pub use options::{
     BlockSize, Inodes, Journal, LABEL_LENGTH_MAX, Options, PERCENT_MAX, Size, Summary,
 };
-pub use read::{Info, ReadError, read, read_info};
+pub use read::{Info, ReadError, read, read_info, read_top};
 pub use stream::Stream;
 pub use write::{measure, write};

@@ -22,12 +22,10 @@ mod tests;
 mod volume;
 mod write;
 
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 pub use kind::{Guid, PartitionType};
-pub use probe::{FileSystem, file_system};
+pub use probe::FileSystem;
 pub use volume::{Volume, volume};
 pub use write::{ALIGNMENT_BYTES, NewPartition, NewTable, Plan, plan, write};
 
@@ -129,16 +127,6 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Its bytes, of the disk that its table was read from.
-    #[must_use]
-    pub fn blob(&self, disk: Arc<dyn Blob>) -> Arc<dyn Blob> {
-        Arc::new(Part {
-            disk,
-            first_byte: self.first_byte,
-            length_bytes: self.length_bytes,
-        })
-    }
-
     /// The first byte behind it; readers and writers have checked that it exists.
     fn end(&self) -> u64 {
         self.first_byte.saturating_add(self.length_bytes)
@@ -268,31 +256,6 @@ pub fn read(
         return Err(PartitionError::Unprotected);
     }
     Err(PartitionError::NoTable)
-}
-
-/// The bytes of a partition.
-#[derive(Debug)]
-struct Part {
-    disk: Arc<dyn Blob>,
-    first_byte: u64,
-    length_bytes: u64,
-}
-
-impl Blob for Part {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = self.length_bytes.saturating_sub(offset);
-        let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        if length == 0 {
-            return Ok(0);
-        }
-        let offset = self.first_byte.saturating_add(offset);
-        self.disk.read_at(&mut buffer[..length], offset)
-    }
-
-    fn as_file(&self) -> Option<(&File, u64)> {
-        let (file, offset) = self.disk.as_file()?;
-        Some((file, offset.checked_add(self.first_byte)?))
-    }
 }
 
 /// A disk that is read.

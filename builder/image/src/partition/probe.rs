@@ -1,7 +1,6 @@
 //! File systems by their magic.
 
 use super::{Disk, PartitionError, u16_at, u32_at};
-use crate::tree::Blob;
 
 /// Something that fills a partition or a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,18 +73,6 @@ const MAGICS: [(FileSystem, u64, &[u8]); 12] = [
 ///
 /// # Errors
 /// The disk cannot be read.
-pub fn file_system(
-    disk: &dyn Blob,
-    first_byte: u64,
-    length_bytes: u64,
-) -> Result<Option<FileSystem>, PartitionError> {
-    let disk = Disk {
-        disk,
-        size_bytes: first_byte.saturating_add(length_bytes),
-    };
-    file_system_of(disk, first_byte, length_bytes)
-}
-
 pub(super) fn file_system_of(
     disk: Disk<'_>,
     first_byte: u64,

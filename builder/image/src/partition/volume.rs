@@ -26,6 +26,9 @@ pub struct Volume {
     pub label: String,
     /// Its identifier as blkid writes it; empty where it has none.
     pub uuid: String,
+    /// How many bytes it says that it has, where that is looked at: ext2, ext3 and ext4. More than
+    /// the partition has are damage.
+    pub size_bytes: Option<u64>,
 }
 
 /// Describes what is in `length_bytes` from `first_byte` of a disk on.
@@ -59,6 +62,7 @@ pub fn volume(
         name,
         label,
         uuid,
+        size_bytes: (found == FileSystem::Ext).then(|| ext_bytes(&bytes)),
     }))
 }
 
@@ -126,6 +130,21 @@ fn serial(number: u32) -> String {
 
 fn ntfs_serial(bytes: [u8; 8]) -> String {
     format!("{:016X}", u64::from_le_bytes(bytes))
+}
+
+/// The number of blocks, whose upper half counts with the feature `64bit` only, by their size.
+fn ext_bytes(head: &[u8]) -> u64 {
+    const INCOMPAT_64BIT: u32 = 0x80;
+    let has_upper = u32_at(head, KIB + 96) & INCOMPAT_64BIT != 0;
+    let upper = if has_upper {
+        u32_at(head, KIB + 336)
+    } else {
+        0
+    };
+    let blocks = u64::from(upper) << 32 | u64::from(u32_at(head, KIB + 4));
+    // Of a size that is impossible nothing was found.
+    let block_bytes = 1024_u64.checked_shl(u32_at(head, KIB + 24)).unwrap_or(0);
+    blocks.saturating_mul(block_bytes)
 }
 
 /// ext4 has features that ext3 has not, and ext3 is ext2 with a journal.
@@ -211,6 +230,14 @@ mod tests {
         put(&mut ext, 1080, b"\x53\xef");
         put(&mut ext, 1024 + 104, &number);
         put(&mut ext, 1024 + 120, b"root\0");
+        assert_eq!(of(ext.clone()).unwrap().size_bytes, Some(8 * 1024));
+        // The upper half counts with a feature only.
+        put(&mut ext, 1024 + 336, &[1, 0]);
+        assert_eq!(of(ext.clone()).unwrap().size_bytes, Some(8 * 1024));
+        let mut large = ext.clone();
+        put(&mut large, 1024 + 24, &[2]);
+        put(&mut large, 1024 + 96, &[0x80]);
+        assert_eq!(of(large).unwrap().size_bytes, Some((1 << 44) + 8 * 4096));
         for (features, name) in [
             ([0, 0, 0], "ext2"),
             ([4, 0, 0], "ext3"),

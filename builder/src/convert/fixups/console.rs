@@ -127,11 +127,13 @@ fn inittab(bench: &mut Bench<'_>, is_busybox: bool) -> Result<(), RootfsError> {
         }
     }
     if others > 0 {
-        let lines = if others == 1 { "line" } else { "lines" };
-        bench.tell(
-            INITTAB,
-            format!("{others} {lines} for logins on terminals that are not there are comments now"),
-        );
+        let what = match others {
+            1 => "a line for logins on a terminal that is not there is a comment now".to_owned(),
+            _ => format!(
+                "{others} lines for logins on terminals that are not there are comments now"
+            ),
+        };
+        bench.tell(INITTAB, what);
     }
     if !there {
         let line = match is_busybox {

@@ -101,11 +101,11 @@ fn ifupdown(bench: &mut Bench<'_>) -> Result<(), RootfsError> {
         if count > 0 {
             old = true;
             bench.rewrite(path, after)?;
-            let them = if count == 1 { "stanza" } else { "stanzas" };
-            bench.tell(
-                path,
-                format!("{count} {them} of the old machine's interfaces are comments now"),
-            );
+            let what = match count {
+                1 => "a stanza of the old machine's interfaces is a comment now".to_owned(),
+                _ => format!("{count} stanzas of the old machine's interfaces are comments now"),
+            };
+            bench.tell(path, what);
         }
     }
     if let Some(mut text) = bench.read(IFUPDOWN)?.filter(|_| old) {

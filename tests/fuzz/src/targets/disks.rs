@@ -12,8 +12,9 @@ use super::{BYTES_MAX, file_of};
 /// Disks have at least so many bytes.
 const DISK_BYTES: usize = 256 << 10;
 
-/// Reads a partition table; its partitions lie on the disk and apart from each other. The input is
-/// the disk's first sectors and, behind the byte that says how it is read, its last ones.
+/// Reads a partition table; its partitions lie on the disk and apart from each other, and what is in
+/// them has a description or none. The input is the disk's first sectors and, behind the byte that says
+/// how it is read, its last ones.
 pub fn partition(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else {
         return;
@@ -49,6 +50,11 @@ pub fn partition(data: &[u8]) {
         .filter(|part| !part.is_extended)
         .map(|part| (part.first_byte, part.first_byte + part.length_bytes))
         .collect();
+    for (first, end) in &ends {
+        let volume = partition::volume(&disk, *first, end - first);
+        let volume = volume.expect("what lies on the disk can be read");
+        assert!(volume.is_none_or(|one| !one.label.contains(char::is_control)));
+    }
     ends.sort_unstable();
     assert!(ends.iter().all(|(first, end)| first < end && *end <= bytes));
     assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0));

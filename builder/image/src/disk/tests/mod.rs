@@ -144,10 +144,12 @@ fn a_view_reads_and_seeks_like_a_file() {
 
 #[test]
 fn only_disks_are_opened() {
-    let error = Disk::open(File::open("/dev/null").unwrap(), &mut NoChain).unwrap_err();
-    assert!(error.to_string().contains("not a regular file"), "{error}");
-    let error = Disk::open(File::open("/").unwrap(), &mut NoChain).unwrap_err();
-    assert!(error.to_string().contains("not a regular file"), "{error}");
+    for open in [Disk::open_raw, |file| Disk::open(file, &mut NoChain)] {
+        for path in ["/dev/null", "/"] {
+            let opened = open(File::open(path).unwrap());
+            assert!(matches!(opened, Err(DiskError::NotAFile)), "{path}");
+        }
+    }
 }
 
 #[test]
@@ -230,6 +232,7 @@ fn formats_that_are_not_read_are_refused_by_name() {
         (b"vhdxfile".to_vec(), "VHDX"),
         (b"\x1f\x8b\x08".to_vec(), "gzip"),
         (b"PK\x03\x04".to_vec(), "zip"),
+        ([&[b'a'; 257][..], b"ustar"].concat(), "OVA"),
         (vdi, "VDI"),
         (fixed, "VHD"),
     ] {

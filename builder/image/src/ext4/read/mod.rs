@@ -157,5 +157,24 @@ impl ReadError {
 pub fn read(image: Arc<dyn Blob>) -> Result<Tree, ReadError> {
     let volume = volume::Volume::open(Arc::clone(&image))?;
     volume.check_errors()?;
-    walk::walk(&volume, image)
+    walk::walk(&volume, image, Depth::All)
+}
+
+/// As [`read`], with the root folder's own names only: its folders are empty, and what lies in them
+/// may be damaged. Says in little memory what a file system is for.
+///
+/// # Errors
+/// As [`read`], of what it looks at.
+pub fn read_top(image: Arc<dyn Blob>) -> Result<Tree, ReadError> {
+    let volume = volume::Volume::open(Arc::clone(&image))?;
+    walk::walk(&volume, image, Depth::Top)
+}
+
+/// How much of a file system is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Everything that has a name.
+    All,
+    /// What the root folder names.
+    Top,
 }

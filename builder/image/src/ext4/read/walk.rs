@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ReadError;
 use super::claims::Claims;
 use super::content::Builder;
 use super::directory::{self, Named};
@@ -13,6 +12,7 @@ use super::inode::{self, Inode};
 use super::mapping;
 use super::volume::Volume;
 use super::xattr;
+use super::{Depth, ReadError};
 use crate::ext4::encoding::decode_device;
 use crate::ext4::format::{EXT4_ROOT_INO, I_BLOCK_SIZE, compat, file_type, mode};
 use crate::tree::{
@@ -43,8 +43,8 @@ struct Folder {
     path: Vec<u8>,
 }
 
-/// Builds the tree of everything that has a name.
-pub(super) fn walk(volume: &Volume, image: Arc<dyn Blob>) -> Result<Tree, ReadError> {
+/// Builds the tree.
+pub(super) fn walk(volume: &Volume, image: Arc<dyn Blob>, depth: Depth) -> Result<Tree, ReadError> {
     let mut claims = Claims::new(volume.blocks_count, &volume.groups.system);
     let superblock = &volume.superblock;
     if superblock.s_feature_compat & compat::HAS_JOURNAL != 0 && superblock.s_journal_inum != 0 {
@@ -84,6 +84,9 @@ pub(super) fn walk(volume: &Volume, image: Arc<dyn Blob>) -> Result<Tree, ReadEr
     while let Some(folder) = walk.pending.pop() {
         walk.read_folder(&folder)
             .map_err(|error| error.under(&folder.path))?;
+        if depth == Depth::Top {
+            break;
+        }
     }
     walk.check_claims()?;
     walk.drop_lost_and_found();

@@ -484,3 +484,24 @@ fn folders_that_lead_astray_are_refused() {
     }
     assert!(e.is_directory());
 }
+
+#[test]
+fn the_top_reads_where_what_lies_below_is_damaged() {
+    if !have("mke2fs") {
+        return;
+    }
+    let mut victim = Victim::new("extent");
+    let whole = read(Arc::new(victim.bytes.clone())).unwrap();
+    let in_d = victim.first_block("d") * 1024;
+    victim.bytes[in_d..in_d + 1024].fill(0xff);
+    assert!(read(Arc::new(victim.bytes.clone())).is_err());
+    let top = read_top(Arc::new(victim.bytes)).unwrap();
+    let names = |tree: &Tree| -> Vec<_> {
+        let entries = tree.entries(crate::tree::InodeId::ROOT).unwrap();
+        let names = entries.keys().cloned();
+        names.filter(|name| &**name != b"lost+found").collect()
+    };
+    assert_eq!(names(&top), names(&whole));
+    let d = top.resolve(b"/d").unwrap();
+    assert_eq!(top.entries(d).unwrap().len(), 0);
+}
