@@ -1,13 +1,15 @@
 //! `devices`: from what was written to what it means.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 
 use coop_appliance::Target;
+use fs_err as fs;
 
 use super::decode::At;
 use super::defaults::{Defaults, ROOT_NAME};
 use super::diagnostic::{Position, Problem};
-use super::model::{Cobd, CobdContent, Cocon, Conet, Devices, RootSize};
+use super::model::{Cobd, CobdContent, Cocon, Conet, Devices, HostFile, RootSize};
 use super::names;
 use super::resolve::Resolver;
 use super::units::{ByteCount, forwards_overlap, shorten};
@@ -19,6 +21,8 @@ const MEMORY_MIN: ByteCount = ByteCount(64 << 20);
 const MEMORY_MAX: ByteCount = ByteCount(1 << 40);
 /// Guest memory is a whole number of pages.
 const PAGE: u64 = 4096;
+/// A guest counts a device in sectors.
+const SECTOR_BYTES: u64 = 512;
 /// The smallest ext4 that is worth making.
 const EXT4_MIN: ByteCount = ByteCount(4 << 20);
 /// The smallest swap area.
@@ -170,7 +174,7 @@ impl Resolver<'_, '_> {
                     self.d.reject(at, path, reason);
                 }
                 Some(CobdContent::File {
-                    file: self.host_file(file, &format!("{path}.file")),
+                    file: self.image_file(file, &format!("{path}.file")),
                     readonly: cobd.readonly.unwrap_or(false),
                 })
             }
@@ -200,6 +204,25 @@ impl Resolver<'_, '_> {
                 None
             }
         }
+    }
+
+    /// An image that a guest is to get as it is.
+    fn image_file(&mut self, written: At<String>, path: &str) -> HostFile {
+        let at = written.at;
+        let file = self.host_file(written, path);
+        let metadata = fs::metadata(&file.path).ok();
+        let size_bytes = metadata.filter(Metadata::is_file).map(|data| data.len());
+        if let Some(size) = size_bytes.filter(|size| *size == 0 || size % SECTOR_BYTES != 0) {
+            let shown = shorten(&file.path.display().to_string());
+            let problem = Problem::File {
+                path: path.to_owned(),
+                reason: format!("{shown} has {size} bytes, which is no multiple of {SECTOR_BYTES}"),
+            };
+            let name = shorten(&file.written);
+            let hint = format!("truncate -s %{SECTOR_BYTES} {name} fills it up with zeroes");
+            self.d.report(at, problem, (size > 0).then_some(hint));
+        }
+        file
     }
 
     fn made_content(

@@ -10,6 +10,7 @@ const MINIMAL: &str = "name: a\nrootfs:\n  source:\n    debian: {suite: trixie}\
 fn parse_in_folder(text: &str, sets: &[(&str, &str)]) -> Result<(Recipe, Vec<Warning>), String> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("app"), "x").unwrap();
+    fs::write(folder.path().join("disc.iso"), [0; 1024]).unwrap();
     fs::write(folder.path().join("my.config"), "CONFIG_A=y\nnonsense\n").unwrap();
     fs::write(
         folder.path().join("site.config"),
@@ -161,7 +162,7 @@ devices:
     - root: {filesystem: ext4, size: auto, free: 20%}
     - data: {filesystem: ext4, size: 1GiB, mount: /srv}
     - swap: {filesystem: swap, size: 256MiB}
-    - media: {file: ./app, readonly: true}
+    - media: {file: ./disc.iso, readonly: true}
   conet:
     - user: {forward: ["tcp:2222:22", tcp:8080:80], allow_host: true}
   cocon: {columns: 80, rows: 25}
@@ -567,7 +568,7 @@ fn restated(text: &str, sets: &[(&str, &str)]) -> (String, String) {
     let file = |file: &HostFile| {
         let name = format!("inputs/{}", file.written.trim_start_matches(['.', '/']));
         let name = format!("{}.in", name.trim_end_matches('/'));
-        put(&name, "x");
+        put(&name, &"x".repeat(512));
         name
     };
     let names = Names {
@@ -597,7 +598,7 @@ fn a_recipe_that_is_said_again_means_the_same() {
                patches: [patches/series]}\n  config: [defconfig, ./site.config, base, {A: 'b c', B: 0x1}]\n  \
                modules: false\n  cmdline: [quiet]\n\
                devices: {conet: [], cobd: [{root: {free: 7%}}, {s: {filesystem: swap, size: 1MiB}}, \
-               {d: {filesystem: ext4, size: 4100KiB, mount: /d}}, {f: {file: app, readonly: true}}]}\n";
+               {d: {filesystem: ext4, size: 4100KiB, mount: /d}}, {f: {file: disc.iso, readonly: true}}]}\n";
     let sized = "name: a\nrootfs: {source: {tarball: {path: app, strip_components: 2}}}\n\
                  kernel: {package: {name: linux-image-amd64}}\n\
                  devices: {cobd: [{root: {size: 8MiB}}], memory: 70000KiB, cpus: 2}\n";
