@@ -12,6 +12,7 @@ pub mod disk;
 pub mod ext4;
 pub mod fat;
 pub mod folder;
+mod numbers;
 pub mod partition;
 pub mod swap;
 pub mod tar;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::write::read_piece;
-use super::{DiskError, Extent, ExtentKind, Extents, Source, as_u64};
+use super::{DiskError, Extent, ExtentKind, Source, as_u64};
 use crate::partition::{self, Guid, NewPartition, NewTable, PartitionType, SectorSize, TableKind};
 use crate::tree::Blob;
 
@@ -34,7 +34,6 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Wrapped {
     size_bytes: u64,
-    table: partition::Table,
     /// By offset, apart from each other.
     parts: Vec<(u64, Part)>,
 }
@@ -97,24 +96,11 @@ pub fn wrap(contents: Vec<Content>, options: &Options) -> Result<Wrapped, DiskEr
     parts.sort_by_key(|(offset, _)| *offset);
     Ok(Wrapped {
         size_bytes: plan.size_bytes,
-        table: plan.table,
         parts,
     })
 }
 
 impl Wrapped {
-    /// The table, as reading it would give it.
-    #[must_use]
-    pub fn table(&self) -> &partition::Table {
-        &self.table
-    }
-
-    /// Its extents in order.
-    #[must_use]
-    pub fn extents(&self) -> Extents<'_> {
-        Extents::new(self)
-    }
-
     /// The part that has the byte at `offset` with its own offset there, and where the next border
     /// between a part and nothing is.
     fn part_at(&self, offset: u64) -> (Option<(&Part, u64)>, u64) {

@@ -1,20 +1,18 @@
 //! A part of a disk as a source of its own.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::sync::Arc;
 
 use super::{DiskError, Extent, Extents, Source};
 use crate::tree::Blob;
 
-/// A part of a disk: a partition, say. Reads like a file.
+/// A part of a disk: a partition, say.
 #[derive(Clone, Debug)]
 pub struct View {
     disk: Arc<dyn Source>,
     offset: u64,
     length: u64,
-    /// Where [`Read`] goes on.
-    position: u64,
 }
 
 impl View {
@@ -38,7 +36,6 @@ impl View {
             disk,
             offset,
             length,
-            position: 0,
         })
     }
 
@@ -78,25 +75,5 @@ impl Blob for View {
     fn as_file(&self) -> Option<(&File, u64)> {
         let (file, offset) = self.disk.as_file()?;
         Some((file, offset.checked_add(self.offset)?))
-    }
-}
-
-impl Read for View {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.read_at(buffer, self.position)?;
-        self.position += u64::try_from(count).unwrap_or(0);
-        Ok(count)
-    }
-}
-
-impl Seek for View {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let target = match to {
-            SeekFrom::Start(offset) => Some(offset),
-            SeekFrom::End(distance) => self.length.checked_add_signed(distance),
-            SeekFrom::Current(distance) => self.position.checked_add_signed(distance),
-        };
-        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.position)
     }
 }

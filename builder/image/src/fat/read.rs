@@ -10,6 +10,7 @@ use super::geometry::{FIRST_CLUSTER, Geometry};
 use super::name::{self, ShortName};
 use super::time::Stamp;
 use super::{ENTRY_BYTES, FOLDER_ENTRIES_MAX, FatError, FatType, Uniform, attribute};
+use crate::numbers::{u16_at, u32_at};
 use crate::tree::{
     Blob, BlobId, Content, Entries, Inode, InodeId, Kind, Metadata, Segment, Times, Tree, display,
     read_exact_at,
@@ -93,15 +94,6 @@ pub fn read(
 
 fn read_at(image: &dyn Blob, buffer: &mut [u8], offset: u64) -> Result<(), FatError> {
     read_exact_at(image, buffer, offset).map_err(|source| FatError::Read { offset, source })
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    field.map_or(0, |field| u16::from_le_bytes(*field))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at.saturating_add(2))) << 16
 }
 
 /// What a boot sector says, checked.

@@ -29,6 +29,7 @@ pub use probe::FileSystem;
 pub use volume::{Volume, volume};
 pub use write::{ALIGNMENT_BYTES, NewPartition, NewTable, Plan, plan, write};
 
+use crate::numbers::{field, u16_at, u32_at, u64_at};
 use crate::tree::{Blob, read_exact_at};
 
 /// The most bytes of entries that a GPT may have: 8192 of the usual size.
@@ -309,22 +310,4 @@ fn check_overlaps(partitions: &[Partition]) -> Result<(), PartitionError> {
         }
     }
     Ok(())
-}
-
-/// `length` bytes at `at`, or zeroes where the structure is shorter.
-fn field<const LENGTH: usize>(bytes: &[u8], at: usize) -> [u8; LENGTH] {
-    let rest = bytes.get(at..).unwrap_or_default();
-    rest.first_chunk().copied().unwrap_or([0; LENGTH])
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(field(bytes, at))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(field(bytes, at))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(field(bytes, at))
 }

@@ -90,6 +90,20 @@ impl Bench<'_> {
         self.tree.resolve(path.as_bytes()).is_ok()
     }
 
+    /// Whether it is a file of which not every byte is stored.
+    fn has_holes(&self, path: &str) -> bool {
+        let Ok(id) = self.tree.resolve(path.as_bytes()) else {
+            return false;
+        };
+        match &self.tree.inode(id).kind {
+            Kind::File(content) => {
+                let lengths = content.segments.iter().map(|one| one.length);
+                lengths.sum::<u64>() < content.size
+            }
+            _ => false,
+        }
+    }
+
     /// The content of a file; nothing where there is none, or none that could be meant.
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, RootfsError> {
         let Ok(id) = self.tree.resolve(path.as_bytes()) else {

@@ -71,18 +71,11 @@ fn fstab(bench: &mut Bench<'_>) -> Result<(), RootfsError> {
                 ));
             }
             push_line(&mut after, new.as_bytes());
-        } else if is_here(bench, device, kind, options) {
-            push_line(&mut after, line);
-        } else {
+        } else if let Some(why) = why_not(bench, device, place, kind, options) {
             push_comment(&mut after, line);
-            let what = match &**kind {
-                "swap" => "the swap area".to_owned(),
-                _ => format!("'{}'", display(place.as_bytes())),
-            };
-            told.push(format!(
-                "{what} on {} is not in this appliance; its line is a comment now",
-                display(device.as_bytes())
-            ));
+            told.push(format!("{why}; its line is a comment now"));
+        } else {
+            push_line(&mut after, line);
         }
     }
     if after != before && !told.is_empty() {
@@ -94,13 +87,35 @@ fn fstab(bench: &mut Bench<'_>) -> Result<(), RootfsError> {
     Ok(())
 }
 
-/// Whether what a line mounts is in the appliance, or was never on the disk.
-fn is_here(bench: &Bench<'_>, device: &str, kind: &str, options: &str) -> bool {
+/// Why a line cannot be followed; nothing where what it mounts is in the appliance, or was never on
+/// the disk.
+fn why_not(
+    bench: &Bench<'_>,
+    device: &str,
+    place: &str,
+    kind: &str,
+    options: &str,
+) -> Option<String> {
+    let shown = display(device.as_bytes());
     let is_bound = options
         .split(',')
         .any(|option| matches!(option, "bind" | "rbind" | "loop"));
+    if OF_THE_KERNEL.contains(&kind) || OF_THE_NETWORK.contains(&kind) || is_bound {
+        return None;
+    }
     let is_file = device.starts_with('/') && !device.starts_with("/dev/") && bench.has(device);
-    OF_THE_KERNEL.contains(&kind) || OF_THE_NETWORK.contains(&kind) || is_bound || is_file
+    match (kind, is_file) {
+        // What was reserved and never written is a hole here, and a kernel swaps to none.
+        ("swap", true) if bench.has_holes(device) => Some(format!(
+            "the swap file {shown} was never filled, and cannot be used as it is"
+        )),
+        (_, true) => None,
+        ("swap", _) => Some(format!("the swap area on {shown} is not in this appliance")),
+        _ => {
+            let place = display(place.as_bytes());
+            Some(format!("'{place}' on {shown} is not in this appliance"))
+        }
+    }
 }
 
 fn crypttab(bench: &mut Bench<'_>) -> Result<(), RootfsError> {

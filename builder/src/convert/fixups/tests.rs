@@ -47,6 +47,7 @@ fn only_the_root_and_what_needs_no_disk_is_mounted() {
         UUID=77 /boot/efi vfat umask=0077 0 1\n\
         /dev/sda5 none swap sw 0 0\n\
         /swapfile none swap sw 0 0\n\
+        /swap.img none swap sw 0 0\n\
         tmpfs /tmp tmpfs nosuid 0 0\n\
         server:/x /mnt/x nfs ro 0 0\n\
         LABEL=home /home ext4\n";
@@ -55,6 +56,11 @@ fn only_the_root_and_what_needs_no_disk_is_mounted() {
         ("/swapfile", "x"),
         ("/etc/crypttab", "# c\nhome_crypt UUID=5 none luks\n"),
     ]);
+    let reserved = Content {
+        size: 1 << 20,
+        ..tree.add_bytes(b"header".to_vec()).unwrap()
+    };
+    put_file(&mut tree, b"/swap.img", reserved, Metadata::default()).unwrap();
     let done = fixed(&mut tree);
     assert_eq!(
         text(&tree, "/etc/fstab"),
@@ -64,6 +70,7 @@ fn only_the_root_and_what_needs_no_disk_is_mounted() {
          #coop# UUID=77 /boot/efi vfat umask=0077 0 1\n\
          #coop# /dev/sda5 none swap sw 0 0\n\
          /swapfile none swap sw 0 0\n\
+         #coop# /swap.img none swap sw 0 0\n\
          tmpfs /tmp tmpfs nosuid 0 0\n\
          server:/x /mnt/x nfs ro 0 0\n\
          #coop# LABEL=home /home ext4\n"
@@ -73,10 +80,14 @@ fn only_the_root_and_what_needs_no_disk_is_mounted() {
         "# c\n#coop# home_crypt UUID=5 none luks\n"
     );
     let told = told(&done, "/etc/fstab");
-    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(told.len(), 5, "{told:?}");
     assert_eq!(told[0], "the root is /dev/cobd0 now, and was UUID=0b1f");
     assert!(
         told[2].starts_with("the swap area on /dev/sda5"),
+        "{told:?}"
+    );
+    assert!(
+        told[3].starts_with("the swap file /swap.img was never filled"),
         "{told:?}"
     );
 }

@@ -1,5 +1,7 @@
 //! Numbers of qcow2, versions 2 and 3 (QEMU, `docs/interop/qcow2.txt`). All are big-endian.
 
+use crate::numbers::field;
+
 /// The first four bytes, "QFI" and 0xFB.
 pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Size of version 2's header in bytes.
@@ -56,7 +58,7 @@ pub(super) const SUBCLUSTERS: u64 = 32;
 /// Sizes of clusters that have such parts begin here, as a power of two.
 pub(super) const SUBCLUSTERS_CLUSTER_BITS_MIN: u32 = 14;
 
-/// A big-endian number, or 0 where the structure is shorter.
+/// A big-endian number, or 0 where the bytes end before it does.
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes(field(bytes, at))
 }
@@ -69,9 +71,4 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// As [`u16_at`].
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(field(bytes, at))
-}
-
-fn field<const LENGTH: usize>(bytes: &[u8], at: usize) -> [u8; LENGTH] {
-    let rest = bytes.get(at..).unwrap_or_default();
-    rest.first_chunk().copied().unwrap_or([0; LENGTH])
 }

@@ -4,7 +4,6 @@ mod qcow2;
 mod vmdk;
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use super::*;
 use crate::partition::{self, Guid, SectorSize};
 use crate::testing::{have, sh};
+use crate::tree::read_exact_at;
 
 /// Gives the same bytes whatever is asked for.
 struct Again(Vec<u8>);
@@ -117,23 +117,21 @@ fn a_copy_has_the_same_bytes_and_no_blocks_of_zeroes() {
     let copy = Disk::open_raw(output).unwrap();
     let read = |disk: Disk| {
         let length = disk.size_bytes();
-        let mut bytes = Vec::new();
-        let mut view = View::new(Arc::new(disk), 0, length).unwrap();
-        view.read_to_end(&mut bytes).unwrap();
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        read_exact_at(&disk, &mut bytes, 0).unwrap();
         bytes
     };
     assert!(read(disk) == read(copy));
 }
 
 #[test]
-fn a_view_reads_and_seeks_like_a_file() {
+fn a_view_ends_with_its_part() {
     let disk = Arc::new(Disk::open_raw(sparse()).unwrap());
-    let mut view = View::new(disk.clone(), 8190, 5).unwrap();
-    let mut text = String::new();
-    view.seek(SeekFrom::End(-3)).unwrap();
-    view.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "ear");
-    assert!(view.seek(SeekFrom::Current(-9)).is_err());
+    let view = View::new(disk.clone(), 8190, 5).unwrap();
+    let mut text = [0; 9];
+    assert_eq!(view.read_at(&mut text, 2).unwrap(), 3);
+    assert_eq!(&text, b"ear\0\0\0\0\0\0");
+    assert_eq!(view.read_at(&mut text, 5).unwrap(), 0);
     let ends: Vec<_> = view.extents().map(|extent| extent.unwrap().end()).collect();
     assert_eq!(ends.last(), Some(&5));
     assert!(matches!(
@@ -274,7 +272,8 @@ fn a_wrapped_disk_has_its_partitions() {
         let size_bytes = wrapped.size_bytes();
         let options = partition::ReadOptions::default();
         let table = partition::read(&wrapped, size_bytes, &options).unwrap();
-        assert_eq!(&table, wrapped.table());
+        let names: Vec<_> = table.partitions.iter().map(|part| &*part.name).collect();
+        assert_eq!(names, ["root", "data"]);
         let output = tempfile::tempfile().unwrap();
         write_raw(&wrapped, &output, TWO).unwrap();
         assert_eq!(

@@ -40,23 +40,3 @@ pub(super) const TABLE_ENTRIES_MAX: u32 = 512;
 pub(super) const DIRECTORY_BYTES_MAX: u64 = 32 << 20;
 /// The most bytes of a descriptor.
 pub(super) const DESCRIPTOR_BYTES_MAX: u64 = 1 << 20;
-
-/// A little-endian number, or 0 where the structure is shorter.
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(field(bytes, at))
-}
-
-/// As [`u16_at`].
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(field(bytes, at))
-}
-
-/// As [`u16_at`].
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(field(bytes, at))
-}
-
-fn field<const LENGTH: usize>(bytes: &[u8], at: usize) -> [u8; LENGTH] {
-    let rest = bytes.get(at..).unwrap_or_default();
-    rest.first_chunk().copied().unwrap_or([0; LENGTH])
-}

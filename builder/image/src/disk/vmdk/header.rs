@@ -5,12 +5,13 @@ use std::fs::File;
 use super::format::{
     AT_END, DEFLATE, DESCRIPTOR_BYTES_MAX, DIRECTORY_BYTES_MAX, FOOTER_FROM_END, HAS_COPY,
     HAS_LINE_ENDS, HAS_MARKERS, HAS_ZERO_GRAINS, HEADER_BYTES, IS_COMPRESSED, LINE_ENDS, MAGIC,
-    SECTOR_BYTES, TABLE_ENTRIES_MAX, u16_at, u32_at, u64_at,
+    SECTOR_BYTES, TABLE_ENTRIES_MAX,
 };
 use super::{corrupt, limit, unsupported};
 use crate::disk::layer::{read_exact, size_of};
 use crate::disk::unpack::UNIT_BYTES_MAX;
 use crate::disk::{DiskError, as_u64};
+use crate::numbers::{u16_at, u32_at, u64_at};
 
 /// What a header says, checked as far as it goes by itself.
 #[derive(Clone, Debug)]

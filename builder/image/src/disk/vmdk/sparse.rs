@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::format::{MARKER_BYTES, SECTOR_BYTES, ZERO_GRAIN, u32_at, u64_at};
+use super::format::{MARKER_BYTES, SECTOR_BYTES, ZERO_GRAIN};
 use super::header::Header;
 use super::{FORMAT, corrupt};
 use crate::disk::DiskError;
@@ -10,6 +10,7 @@ use crate::disk::claims::{Budget, Claim, Claims};
 use crate::disk::layer::{Place, Run, read_exact};
 use crate::disk::pages::Pages;
 use crate::disk::unpack::Unpacker;
+use crate::numbers::{u32_at, u64_at};
 
 /// A sparse extent; its file is kept beside it.
 #[derive(Debug)]
