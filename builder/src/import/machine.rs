@@ -7,7 +7,7 @@ use coop_appliance::Forward;
 use super::settings::{COBD_MAX, NfsSetting, Placed, Settings, shorten};
 use super::words::{self, RootWords};
 use super::{At, Outcome};
-use crate::recipe::{guest_folder, nfs_option, server_name};
+use crate::recipe::{NFS_OPTIONS_MAX, guest_folder, nfs_option, server_name};
 
 /// Block devices that a machine of coop's has at most.
 const DISKS_MAX: usize = 16;
@@ -174,7 +174,11 @@ fn nfs_root(settings: &mut Settings, nfs: Placed<NfsSetting>) -> NfsRoot {
         .map(str::trim)
         .filter(|option| !option.is_empty())
     {
-        match nfs_option(option) {
+        let checked = match kept.len() {
+            NFS_OPTIONS_MAX => Err(format!("a recipe has {NFS_OPTIONS_MAX} options at most")),
+            _ => nfs_option(option),
+        };
+        match checked {
             Ok(()) => kept.push(option.to_owned()),
             Err(why) => settings.left_out(&nfs.at, shorten(option), why),
         }

@@ -32,7 +32,7 @@ const SAID_BY_COOP: &[&str] = &[
     "clientaddr",
 ];
 /// The most options, and the longest one in bytes: the kernel takes a page of them in all.
-const OPTIONS_MAX: usize = 32;
+pub(crate) const NFS_OPTIONS_MAX: usize = 32;
 const OPTION_LENGTH_MAX: usize = 64;
 
 impl Resolver<'_, '_> {
@@ -93,11 +93,11 @@ impl Resolver<'_, '_> {
     }
 
     fn nfs_options(&mut self, written: Vec<At<String>>, path: &str) -> Vec<String> {
-        if let Some(first) = written.get(OPTIONS_MAX) {
-            let reason = format!("more than {OPTIONS_MAX} options");
+        if let Some(first) = written.get(NFS_OPTIONS_MAX) {
+            let reason = format!("more than {NFS_OPTIONS_MAX} options");
             self.d.reject(first.at, path, reason);
         }
-        let options = written.into_iter().take(OPTIONS_MAX);
+        let options = written.into_iter().take(NFS_OPTIONS_MAX);
         options
             .map(|option| self.checked(option, path, nfs_option))
             .collect()

@@ -38,7 +38,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
-pub(crate) use device_root::{nfs_option, server_name};
+pub(crate) use device_root::{NFS_OPTIONS_MAX, nfs_option, server_name};
 pub use devices::{FORWARDED_PORTS_MAX, check_memory};
 pub use diagnostic::{Diagnostic, Place, Problem, Warning};
 pub use model::{
