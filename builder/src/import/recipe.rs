@@ -6,7 +6,7 @@ use std::path::Path;
 use coop_appliance::{Forward, Protocol};
 
 use super::machine::{Machine, Root};
-use super::settings::{is_text, shorten};
+use super::settings::{escape, is_text, shorten};
 use super::{Dialect, Note};
 
 /// What a recipe's text is made of.
@@ -42,7 +42,7 @@ impl Text<'_> {
                     true => note.at.line.to_string(),
                     false => note.at.to_string(),
                 };
-                let _ = writeln!(text, "#   {place}: {}: {}", note.what, note.why);
+                let _ = writeln!(text, "#   {}: {}: {}", escape(&place), note.what, note.why);
             }
         }
         let _ = writeln!(text, "name: {}", machine.name);

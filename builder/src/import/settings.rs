@@ -70,7 +70,7 @@ impl Settings {
         if !self.has_enough_wrong() {
             self.wrong.push(Wrong {
                 at: at.clone(),
-                reason: reason.into(),
+                reason: escape(&reason.into()),
             });
         }
     }
@@ -91,8 +91,8 @@ impl Settings {
             self.notes.push(Note {
                 at: at.clone(),
                 outcome,
-                what: what.into(),
-                why: why.into(),
+                what: escape(&what.into()),
+                why: escape(&why.into()),
             });
         }
     }
@@ -180,22 +180,24 @@ pub(super) fn is_text(character: char) -> bool {
     !character.is_control() && !marks.contains(&character)
 }
 
+/// A text with escapes for what neither a recipe nor a terminal should see as it is.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_text(character) {
+            true => escaped.push(character),
+            false => escaped.extend(character.escape_default()),
+        }
+    }
+    escaped
+}
+
 /// The first characters of a text for a sentence about it.
 pub(super) fn shorten(text: &str) -> String {
     const SHOWN_MAX: usize = 120;
-    let mut short: String = text
-        .chars()
-        .take(SHOWN_MAX)
-        .flat_map(|character| {
-            let shown: Vec<char> = match is_text(character) {
-                true => vec![character],
-                false => character.escape_default().collect(),
-            };
-            shown
-        })
-        .collect();
-    if text.chars().count() > SHOWN_MAX {
-        short.push('…');
+    let end = text.char_indices().nth(SHOWN_MAX).map(|(end, _)| end);
+    match end {
+        Some(end) => escape(&text[..end]) + "…",
+        None => escape(text),
     }
-    short
 }
