@@ -404,6 +404,7 @@ fn what_cannot_be_looked_into_is_named() {
             "no partition looks like a root; partition 2 is {kind}, which coop does not look into\n"
         );
         assert!(done.stderr.contains(&said), "{}", done.stderr);
+        assert!(done.stderr.contains(hint), "{}", done.stderr);
         let words = [
             "convert",
             "disk.raw",

@@ -67,6 +67,7 @@ pub struct Prepared {
 pub fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, ConvertError> {
     let input = wanted.input;
     input.refuse_replacing(wanted.source, wanted.folder)?;
+    input.check_unused()?;
     let part = input.choose(wanted.which)?;
     let mut tree = input.tree(part)?;
     if !super::choice::is_root(&tree) {

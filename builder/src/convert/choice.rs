@@ -97,7 +97,7 @@ impl Input {
             (Some(_), Some(_)) => {
                 Err(self.none("more than one partition looks like a root".to_owned()))
             }
-            (None, _) => Err(self.none(self.why_no_root())),
+            (None, _) => Err(self.no_root()),
         }
     }
 
@@ -107,17 +107,17 @@ impl Input {
     }
 
     /// Where nothing looks like a root: which parts nobody has looked into, and why.
-    fn why_no_root(&self) -> String {
+    fn no_root(&self) -> ConvertError {
         let mut reason = "no partition looks like a root".to_owned();
         let closed = self.parts.iter().filter(|part| {
             is_other(part) || is_linux(part) && part.file_system() != Some(FileSystem::Ext)
         });
-        let closed: Vec<String> = closed
-            .map(|part| format!("{part} is {}", part.nature()))
-            .collect();
+        let closed: Vec<&Part> = closed.collect();
         if !closed.is_empty() {
-            let closed = closed.join(", ");
-            reason.push_str(&format!("; {closed}, which coop does not look into"));
+            let each = closed.iter();
+            let each = each.map(|part| format!("{part} is {}", part.nature()));
+            let each = each.collect::<Vec<_>>().join(", ");
+            reason.push_str(&format!("; {each}, which coop does not look into"));
         }
         let ext = self.parts.iter();
         for part in ext.filter(|part| part.file_system() == Some(FileSystem::Ext)) {
@@ -129,11 +129,16 @@ impl Input {
                 _ => {}
             }
         }
-        reason
+        let found = closed.first().and_then(|part| part.file_system());
+        self.choice(reason, found)
     }
 
     /// Says that nothing is what was asked for, and what there is.
-    fn none(&self, mut reason: String) -> ConvertError {
+    fn none(&self, reason: String) -> ConvertError {
+        self.choice(reason, None)
+    }
+
+    fn choice(&self, mut reason: String, closed: Option<FileSystem>) -> ConvertError {
         let mut list = String::new();
         if self.is_bare() {
             reason.push_str("; the disk has no partition table");
@@ -157,6 +162,7 @@ impl Input {
             name: self.name.clone(),
             reason,
             list,
+            closed,
         }
     }
 }

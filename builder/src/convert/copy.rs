@@ -103,6 +103,7 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let Request { input, output, .. } = *request;
     input.refuse_replacing(request.source, output)?;
+    input.check_unused()?;
     let is_whole =
         request.format != OutputFormat::Cobd && request.which.is_none() && !input.is_bare();
     let (part, left) = if is_whole {

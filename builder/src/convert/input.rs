@@ -18,6 +18,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::OFlags;
 
 use super::ConvertError;
+use super::in_use::{self, Watching};
 use crate::recipe::{self, ByteCount};
 
 /// How a disk is opened.
@@ -43,6 +44,8 @@ pub struct Input {
     /// The files that the disk names as parts of itself, absolute, in the order in which they were
     /// opened.
     pub chain: Vec<PathBuf>,
+    /// Whether a machine that runs may write to it: then it can be looked at, and not be copied.
+    pub is_in_use: bool,
 }
 
 /// A part of a disk that can be asked for.
@@ -67,8 +70,8 @@ impl Input {
         let name = display(path.as_os_str().as_encoded_bytes());
         // Opening must not wait for a pipe's other end.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-        let mut options_of_file = fs::OpenOptions::new();
-        let file = options_of_file.read(true).custom_flags(flags).open(path)?;
+        let mut opening = fs::OpenOptions::new();
+        let file = opening.read(true).custom_flags(flags).open(path)?;
         let file = file.into_parts().0;
         let is_cobd = recipe::is_cobd(path);
         let Some(folder) = options.chain else {
@@ -90,9 +93,13 @@ impl Input {
         chain: &mut dyn Chain,
         use_backup: bool,
     ) -> Result<Self, ConvertError> {
+        let mut chain = Watching {
+            is_written: in_use::is_written(&file),
+            chain,
+        };
         let disk = match is_cobd {
             true => Disk::open_raw(file),
-            false => Disk::open(file, chain),
+            false => Disk::open(file, &mut chain),
         };
         let disk = disk.map_err(|source| ConvertError::Disk {
             name: name.clone(),
@@ -115,7 +122,16 @@ impl Input {
             table,
             parts,
             chain: Vec::new(),
+            is_in_use: chain.is_written,
         })
+    }
+
+    /// Refuses a disk that somebody writes to.
+    pub(crate) fn check_unused(&self) -> Result<(), ConvertError> {
+        match self.is_in_use {
+            true => Err(ConvertError::InUse(self.name.clone())),
+            false => Ok(()),
+        }
     }
 
     /// Refuses an output that is one of the files that are read, by whatever name, or a folder that

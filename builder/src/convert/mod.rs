@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | `input` | a disk or a cobd that is opened, and its partitions |
+//! | `in_use` | whether somebody writes to it |
 //! | `choice` | which of them is meant |
 //! | `copy` | the bytes, into a file that appears whole |
 //! | `wrap` | a disk around a file system |
@@ -16,6 +17,7 @@ mod appliance;
 mod choice;
 mod copy;
 pub mod fixups;
+mod in_use;
 mod input;
 mod left;
 mod machine;
@@ -69,6 +71,8 @@ pub enum ConvertError {
         /// The partitions, each on a line that begins with a line's end; empty where the disk has
         /// no table.
         list: String,
+        /// What may have a root, and is not looked into.
+        closed: Option<FileSystem>,
     },
     /// The file system is not one that can be read file by file.
     #[error("{name}: {part} is {kind}; coop reads the files of ext2, ext3 and ext4 only")]
@@ -92,6 +96,9 @@ pub enum ConvertError {
         /// Why.
         source: ReadError,
     },
+    /// Somebody writes to the disk.
+    #[error("{0} is in use: a machine that runs may write to it, or to what it is made of")]
+    InUse(String),
     /// The file system is larger than its place.
     #[error("{name}: {what}")]
     CutOff {

@@ -134,6 +134,7 @@ impl ResolvedDisk<'_> {
         if let Some((needless, _)) = files.next() {
             return Err(DiskSourceError::Needless(name, needless.written.clone()));
         }
+        input.check_unused()?;
         let part = input.choose(&Which::parse(&self.recipe.partition))?;
         let mut tree = input.tree(part)?;
         let epoch = latest_time(&tree);

@@ -225,6 +225,8 @@ fn list(input: &Input, options: &ConvertOptions) {
     let also = input.disk.left_behind().iter().map(ToString::to_string);
     let also = also.chain(beside_table(&input.table.kind));
     let also = also.chain(input.parts.iter().filter_map(Part::shortage));
+    let in_use = "a machine that runs may write to it; what is shown may be torn";
+    let also = also.chain(input.is_in_use.then(|| in_use.to_owned()));
     if options.json {
         let of_part = |part: &Part| {
             let mut value = describe(part);
@@ -362,7 +364,13 @@ fn explain(error: &ConvertError) -> Failure {
         ConvertError::Choice { list, .. } if list.is_empty() => {
             failure.with_hint("without --partition all of it is taken")
         }
-        ConvertError::Choice { .. } => failure.with_hint("--partition N takes one of them"),
+        ConvertError::Choice { closed, .. } => {
+            let take = "--partition N takes one of them";
+            match closed.and_then(way_into) {
+                Some(way) => failure.with_hint(format!("{take}; {way}")),
+                None => failure.with_hint(take),
+            }
+        }
         _ => explain_in_recipe(error),
     }
 }
@@ -376,23 +384,10 @@ pub(super) fn explain_in_recipe(error: &ConvertError) -> Failure {
              may have"
         }
         ConvertError::Choice { .. } => "rootfs.source.disk.partition takes one of them",
-        ConvertError::NotExt4 { found, .. } => match found {
-            Some(FileSystem::Lvm) => {
-                "a copy of the logical volume is a disk that coop reads: dd if=/dev/GROUP/VOLUME \
-                 of=root.raw, on a machine that has the volumes active"
-            }
-            Some(FileSystem::Luks) => {
-                "a copy of what is in it is a disk that coop reads: cryptsetup open, then dd \
-                 if=/dev/mapper/NAME of=root.raw, on a machine that has the key"
-            }
-            Some(
-                FileSystem::Xfs | FileSystem::Btrfs | FileSystem::SquashFs | FileSystem::Erofs,
-            ) => {
-                "an archive of the files is a root for recipes (rootfs.source.tarball): tar \
-                 --xattrs --acls --numeric-owner -C ROOT -cf root.tar . , on a machine that mounts it"
-            }
-            _ => "coop convert DISK --list shows what else there is",
-        },
+        ConvertError::NotExt4 { found, .. } => found
+            .and_then(way_into)
+            .unwrap_or("coop convert DISK --list shows what else there is"),
+        ConvertError::InUse(_) => "stop the machine that runs with it",
         ConvertError::CutOff { .. } => {
             "get all of the disk, or make the file system as small as its place where it is whole: \
              resize2fs"
@@ -409,4 +404,23 @@ pub(super) fn explain_in_recipe(error: &ConvertError) -> Failure {
         _ => return failure,
     };
     failure.with_hint(hint)
+}
+
+/// How to get at what is in something that coop does not look into.
+fn way_into(found: FileSystem) -> Option<&'static str> {
+    match found {
+        FileSystem::Lvm => Some(
+            "a copy of the logical volume is a disk that coop reads: dd if=/dev/GROUP/VOLUME \
+             of=root.raw, on a machine that has the volumes active",
+        ),
+        FileSystem::Luks => Some(
+            "a copy of what is in it is a disk that coop reads: cryptsetup open, then dd \
+             if=/dev/mapper/NAME of=root.raw, on a machine that has the key",
+        ),
+        FileSystem::Xfs | FileSystem::Btrfs | FileSystem::SquashFs | FileSystem::Erofs => Some(
+            "an archive of the files is a root for recipes (rootfs.source.tarball): tar --xattrs \
+             --acls --numeric-owner -C ROOT -cf root.tar . , on a machine that mounts it",
+        ),
+        _ => None,
+    }
 }

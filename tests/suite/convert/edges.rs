@@ -1,9 +1,11 @@
 //! What people name by mistake, and disks that are not whole.
 
+use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 
 use fs_err as fs;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, mknodat};
 
 use super::{MAKERS, MIB, disk, json, part_of, tool, tools};
 use crate::support::{self, coop_in, temp_folder};
@@ -64,6 +66,60 @@ fn what_is_read_is_not_replaced() {
         "qemu-img compare -f raw -F qcow2 disk.raw flat.qcow2",
         "",
     );
+}
+
+/// A disk that a machine has open is looked at, and copied once it is not.
+#[test]
+fn a_disk_in_use_is_not_copied() {
+    if !tools(MAKERS) || !tools(&["qemu-io"]) {
+        return;
+    }
+    let home = temp_folder();
+    let folder = home.path();
+    disk(folder, "gpt");
+    tool(
+        folder,
+        "qemu-img create -q -f qcow2 -b disk.raw -F raw top.qcow2",
+        "",
+    );
+    let mut qemu = Command::new("qemu-io");
+    qemu.args(["-f", "raw", "disk.raw"]).current_dir(folder);
+    qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut qemu = qemu.spawn().unwrap();
+    // It asks for a command once it has the disk.
+    let mut prompt = [0; 1];
+    qemu.stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut prompt)
+        .unwrap();
+    for words in [
+        &["disk.raw", "x.cobd"][..],
+        &["disk.raw", "x.raw"],
+        &["disk.raw", "--appliance", "out"],
+        &["top.qcow2", "x.cobd", "--allow-chain", "."],
+    ] {
+        let words = [&["convert"], words].concat();
+        let done = coop_in(folder, &words).expect(1);
+        for said in ["is in use", "stop the machine"] {
+            assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
+        }
+    }
+    let done = coop_in(folder, &["convert", "disk.raw", "--list"]).expect(0);
+    assert!(
+        done.text().contains("a machine that runs"),
+        "{}",
+        done.text()
+    );
+    drop(qemu.stdin.take());
+    qemu.wait().unwrap();
+    coop_in(folder, &["convert", "disk.raw", "x.cobd"]).expect(0);
+    // A machine of coop's has a lock of another kind.
+    let cobd = fs::File::open(folder.join("x.cobd")).unwrap();
+    flock(cobd.file(), FlockOperation::NonBlockingLockExclusive).unwrap();
+    let done = coop_in(folder, &["convert", "x.cobd", "x.qcow2"]).expect(1);
+    assert!(done.stderr.contains("is in use"), "{}", done.stderr);
+    assert!(!folder.join("x.raw").exists() && !folder.join("x.qcow2").exists());
 }
 
 /// What is no disk, or none that coop reads, is named with a way to go.
