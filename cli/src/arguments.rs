@@ -170,7 +170,7 @@ pub(crate) enum DefaultKernel {
 }
 
 /// What a build from a recipe needs to know.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeOptions {
     /// Give a variable of the recipe a value
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_set)]
@@ -187,13 +187,21 @@ pub(crate) struct RecipeOptions {
     /// The kernel of a recipe that names none [default: auto]
     #[arg(long, value_enum, value_name = "WHICH")]
     pub(crate) kernel: Option<DefaultKernel>,
-    /// Give a secret of the recipe's steps its value: what a file holds, or, as NAME=env:VARIABLE, a
-    /// variable of the environment
-    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = parse_secret)]
+    /// See [`SecretOptions`].
+    #[arg(skip)]
     pub(crate) secrets: Vec<(String, SecretSource)>,
     /// How to show progress, on stderr
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: Progress,
+}
+
+/// What the verbs that run a recipe's steps need beside that.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SecretOptions {
+    /// Give a secret of the recipe's steps its value: what a file holds, or, as NAME=env:VARIABLE, a
+    /// variable of the environment
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = parse_secret)]
+    given: Vec<(String, SecretSource)>,
 }
 
 /// Where a secret's value is.
@@ -245,6 +253,14 @@ impl RecipeOptions {
         given.map(|(_, name)| name)
     }
 
+    /// With the secrets of a verb that runs steps.
+    pub(crate) fn with(&self, secrets: &SecretOptions) -> Self {
+        Self {
+            secrets: secrets.given.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The variables; the last of two values for one wins.
     pub(crate) fn sets(&self) -> BTreeMap<String, String> {
         self.sets.iter().cloned().collect()
@@ -261,6 +277,8 @@ pub(crate) struct BuildOptions {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
+    #[command(flatten)]
+    pub(crate) secrets: SecretOptions,
     /// Where a step fails, open a shell in its guest as it was; needs a terminal
     #[arg(long, conflicts_with = "json")]
     pub(crate) debug_shell: bool,
@@ -369,6 +387,8 @@ pub(crate) struct RunOptions {
     pub(crate) registry: RegistryOptions,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
+    #[command(flatten)]
+    pub(crate) secrets: SecretOptions,
     /// Print a report as one JSON value on stdout; what the guest says goes to stderr
     #[arg(long)]
     pub(crate) json: bool,

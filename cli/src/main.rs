@@ -16,7 +16,7 @@ use clap::Parser;
 
 use arguments::{Arguments, Command, ImageCommand};
 use environment::Environment;
-use failure::USAGE;
+use failure::{FAILED, USAGE};
 use render::Output;
 
 fn main() -> ExitCode {
@@ -113,14 +113,21 @@ fn main() -> ExitCode {
             options.json,
         ),
     };
-    ExitCode::from(result.unwrap_or_else(|failure| {
+    let code = result.unwrap_or_else(|failure| {
         if json {
             render::json::value(&render::json::failure(&failure));
         } else {
             render::error::failure(&output, &failure);
         }
         failure.code
-    }))
+    });
+    match render::lost() {
+        Some(why) => {
+            render::line(&format!("error: standard output: {why}"));
+            ExitCode::from(if code == 0 { FAILED } else { code })
+        }
+        None => ExitCode::from(code),
+    }
 }
 
 /// What clap says.

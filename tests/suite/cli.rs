@@ -120,6 +120,12 @@ fn wrong_usage_is_2() {
         (&["run", "r.yaml", "--cpus", "0"], "1..=1024"),
         (&["run", "r.yaml", "--share", "a:b"], "not supported yet"),
         (&["run", "none"], "no such file"),
+        (&["lock", "r.yaml", "--locked"], "coop lock makes one"),
+        (&["verify", "r.yaml", "--plain-http"], "is for registries"),
+        (
+            &["explain", "r.yaml", "--secret", "a=b"],
+            "unexpected argument",
+        ),
         (&["build", "oci://h/a"], "hint: coop pull oci://h/a"),
         (&["diff", ".", "@x.conf"], "hint: coop run @x.conf boots it"),
         (&["pack", "r.yaml"], "hint: coop build r.yaml makes"),
@@ -211,6 +217,25 @@ fn a_shell_completes_words() {
         text(&completed.stdout),
         "run\n--persist\n\nverify\nprebuilt\n"
     );
+}
+
+/// A reader that leaves is nobody's fault; a disk that is full is told.
+#[test]
+fn what_cannot_be_printed_is_told() {
+    let schema = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coop"));
+        command.arg("schema").env_clear().stdout(stdout);
+        command.output().unwrap()
+    };
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let output = schema(full.unwrap().into_parts().0.into());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("standard output"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = schema(writer.into());
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "");
 }
 
 #[test]

@@ -15,13 +15,17 @@ use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fl
 use serde::Serialize;
 
 use super::derived::{Reference, remove_if_there};
+use super::life::{LOCK_NAME, is_abandoned};
 use super::{Store, StoreError, removal};
 use crate::digest::Digest;
+use crate::publish;
 
 /// The kinds of derived objects that are results of steps, in any version.
 const STEP_KINDS: &[&str] = &["tree", "answer"];
 /// An object that nothing refers to may be about to get its reference, for so long, in seconds.
 const UNREFERENCED_SECONDS: i64 = 60 * 60;
+/// The kind of what a program writes that has ended or goes on.
+const UNFINISHED: &str = "unfinished";
 /// A disk block of stat(2), in bytes.
 const BLOCK_BYTES: u64 = 512;
 
@@ -131,9 +135,15 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// An object that lost its reference long ago.
-fn is_abandoned(entry: &Entry, now_seconds: i64) -> bool {
+fn is_forgotten(entry: &Entry, now_seconds: i64) -> bool {
     entry.kind == "unreferenced"
         && now_seconds.saturating_sub(entry.used_seconds) > UNREFERENCED_SECONDS
+}
+
+/// Whether a name is that of an appliance that is being written, or was when its program was killed.
+fn is_staging(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().contains(publish::MARK)
 }
 
 /// Device and inode: two names with the same are one file.
@@ -286,7 +296,12 @@ impl Store {
             (Part::Bad, "bad"),
         ] {
             for path in entries(&root.join(name))? {
-                listing.add(part, name, &path)?;
+                match part {
+                    Part::Appliance if is_staging(&path) => {
+                        listing.add(Part::Temporary, UNFINISHED, &path)?;
+                    }
+                    _ => listing.add(part, name, &path)?,
+                }
             }
         }
         let mut entries = listing.entries;
@@ -305,6 +320,7 @@ impl Store {
     /// The store's folders cannot be read, or a file cannot be removed.
     pub fn collect_garbage(&self, options: GcOptions) -> Result<GcReport, StoreError> {
         let now_seconds = self.now_seconds()?;
+        let own_lock = self.session()?.join(LOCK_NAME);
         let mut entries = self.entries()?;
         // The longest unused first.
         entries.sort_by(|left, right| {
@@ -321,7 +337,9 @@ impl Store {
             let goes = (options.steps && is_step)
                 || (options.bad && entry.part == Part::Bad)
                 || (is_too_much && is_evictable)
-                || is_abandoned(&entry, now_seconds);
+                || is_forgotten(&entry, now_seconds)
+                || (entry.kind == UNFINISHED
+                    && is_abandoned(&self.root.join(&entry.path), &own_lock));
             if !goes {
                 continue;
             }
@@ -494,6 +512,26 @@ mod tests {
         assert!(store.blob(&Digest::of(b"download")).unwrap().is_some());
         let again = store.collect_garbage(options).unwrap();
         assert_eq!(again.removed, []);
+    }
+
+    #[test]
+    fn an_appliance_that_is_being_written_is_left_alone() {
+        let (_folder, store) = filled();
+        let place = store.appliance_path(&Digest::of(b"new"));
+        let staging = publish::Staging::new(&place, MANIFEST_NAME).unwrap();
+        fs::write(staging.path().join("vmlinux"), "half").unwrap();
+        let name = format!(".{}{}killed", Digest::of(b"k"), publish::MARK);
+        let killed = place.with_file_name(name);
+        fs::create_dir_all(&killed).unwrap();
+        fs::remove_dir_all(store.appliance_path(&Digest::of(b"i"))).unwrap();
+        assert_eq!(store.verify(&|_| {}).unwrap().bad, []);
+        let options = GcOptions {
+            steps: true,
+            ..GcOptions::default()
+        };
+        store.collect_garbage(options).unwrap();
+        assert!(staging.path().join("vmlinux").exists());
+        assert!(!killed.exists());
     }
 
     #[test]

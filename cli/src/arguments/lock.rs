@@ -17,6 +17,7 @@ Examples:
 
 /// `coop lock`.
 #[derive(Args, Debug)]
+#[command(mut_arg("locked", |locked| locked.hide(true)))]
 pub(crate) struct LockOptions {
     /// The recipe
     pub(crate) recipe: PathBuf,

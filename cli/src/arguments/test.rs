@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::RecipeOptions;
+use super::{RecipeOptions, SecretOptions};
 
 /// `coop test`.
 #[derive(Args, Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct TestOptions {
     pub(crate) target: PathBuf,
     #[command(flatten)]
     pub(crate) recipe_options: RecipeOptions,
+    #[command(flatten)]
+    pub(crate) secrets: SecretOptions,
     /// Print one JSON value on stdout: each step with its outcome and output
     #[arg(long)]
     pub(crate) json: bool,

@@ -34,12 +34,9 @@ pub(crate) fn run(options: &BuildOptions, environment: &Environment, output: &Ou
         let failure = Failure::usage("--debug-shell needs a terminal on stdin and stdout");
         return Err(failure);
     }
-    let (recipe, mut means) = means::of_recipe(
-        &options.recipe,
-        &options.recipe_options,
-        environment,
-        output,
-    )?;
+    let recipe_options = options.recipe_options.with(&options.secrets);
+    let (recipe, mut means) =
+        means::of_recipe(&options.recipe, &recipe_options, environment, output)?;
     let folder = output_of(options.output.as_deref(), &recipe);
     if options.debug_shell {
         let terminal = environment.terminal.clone();

@@ -110,7 +110,7 @@ fn list(options: &CacheListOptions, environment: &Environment) -> Ended {
     }
     for ((part, kind), group) in &groups {
         data(&format!(
-            "{:24} {:>7}  {:>10}  last used {}\n",
+            "{:28} {:>7}  {:>10}  last used {}\n",
             format!("{} {}", part_name(*part), plain(kind)).trim_end(),
             group.files,
             bytes(group.size_bytes),
@@ -118,7 +118,7 @@ fn list(options: &CacheListOptions, environment: &Environment) -> Ended {
         ));
     }
     data(&format!(
-        "{:24} {:>7}  {:>10}\n",
+        "{:28} {:>7}  {:>10}\n",
         "all",
         entries.len(),
         bytes(total)
@@ -158,7 +158,7 @@ fn collect(options: &CacheGcOptions, environment: &Environment) -> Ended {
     }
     for ((part, kind), group) in groups(&report.removed) {
         data(&format!(
-            "{:24} {:>7}  {:>10}\n",
+            "{:28} {:>7}  {:>10}\n",
             format!("{} {}", part_name(part), plain(kind)).trim_end(),
             group.files,
             bytes(group.size_bytes),

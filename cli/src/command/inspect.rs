@@ -4,7 +4,7 @@ mod bundle;
 mod image;
 
 use std::fmt::Write as _;
-use std::io::{BufWriter, IsTerminal, Write as _};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write as _};
 use std::os::unix::ffi::OsStrExt;
 
 use coop_appliance::{
@@ -12,21 +12,22 @@ use coop_appliance::{
 };
 use coop_builder::recipe::ByteCount;
 use coop_builder::staged_file::StagedFile;
-use coop_image::tar;
+use coop_image::tar::{self, WriteError};
 
 use super::subject::{self, Kind};
 use super::{Ended, registry};
 use crate::arguments::InspectOptions;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::{Output, data, error, plain};
+use crate::render::{Output, bytes, data, error, plain};
 
 /// Opens the appliance or the image and prints what it says about itself.
 pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &Output) -> Ended {
+    let reference = registry::asked(&options.appliance, &options.registry)?;
     if let Some(path) = &options.extract {
         return extract(path.as_bytes(), options, environment);
     }
-    if let Some(reference) = registry::reference(&options.appliance)? {
+    if let Some(reference) = reference {
         return bundle::in_registry(&reference, options, environment);
     }
     let takes = [Kind::Appliance, Kind::Bundle, Kind::Image];
@@ -51,7 +52,7 @@ pub(crate) fn run(options: &InspectOptions, environment: &Environment, output: &
         data(&appliance.manifest.to_json());
         return Ok(0);
     }
-    let mut text = describe(&appliance.manifest, options.verify);
+    let mut text = describe(&appliance.manifest, options.verify).text();
     for (index, cobd) in appliance.manifest.cobd.iter().enumerate() {
         if cobd.filesystem == Filesystem::Ext4 {
             let path = appliance.path(&cobd.image);
@@ -93,8 +94,13 @@ fn extract(path: &[u8], options: &InspectOptions, environment: &Environment) -> 
     match &options.output {
         None => {
             let mut stdout = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            tar::write_subtree(&tree, top, name, &mut stdout).map_err(|error| failed(&error))?;
-            stdout.flush().map_err(|error| Failure::work(&error))?;
+            let written = tar::write_subtree(&tree, top, name, &mut stdout);
+            // A reader that has what it wanted leaves, as with all that is printed.
+            let flushed = written.and_then(|()| Ok(stdout.flush()?));
+            match flushed {
+                Err(WriteError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+                flushed => flushed.map_err(|error| failed(&error))?,
+            }
         }
         Some(output) => {
             let staged = StagedFile::new(output).map_err(|error| Failure::work(&error))?;
@@ -138,17 +144,24 @@ pub(super) fn explain(appliance: &Appliance, error: &ApplianceError) -> Failure 
 
 /// Lines of a name and its value.
 #[derive(Default)]
-struct Table(String);
+struct Table(Vec<(String, String)>);
 
 impl Table {
     fn row(&mut self, name: &str, value: &str) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "{name:<13} {}", plain(value));
+        self.0.push((plain(name), plain(value)));
+    }
+
+    fn text(&self) -> String {
+        let width = self.0.iter().map(|(name, _)| name.len()).max();
+        let width = width.unwrap_or_default();
+        let rows = self.0.iter();
+        rows.map(|(name, value)| format!("{name:<width$}  {value}\n"))
+            .collect()
     }
 }
 
-fn describe(manifest: &Manifest, verified: bool) -> String {
-    let mut table = Table(String::new());
+fn describe(manifest: &Manifest, verified: bool) -> Table {
+    let mut table = Table::default();
     table.row("name", &manifest.name);
     if !manifest.description.is_empty() {
         table.row("description", &manifest.description);
@@ -175,7 +188,7 @@ fn describe(manifest: &Manifest, verified: bool) -> String {
         table.row("root", &text);
     }
     for (index, cobd) in manifest.cobd.iter().enumerate() {
-        let mut text = format!("{} {}", cobd.name, ByteCount(cobd.image.size_bytes));
+        let mut text = format!("{} {}", cobd.name, bytes(cobd.image.size_bytes));
         text.push_str(match cobd.filesystem {
             Filesystem::Ext4 => " ext4",
             Filesystem::Swap => " swap",
@@ -195,13 +208,13 @@ fn describe(manifest: &Manifest, verified: bool) -> String {
     let cocon = &manifest.cocon;
     table.row("cocon", &format!("{}x{}", cocon.columns, cocon.rows));
     for member in manifest.members() {
-        let size = ByteCount(member.size_bytes);
+        let size = bytes(member.size_bytes);
         table.row(&member.path, &format!("{} {size}", member.sha256));
     }
     if verified {
         table.row("verified", "every file has its digest");
     }
-    table.0
+    table
 }
 
 fn describe_conet(conet: &Conet) -> String {

@@ -17,6 +17,10 @@ use crate::render::{Output, data, json as render_json, line, plain};
 
 /// Asks the archives, and writes the lock or compares it.
 pub(crate) fn run(options: &LockOptions, environment: &Environment, output: &Output) -> Ended {
+    if options.recipe_options.locked {
+        let failure = Failure::usage("--locked uses a lock, and coop lock makes one");
+        return Err(failure.with_hint("coop lock --check tells how it would differ"));
+    }
     let recipe = means::read(&options.recipe, &options.recipe_options, output)?;
     let path = lock::path_of(&options.recipe);
     let old = read(&path)?;

@@ -23,8 +23,8 @@ use crate::arguments::{DefaultKernel, RecipeOptions};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::host;
+use crate::render::Output;
 use crate::render::progress::{self, Interruptible};
-use crate::render::{Output, error};
 use crate::signals::Interruption;
 
 /// The host's apt configuration.
@@ -38,7 +38,7 @@ pub(super) fn read(
 ) -> Result<Recipe, Failure> {
     subject::expect(file, &[Kind::Recipe])?;
     let (recipe, warnings) = recipe::read(file, &options.sets()).map_err(Failure::recipe)?;
-    error::warnings(output, &warnings);
+    progress::recipe_warnings(options.progress, output, &warnings);
     Ok(recipe)
 }
 

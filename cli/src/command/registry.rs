@@ -29,8 +29,20 @@ pub(super) fn connect(
     Registry::new(reference, access, &credentials, options)
 }
 
-/// What `oci://…` names.
-pub(super) fn reference(target: &Path) -> Result<Option<Reference>, Failure> {
+/// What `oci://…` names, where a verb takes other things, too.
+pub(super) fn asked(
+    target: &Path,
+    options: &RegistryOptions,
+) -> Result<Option<Reference>, Failure> {
+    let reference = reference(target)?;
+    if options.plain_http && reference.is_none() {
+        let message = "--plain-http is for registries, and none is asked here";
+        return Err(Failure::usage(message));
+    }
+    Ok(reference)
+}
+
+fn reference(target: &Path) -> Result<Option<Reference>, Failure> {
     match target.to_str().filter(|text| Reference::is_meant(text)) {
         Some(text) => Reference::parse(text)
             .map(Some)

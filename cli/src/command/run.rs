@@ -72,19 +72,16 @@ fn boot(
         let message = "--tty needs a terminal on stdin and stdout";
         return Err(Failure::usage(message));
     }
-    let reference = registry::reference(&options.target)?;
+    let recipe_options = options.recipe_options.with(&options.secrets);
+    let reference = registry::asked(&options.target, &options.registry)?;
     let is_elsewhere = reference.is_some() || super::bundle::is_there(&options.target);
     if options.trust.is_given() && !is_elsewhere {
         let message = "only bundles and registries are asked for signatures; what is run here is \
                        your own";
         return Err(Failure::usage(message));
     }
-    if options.registry.plain_http && reference.is_none() {
-        let message = "--plain-http is for registries, and none is asked here";
-        return Err(Failure::usage(message));
-    }
     if let Some(file) = subject::configuration(&options.target) {
-        let mut given = options.recipe_options.given_for_recipes();
+        let mut given = recipe_options.given_for_recipes();
         if let Some(name) = given.find(|name| ["--set", "--secret"].contains(name)) {
             let message = format!("{name} is for recipes, and this is a configuration");
             return Err(Failure::usage(message));
@@ -106,7 +103,7 @@ fn boot(
         None => target(&options.target)?,
     };
     if !matches!(target, Target::Recipe(_)) {
-        refuse_for_built(&options.recipe_options)?;
+        refuse_for_built(&recipe_options)?;
     }
     let folder = match target {
         Target::Appliance(folder) => folder,
@@ -135,7 +132,7 @@ fn boot(
             return Err(failure.with_hint(hint));
         }
         Target::Recipe(file) => {
-            held = super::build::for_run(&file, &options.recipe_options, environment, output)?;
+            held = super::build::for_run(&file, &recipe_options, environment, output)?;
             held.folder.clone()
         }
     };

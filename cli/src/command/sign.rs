@@ -40,7 +40,7 @@ pub(crate) fn run(options: &SignOptions, environment: &Environment) -> Ended {
     let Some(path) = &options.bundle else {
         return Err(Failure::usage("name a bundle to sign"));
     };
-    if let Some(reference) = registry::reference(path)? {
+    if let Some(reference) = registry::asked(path, &options.registry)? {
         return in_registry(&reference, options, environment);
     }
     subject::expect(path, &[Kind::Bundle])?;

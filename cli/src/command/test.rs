@@ -87,11 +87,12 @@ fn folder(
     output: &Output,
 ) -> Result<(PathBuf, Option<build::Held>), Failure> {
     let file = &options.target;
+    let recipe_options = options.recipe_options.with(&options.secrets);
     if subject::expect(file, &[Kind::Recipe, Kind::Appliance])? == Kind::Appliance {
-        refuse_for_built(&options.recipe_options)?;
+        refuse_for_built(&recipe_options)?;
         return Ok((file.clone(), None));
     }
-    let held = build::for_run(file, &options.recipe_options, environment, output)?;
+    let held = build::for_run(file, &recipe_options, environment, output)?;
     Ok((held.folder.clone(), Some(held)))
 }
 

@@ -25,7 +25,7 @@ use crate::render::{Output, bytes, data, json as render_json, plain};
 
 /// Compares digests, and with --rebuild builds again.
 pub(crate) fn run(options: &VerifyOptions, environment: &Environment, output: &Output) -> Ended {
-    if let Some(reference) = registry::reference(&options.appliance)? {
+    if let Some(reference) = registry::asked(&options.appliance, &options.registry)? {
         return in_registry(&reference, options, environment, output);
     }
     if options.download {

@@ -4,7 +4,8 @@ pub(crate) mod error;
 pub(crate) mod json;
 pub(crate) mod progress;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use crate::environment::Environment;
 
@@ -28,12 +29,26 @@ impl Output {
     }
 }
 
-/// Writes data to stdout. A reader that went away is no error of ours.
+/// Why data did not reach stdout, the first time.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Writes data to stdout. A reader that went away is no error of ours; another failure is told, and
+/// spoils the end of the program: see [`lost`].
 pub(crate) fn data(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout
+    let written = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error.to_string());
+    }
+}
+
+/// Why not all data could be written to stdout, if so.
+pub(crate) fn lost() -> Option<&'static str> {
+    LOST.get().map(String::as_str)
 }
 
 /// Writes a line to stderr. There is nowhere to complain if that fails.

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use coop_builder::recipe::Warning;
 use coop_runtime::event::{Event, Observer, Unit};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Output, line, plain};
+use super::{Output, error, line, plain};
 use crate::arguments::Progress;
 
 /// How often a bar that waits moves.
@@ -33,6 +34,18 @@ pub(crate) fn quiet_observer(how: Progress) -> Box<dyn Observer> {
         Progress::Auto | Progress::None => Box::new(Warnings),
         Progress::Plain => Box::new(Lines::default()),
         Progress::Json => Box::new(JsonLines),
+    }
+}
+
+/// Shows a recipe's warnings; with JSON lines they are some, too.
+pub(crate) fn recipe_warnings(how: Progress, output: &Output, warnings: &[Warning]) {
+    if how != Progress::Json {
+        return error::warnings(output, warnings);
+    }
+    for warning in warnings {
+        let mut value = super::json::warning(warning);
+        value["event"] = "warning".into();
+        line(&value.to_string());
     }
 }
 

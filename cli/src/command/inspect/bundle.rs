@@ -68,8 +68,8 @@ fn show(package: &Package, signatures: &[AttachedSignature], verified: bool, jso
     if signatures.is_empty() {
         table.row("signature of", "nobody");
     }
-    table.0.push_str(&describe(package.appliance(), verified));
-    data(&table.0);
+    table.0.extend(describe(package.appliance(), verified).0);
+    data(&table.text());
 }
 
 /// Who says to have made a signature.

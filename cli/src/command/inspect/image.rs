@@ -99,7 +99,7 @@ pub(super) fn describe(path: &Path) -> Result<String, Failure> {
     if info.has_errors {
         table.row("state", "its kernel found errors; e2fsck repairs them");
     }
-    Ok(table.0)
+    Ok(table.text())
 }
 
 /// How often an image was mounted for writing; `None` where it does not say.
