@@ -533,6 +533,11 @@ fn a_disk_has_no_file_of_the_host_that_nobody_gave_it() {
         "qemu-img create -q -f qcow2 -b base/disk.raw -F raw top.qcow2",
         "",
     );
+    tool(
+        folder,
+        "qemu-img create -q -u -f qcow2 -b nothing -F raw nothing.qcow2 1M",
+        "",
+    );
     let secret = folder.join("secret");
     fs::write(&secret, vec![b'S'; 1 << 20]).unwrap();
     let line = format!(
@@ -546,6 +551,14 @@ fn a_disk_has_no_file_of_the_host_that_nobody_gave_it() {
         (
             &["spy.qcow2", "x.raw", "--allow-chain", "base"],
             "outside of the folder",
+        ),
+        (
+            &["top.qcow2", "x.raw", "--allow-chain", "no"],
+            "'no': No such",
+        ),
+        (
+            &["nothing.qcow2", "x.raw", "--allow-chain", "base"],
+            "base/nothing': No such",
         ),
         (&["spy.qcow2", "--list"], "the disk needs the backing file"),
         (

@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use crate::tree::display;
+
 /// How many files one behind the other may take part in a disk.
 pub const CHAIN_MAX: usize = 8;
 
@@ -103,10 +105,12 @@ impl Folder {
     /// # Errors
     /// The folder or the disk is not there.
     pub fn new(folder: &Path, disk: &Path) -> io::Result<Self> {
-        let path = folder.canonicalize()?;
-        let disk = disk.canonicalize()?;
+        let path = folder
+            .canonicalize()
+            .map_err(|error| named(folder, error))?;
+        let disk = disk.canonicalize().map_err(|error| named(disk, error))?;
         let base = disk.parent().unwrap_or(&path).to_path_buf();
-        let handle = File::open(&path)?;
+        let handle = File::open(&path).map_err(|error| named(&path, error))?;
         Ok(Self {
             handle,
             path,
@@ -163,7 +167,7 @@ impl Chain for Folder {
         let file = match opened {
             Ok(file) => File::from(file),
             Err(rustix::io::Errno::XDEV) => return Err(outside()),
-            Err(error) => return Err(ChainError::Io(error.into())),
+            Err(error) => return Err(named(&self.path.join(path), error.into()).into()),
         };
         if !file.metadata()?.is_file() {
             return Err(ChainError::NotRegular);
@@ -171,4 +175,10 @@ impl Chain for Folder {
         self.opened.push(self.path.join(path));
         Ok(file)
     }
+}
+
+/// Which file it was, as the operating system does not say; its name may be the disk's.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    let path = display(path.as_os_str().as_encoded_bytes());
+    io::Error::new(error.kind(), format!("'{path}': {error}"))
 }
