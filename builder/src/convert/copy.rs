@@ -156,6 +156,13 @@ impl Watched {
         }
     }
 
+    fn check(&self) -> io::Result<()> {
+        match self.observer.is_cancelled() {
+            true => Err(io::Error::other("the work was called off")),
+            false => Ok(()),
+        }
+    }
+
     fn copy(&self, request: &Request<'_>, output: &File) -> Result<Written, DiskError> {
         let started = Instant::now();
         self.observer.event(&Event::TaskStarted {
@@ -186,9 +193,7 @@ impl fmt::Debug for Watched {
 
 impl Blob for Watched {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if self.observer.is_cancelled() {
-            return Err(io::Error::other("the work was called off"));
-        }
+        self.check()?;
         let count = self.source.read_at(buffer, offset)?;
         let more = u64::try_from(count).unwrap_or(0);
         let before = self.done.fetch_add(more, Ordering::Relaxed);
@@ -207,6 +212,9 @@ impl Source for Watched {
     }
 
     fn extent_at(&self, offset: u64) -> Result<Extent, DiskError> {
+        // Of a disk that is all holes nothing is read.
+        self.check()
+            .map_err(|source| DiskError::Read { offset, source })?;
         self.source.extent_at(offset)
     }
 }
