@@ -50,9 +50,42 @@ pub(crate) use sign::{SignOptions, TrustOptions};
 pub(crate) use test::TestOptions;
 pub(crate) use verify::VerifyOptions;
 
+/// What the long help of `coop` ends with.
+const CODES: &str = "\
+Exit codes: 0 it is done; 1 the work failed; 2 wrong usage or a wrong recipe. coop run and coop exec
+with a command end with its code.";
+
+/// What the long help of `coop run` ends with.
+const RUN_EXAMPLES: &str = "\
+Examples:
+  coop run recipes/debian.yaml                  builds it first if need be
+  coop run recipes/debian.yaml -- uname -a      one command
+  coop run out/server -p tcp:2300:22            at another port of the host
+  coop run --detach out/web                     then coop ps, exec, logs, stop
+
+Ctrl-] and q on the console end the guest. With a command the exit code is its own, 126 where it
+cannot be run, 127 where there is none, 124 after --timeout, and 125 where coop failed.";
+
+/// A help's lines as paragraphs, which are broken where the terminal ends; lines that are indented
+/// stay lines.
+fn flowing(text: &str) -> String {
+    let mut flowing = String::with_capacity(text.len());
+    let mut before = "";
+    for line in text.lines() {
+        let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+        if !flowing.is_empty() {
+            let goes_on = is_prose(before) && is_prose(line);
+            flowing.push(if goes_on { ' ' } else { '\n' });
+        }
+        flowing.push_str(line);
+        before = line;
+    }
+    flowing
+}
+
 /// Builds appliances from recipes and boots them, without privileges.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_long_help = flowing(CODES))]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -64,6 +97,7 @@ pub(crate) enum Command {
     /// Build an appliance from a recipe
     Build(BuildOptions),
     /// Boot an appliance, or what a recipe builds; with a command, run it and pass its exit code
+    #[command(after_long_help = flowing(RUN_EXAMPLES))]
     Run(Box<RunOptions>),
     /// List the machines that are left running
     Ps(PsOptions),
@@ -84,51 +118,51 @@ pub(crate) enum Command {
     /// Check a recipe without building it
     Check(CheckOptions),
     /// Pin everything that a recipe's names stand for, in RECIPE.lock
-    #[command(after_long_help = lock::EXAMPLES)]
+    #[command(after_long_help = flowing(lock::EXAMPLES))]
     Lock(LockOptions),
     /// Tell what a build would do, step by step, and why
-    #[command(after_long_help = explain::EXAMPLES)]
+    #[command(after_long_help = flowing(explain::EXAMPLES))]
     Explain(ExplainOptions),
     /// Download all that a build needs, as for a build with --offline
     Fetch(FetchOptions),
     /// Show what an appliance or an image is made of, or take a folder or file out of it
     Inspect(InspectOptions),
     /// Tell what two appliances, images, archives or folders differ in
-    #[command(after_long_help = diff::EXAMPLES)]
+    #[command(after_long_help = flowing(diff::EXAMPLES))]
     Diff(DiffOptions),
     /// Make a cobd or an appliance from a disk of another machine, or a disk from a cobd
-    #[command(after_long_help = convert::EXAMPLES)]
+    #[command(after_long_help = flowing(convert::EXAMPLES))]
     Convert(ConvertOptions),
     /// Make one file of an appliance, to hand on
-    #[command(after_long_help = pack::PACK_EXAMPLES)]
+    #[command(after_long_help = flowing(pack::PACK_EXAMPLES))]
     Pack(PackOptions),
     /// Make a folder of a bundle that is trusted
-    #[command(after_long_help = pack::UNPACK_EXAMPLES)]
+    #[command(after_long_help = flowing(pack::UNPACK_EXAMPLES))]
     Unpack(UnpackOptions),
     /// Sign a bundle or what a registry has, or make a key for that
-    #[command(after_long_help = sign::EXAMPLES)]
+    #[command(after_long_help = flowing(sign::EXAMPLES))]
     Sign(SignOptions),
     /// Tell whether an appliance is what its manifest says, who signed it, and what building it
     /// again gives
-    #[command(after_long_help = verify::EXAMPLES)]
+    #[command(after_long_help = flowing(verify::EXAMPLES))]
     Verify(VerifyOptions),
     /// Bring an appliance and its signatures to a registry
-    #[command(after_long_help = registry::PUSH_EXAMPLES)]
+    #[command(after_long_help = flowing(registry::PUSH_EXAMPLES))]
     Push(PushOptions),
     /// Get an appliance from a registry
-    #[command(after_long_help = registry::PULL_EXAMPLES)]
+    #[command(after_long_help = flowing(registry::PULL_EXAMPLES))]
     Pull(PullOptions),
     /// Make an appliance into something that runs without coop
-    #[command(after_long_help = export::EXAMPLES)]
+    #[command(after_long_help = flowing(export::EXAMPLES))]
     Export(ExportOptions),
     /// Serve an appliance's root to other machines, read-only, by NFS
-    #[command(after_long_help = serve::EXAMPLES)]
+    #[command(after_long_help = flowing(serve::EXAMPLES))]
     Serve(ServeOptions),
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),
     /// Make a recipe of a configuration of coLinux or coMosix
-    #[command(after_long_help = import::EXAMPLES)]
+    #[command(after_long_help = flowing(import::EXAMPLES))]
     Import(ImportOptions),
     /// Show what the cache holds, make it smaller, or check it
     #[command(subcommand)]
@@ -415,6 +449,12 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_broken_where_the_terminal_ends() {
+        let text = "Examples:\n  a\n  b\n\none\ntwo\n\nthree";
+        assert_eq!(flowing(text), "Examples:\n  a\n  b\n\none two\n\nthree");
     }
 
     #[test]

@@ -120,6 +120,7 @@ fn wrong_usage_is_2() {
         (&["run", "r.yaml", "--cpus", "0"], "1..=1024"),
         (&["run", "r.yaml", "--share", "a:b"], "not supported yet"),
         (&["run", "none"], "no such file"),
+        (&["run", "@none.conf"], "none.conf: there is no such file"),
         (&["lock", "r.yaml", "--locked"], "coop lock makes one"),
         (&["verify", "r.yaml", "--plain-http"], "is for registries"),
         (

@@ -8,7 +8,7 @@ use super::RecipeOptions;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  coop explain recipes/web.yaml           what a build would do now, and what makes it do so
+  coop explain recipes/web.yaml           what a build would do now, and why
   coop explain recipes/web.yaml --json    the same for programs
 
 Nothing is built. A step is cached (its result is taken from the cache), covered (a later result that

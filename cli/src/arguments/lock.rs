@@ -8,12 +8,13 @@ use super::RecipeOptions;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  coop lock recipes/web.yaml                    pins what the recipe names, into recipes/web.yaml.lock;
-                                                what is pinned there already, stays
-  coop lock recipes/web.yaml --update           moves all pins to what the archives have now
-  coop lock recipes/web.yaml --update openssl   moves one, and what then has to move with it
-  coop lock recipes/web.yaml --check            fails where the archives have something else by now
-  coop build recipes/web.yaml --locked          what the lock says, whenever and wherever";
+  coop lock web.yaml                    pins what it names, in web.yaml.lock
+  coop lock web.yaml --update           moves all pins to what there is now
+  coop lock web.yaml --update openssl   moves one, and what must move with it
+  coop lock web.yaml --check            fails where archives have moved on
+  coop build web.yaml --locked          what the lock says, whenever, wherever
+
+What is pinned stays without --update.";
 
 /// `coop lock`.
 #[derive(Args, Debug)]

@@ -8,7 +8,7 @@ use clap::Args;
 /// What the long help ends with.
 pub(super) const EXAMPLES: &str = "Examples:
   coop serve out/web --listen 127.0.0.1:2049
-  coop serve out/web --listen 192.0.2.1:2049 --no-root-squash    machines that boot from it
+  coop serve out/web --listen 192.0.2.1:2049 --no-root-squash    to boot from it
 
 It says how to mount it. NFS version 3 over TCP knows no passwords: whoever reaches the address
 reads as whichever user they say they are. Only root is not believed, and reads what everybody may,
