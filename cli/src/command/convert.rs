@@ -52,9 +52,7 @@ pub(crate) fn run(options: &ConvertOptions, environment: &Environment, output: &
 
 fn convert(input: &Input, path: &Path, options: &ConvertOptions, output: &Output) -> Ended {
     let format = format(path, options)?;
-    if path.exists() {
-        refuse_member(path)?;
-    }
+    refuse_member(path)?;
     let watched = Watched::start(options.progress, output)?;
     let request = Request {
         input,

@@ -119,20 +119,26 @@ pub(crate) fn resize(options: &ImageResizeOptions) -> Ended {
     Ok(0)
 }
 
-/// Refuses to change an appliance's image behind its manifest's back.
+/// Refuses to change an appliance's image behind its manifest's back, or to put a file beside them
+/// that the next build would remove.
 pub(super) fn refuse_member(image: &Path) -> Result<(), Failure> {
-    let image = fs::canonicalize(image).map_err(|error| Failure::work(&error))?;
-    let Some(folder) = image
-        .parent()
-        .filter(|folder| folder.join(MANIFEST_NAME).is_file())
-    else {
+    // What is not there yet has a folder all the same, or fails where it is made.
+    let found = fs::canonicalize(image);
+    let place = match (&found, image.parent()) {
+        (Ok(found), _) => found.parent().map(Path::to_path_buf),
+        (Err(_), Some(parent)) => fs::canonicalize(Path::new(".").join(parent)).ok(),
+        (Err(_), None) => None,
+    };
+    let Some(folder) = place.filter(|folder| folder.join(MANIFEST_NAME).is_file()) else {
         return Ok(());
     };
-    let message = format!(
-        "{} belongs to the appliance {}, whose manifest states its size",
-        image.display(),
-        folder.display()
-    );
+    let (image, folder) = (image.display(), folder.display());
+    let message = match found {
+        Ok(_) => {
+            format!("{image} belongs to the appliance {folder}, whose manifest states its size")
+        }
+        Err(_) => format!("{image} would lie in the appliance {folder}, which knows nothing of it"),
+    };
     let hint = "write another file, or change the recipe and build again";
     Err(Failure::usage(message).with_hint(hint))
 }

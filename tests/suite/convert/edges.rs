@@ -56,6 +56,13 @@ fn what_is_read_is_not_replaced() {
         let said = "would take its own source's place";
         assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
     }
+    // An appliance's folder is as its manifest says.
+    fs::write(folder.join("out/appliance.json"), "{}").unwrap();
+    for (name, said) in [("disk.raw", "belongs to"), ("new.raw", "would lie in")] {
+        let output = format!("out/{name}");
+        let done = coop_in(folder, &["convert", "base.qcow2", &output]).expect(2);
+        assert!(done.stderr.contains(said), "{}", done.stderr);
+    }
     assert!(fs::read(folder.join("base.qcow2")).unwrap() == base);
     assert!(folder.join("out/disk.raw").exists());
     // Beside what is read there is room.
