@@ -67,8 +67,8 @@ fn passwords(bench: &mut Bench<'_>) {
     });
     if !can_log_in {
         bench.stays(
-            "no account has a password, so nobody can log in on the console; a command does \
-             without: coop run DIR -- passwd, with --persist",
+            "no account has a password, so a login on the console lets nobody in; coop run \
+             --persist -t DIR -- passwd sets root's",
         );
     }
 }
