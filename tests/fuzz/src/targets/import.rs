@@ -7,7 +7,9 @@ use coop_builder::recipe::{self, Problem};
 /// recipe is wrong at most in that its files are not there.
 pub fn import(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let (text, more) = text.split_once('\0').unwrap_or((&text, ""));
+    // Files with zero bytes are refused before.
+    let mut texts = text.split('\0');
+    let (text, more) = (texts.next().unwrap_or(""), texts.next().unwrap_or(""));
     let Ok(imported) = import_texts(&[("a.conf", text), ("more.conf", more)]) else {
         return;
     };
