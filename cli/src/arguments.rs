@@ -1,4 +1,5 @@
-//! The command line's grammar.
+//! The command line's grammar. Its comments are the help that people read, brackets included.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

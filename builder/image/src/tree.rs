@@ -252,14 +252,24 @@ pub enum TreeError {
     Full,
 }
 
-/// Shows bytes as text for a message, on one line and harmless to a terminal: control characters,
+/// Whether a character has an effect beside its own place on a terminal: control characters, the
+/// ends of lines and paragraphs, and marks that turn the direction of what stands around them
+/// (Unicode's Bidi_Control).
+#[must_use]
+pub fn is_unruly(character: char) -> bool {
+    let turns = matches!(character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// Shows bytes as text for a message, on one line and harmless to a terminal: unruly characters,
 /// backslashes and what is not UTF-8 are escaped (`\n`, `\\`, `\xff`).
 #[must_use]
 pub fn display(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() || character == '\\' {
+            if is_unruly(character) || character == '\\' {
                 text.extend(character.escape_default());
             } else {
                 text.push(character);
@@ -713,6 +723,7 @@ mod tests {
             "a\\n\\u{1b}[31m\\\\é"
         );
         assert_eq!(display(b"latin-\xe9\xff"), "latin-\\xe9\\xff");
+        assert_eq!(display("gnp.\u{202e}exe".as_bytes()), "gnp.\\u{202e}exe");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Three grammars are read: coLinux's text (`key=value` words, `@file`), coLinux's XML, and
-//! coMosix's ini. Each gives the same [`Settings`]; from there on nobody asks which it was. What
+//! coMosix's ini. Each gives the same `Settings`; from there on nobody asks which it was. What
 //! cannot be carried over becomes a [`Note`] with the line where it stands; nothing is dropped
 //! silently. A configuration may come from anyone: files, words and devices have limits, XML has
 //! no entities, and no file but those that are included is opened.

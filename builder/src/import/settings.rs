@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use coop_appliance::Forward;
+use coop_image::tree::is_unruly;
 
 use super::paths;
 use super::{At, Note, Outcome, Wrong};
@@ -173,11 +174,10 @@ pub(super) fn index(digits: &str, limit: u32) -> Option<u32> {
     digits.parse().ok().filter(|index| *index < limit)
 }
 
-/// Whether a recipe may have a character as it is: no control characters, no lines' and texts' marks,
+/// Whether a recipe may have a character as it is: nothing unruly, no mark of a text's beginning,
 /// nothing that is none (YAML 1.2.2, section 5.1).
 pub(super) fn is_text(character: char) -> bool {
-    let marks = ['\u{2028}', '\u{2029}', '\u{feff}', '\u{fffe}', '\u{ffff}'];
-    !character.is_control() && !marks.contains(&character)
+    !is_unruly(character) && !matches!(character, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// A text with escapes for what neither a recipe nor a terminal should see as it is.

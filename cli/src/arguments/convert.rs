@@ -21,8 +21,9 @@ Examples:
 
 What is read is told by content: raw, qcow2 (versions 2 and 3) and VMDK (monolithicSparse and
 streamOptimized). What is written goes by the name: .cobd is one file system without a table, .raw
-and .img a whole disk, .qcow2 a whole disk in QEMU's format; --format says it otherwise. A file that
-is named .cobd is read as it is, whatever its first bytes look like.
+and .img a whole disk, .qcow2 a whole disk in QEMU's format; --format says it otherwise. A file system
+without a table gets one (GPT) in a whole disk. A file that is named .cobd is read as it is, whatever
+its first bytes look like.
 
 --partition takes a number, root, or a label. root is the one with a root's type in a GPT, the only
 Linux file system, or the only one with /etc and /usr.

@@ -7,6 +7,8 @@ pub(crate) mod progress;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
+use coop_image::tree::is_unruly;
+
 use crate::environment::Environment;
 
 /// Where output goes and how rich it may be.
@@ -56,11 +58,11 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Text from elsewhere, fit for a terminal: control characters are shown, not obeyed.
+/// Text from elsewhere, fit for a terminal: unruly characters are shown, not obeyed.
 pub(crate) fn plain(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\t' {
+        if is_unruly(character) && character != '\t' {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);

@@ -36,7 +36,7 @@ pub struct ModuleObject {
     pub needs: Vec<String>,
 }
 
-/// Reads a module that may be compressed as gzip, xz or zstd, at most [`MODULE_BYTES_MAX`].
+/// Reads a module that may be compressed as gzip, xz or zstd, at most `MODULE_BYTES_MAX`.
 ///
 /// # Errors
 /// A sentence: it is no module, or damaged.

@@ -6,7 +6,7 @@ pub const APPLIANCE: &str = "application/vnd.coop.appliance.v1";
 pub const CONFIG: &str = "application/vnd.coop.appliance.config.v1+json";
 /// A layer that is a file as it is: what people read (the kernel's .config, the evidence).
 pub const FILE: &str = "application/vnd.coop.appliance.file.v1";
-/// A layer that is a file in chunks of zstd, holes left out (see [`super::chunks`]): what machines
+/// A layer that is a file in chunks of zstd, holes left out (see `chunks.rs`): what machines
 /// read (kernels, cobds).
 pub const CHUNKS: &str = "application/vnd.coop.appliance.chunks.v1+zstd";
 /// What a signature's OCI manifest says that it is (`artifactType`); its `subject` is the
