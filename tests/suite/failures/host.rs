@@ -68,7 +68,7 @@ fn a_full_output_folder_is_named_and_left_empty() {
         .len();
     let place = Place::new();
     let shown = place.make("out").display().to_string();
-    let coop = place.build(&tiny::recipe(""), &["--offline"]);
+    let coop = place.build(&tiny::recipe(""), &[]);
     // Full in the midst of the kernel, and near the end.
     for size in [kernel / 2, kept - (1 << 20)] {
         let mount = format!("mount -t tmpfs -o size={size},mode=777 none {shown}");
