@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use coop_appliance::Forward;
 use coop_builder::recipe::{ByteCount, check_memory, parse_duration, parse_forward};
 
@@ -67,6 +67,27 @@ Examples:
 Ctrl-] and q on the console end the guest. With a command the exit code is its own, 126 where it
 cannot be run, 127 where there is none, 124 after --timeout, and 125 where coop failed.";
 
+impl Arguments {
+    /// The program's own words.
+    ///
+    /// # Errors
+    /// They are wrong, or ask for help or the version.
+    pub(crate) fn of_program() -> Result<Self, clap::Error> {
+        let mut grammar = with_flowing_help(Self::command());
+        let matches = grammar.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut grammar))
+    }
+}
+
+/// The same grammar, with what follows each long help as paragraphs.
+fn with_flowing_help(verb: clap::Command) -> clap::Command {
+    let verb = match verb.get_after_long_help().map(ToString::to_string) {
+        Some(text) => verb.after_long_help(flowing(&text)),
+        None => verb,
+    };
+    verb.mut_subcommands(with_flowing_help)
+}
+
 /// A help's lines as paragraphs, which are broken where the terminal ends; lines that are indented
 /// stay lines.
 fn flowing(text: &str) -> String {
@@ -86,7 +107,7 @@ fn flowing(text: &str) -> String {
 
 /// Builds appliances from recipes and boots them, without privileges.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_long_help = flowing(CODES))]
+#[command(version, max_term_width = 100, after_long_help = CODES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -98,7 +119,7 @@ pub(crate) enum Command {
     /// Build an appliance from a recipe
     Build(BuildOptions),
     /// Boot an appliance, or what a recipe builds; with a command, run it and pass its exit code
-    #[command(after_long_help = flowing(RUN_EXAMPLES))]
+    #[command(after_long_help = RUN_EXAMPLES)]
     Run(Box<RunOptions>),
     /// List the machines that are left running
     Ps(PsOptions),
@@ -119,51 +140,51 @@ pub(crate) enum Command {
     /// Check a recipe without building it
     Check(CheckOptions),
     /// Pin everything that a recipe's names stand for, in RECIPE.lock
-    #[command(after_long_help = flowing(lock::EXAMPLES))]
+    #[command(after_long_help = lock::EXAMPLES)]
     Lock(LockOptions),
     /// Tell what a build would do, step by step, and why
-    #[command(after_long_help = flowing(explain::EXAMPLES))]
+    #[command(after_long_help = explain::EXAMPLES)]
     Explain(ExplainOptions),
     /// Download all that a build needs, as for a build with --offline
     Fetch(FetchOptions),
     /// Show what an appliance or an image is made of, or take a folder or file out of it
     Inspect(InspectOptions),
     /// Tell what two appliances, images, archives or folders differ in
-    #[command(after_long_help = flowing(diff::EXAMPLES))]
+    #[command(after_long_help = diff::EXAMPLES)]
     Diff(DiffOptions),
     /// Make a cobd or an appliance from a disk of another machine, or a disk from a cobd
-    #[command(after_long_help = flowing(convert::EXAMPLES))]
+    #[command(after_long_help = convert::EXAMPLES)]
     Convert(ConvertOptions),
     /// Make one file of an appliance, to hand on
-    #[command(after_long_help = flowing(pack::PACK_EXAMPLES))]
+    #[command(after_long_help = pack::PACK_EXAMPLES)]
     Pack(PackOptions),
     /// Make a folder of a bundle that is trusted
-    #[command(after_long_help = flowing(pack::UNPACK_EXAMPLES))]
+    #[command(after_long_help = pack::UNPACK_EXAMPLES)]
     Unpack(UnpackOptions),
     /// Sign a bundle or what a registry has, or make a key for that
-    #[command(after_long_help = flowing(sign::EXAMPLES))]
+    #[command(after_long_help = sign::EXAMPLES)]
     Sign(SignOptions),
     /// Tell whether an appliance is what its manifest says, who signed it, and what building it
     /// again gives
-    #[command(after_long_help = flowing(verify::EXAMPLES))]
+    #[command(after_long_help = verify::EXAMPLES)]
     Verify(VerifyOptions),
     /// Bring an appliance and its signatures to a registry
-    #[command(after_long_help = flowing(registry::PUSH_EXAMPLES))]
+    #[command(after_long_help = registry::PUSH_EXAMPLES)]
     Push(PushOptions),
     /// Get an appliance from a registry
-    #[command(after_long_help = flowing(registry::PULL_EXAMPLES))]
+    #[command(after_long_help = registry::PULL_EXAMPLES)]
     Pull(PullOptions),
     /// Make an appliance into something that runs without coop
-    #[command(after_long_help = flowing(export::EXAMPLES))]
+    #[command(after_long_help = export::EXAMPLES)]
     Export(ExportOptions),
     /// Serve an appliance's root to other machines, read-only, by NFS
-    #[command(after_long_help = flowing(serve::EXAMPLES))]
+    #[command(after_long_help = serve::EXAMPLES)]
     Serve(ServeOptions),
     /// Make images from archives and folders, without a recipe
     #[command(subcommand)]
     Image(ImageCommand),
     /// Make a recipe of a configuration of coLinux or coMosix
-    #[command(after_long_help = flowing(import::EXAMPLES))]
+    #[command(after_long_help = import::EXAMPLES)]
     Import(ImportOptions),
     /// Show what the cache holds, make it smaller, or check it
     #[command(subcommand)]
@@ -445,7 +466,6 @@ fn parse_memory(text: &str) -> Result<ByteCount, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_grammar_is_sound() {
@@ -455,7 +475,12 @@ mod tests {
     #[test]
     fn help_is_broken_where_the_terminal_ends() {
         let text = "Examples:\n  a\n  b\n\none\ntwo\n\nthree";
-        assert_eq!(flowing(text), "Examples:\n  a\n  b\n\none two\n\nthree");
+        let flown = "Examples:\n  a\n  b\n\none two\n\nthree";
+        assert_eq!(flowing(text), flown);
+        let inner = clap::Command::new("b").after_long_help(text);
+        let verb = with_flowing_help(clap::Command::new("a").subcommand(inner));
+        let help = verb.find_subcommand("b").unwrap().get_after_long_help();
+        assert_eq!(help.unwrap().to_string(), flown);
     }
 
     #[test]

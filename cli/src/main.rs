@@ -12,8 +12,6 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use arguments::{Arguments, Command, ImageCommand};
 use environment::Environment;
 use failure::{FAILED, USAGE};
@@ -23,7 +21,7 @@ fn main() -> ExitCode {
     host::raise_descriptor_limit();
     let environment = Environment::read();
     let output = Output::new(&environment);
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::of_program() {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(refuse(&error)),
     };

@@ -85,7 +85,10 @@ impl Place {
     /// What a build would do with each step, as `name status`.
     #[track_caller]
     fn explained(&self) -> Vec<String> {
-        let value = self.json(&["explain", "r.yaml", "--offline", "--json"], 0);
+        let words = ["explain", "r.yaml", "--offline", "--json"];
+        let done = self.coop(&words).expect(0);
+        assert!(!done.stderr.contains("the lock"), "{}", done.stderr);
+        let value: Value = serde_json::from_slice(&done.stdout).unwrap();
         let steps = value["steps"].as_array().unwrap().iter();
         let word = |step: &Value, key: &str| step[key].as_str().unwrap().to_owned();
         steps

@@ -205,7 +205,8 @@ fn a_shell_completes_words() {
     let script = coop(folder.path(), &["completions", "bash"]);
     fs::write(folder.path().join("coop.bash"), &script.stdout).unwrap();
     let ask = "source ./coop.bash
-        for line in 'coop ru' 'coop run --per' 'coop run --su' 'coop cache v' 'coop run --kernel p'; do
+        for line in 'coop ru' 'coop run --per' 'coop run --su' 'coop cache v' 'coop run --kernel p' \
+            'coop build --lo' 'coop lock --lo' 'coop lock --u'; do
             COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
             _coop coop \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"
             echo \"${COMPREPLY[@]}\"
@@ -216,7 +217,7 @@ fn a_shell_completes_words() {
     assert_eq!(text(&completed.stderr), "");
     assert_eq!(
         text(&completed.stdout),
-        "run\n--persist\n\nverify\nprebuilt\n"
+        "run\n--persist\n\nverify\nprebuilt\n--locked\n\n--update\n"
     );
 }
 

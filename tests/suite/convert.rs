@@ -36,6 +36,15 @@ fn tools(names: &[&str]) -> bool {
     names.iter().all(|name| oracle(name))
 }
 
+/// `coop convert` ends with this code and says this.
+#[track_caller]
+fn refused(folder: &Path, words: &[&str], code: i32, said: &str) -> Done {
+    let words = [&["convert"], words].concat();
+    let done = coop_in(folder, &words).expect(code);
+    assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
+    done
+}
+
 fn json(done: &Done) -> Value {
     serde_json::from_slice(&done.stdout).unwrap()
 }
@@ -325,10 +334,7 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
             "--use-backup-table does not go with --appliance",
         ),
     ] {
-        let words = [&["convert"], words].concat();
-        let done = coop_in(folder, &words).expect(code);
-        assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
-        assert_eq!(done.text(), "");
+        assert_eq!(refused(folder, words, code, said).text(), "");
     }
     assert_eq!(fs::read(folder.join("old.cobd")).unwrap(), b"old");
     assert!(!folder.join("out").exists());
@@ -566,9 +572,7 @@ fn a_disk_has_no_file_of_the_host_that_nobody_gave_it() {
             "the disk needs the backing file",
         ),
     ] {
-        let words = [&["convert"], words].concat();
-        let done = coop_in(folder, &words).expect(1);
-        assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
+        refused(folder, words, 1, said);
     }
     assert!(!folder.join("x.raw").exists() && !folder.join("out").exists());
     coop_in(

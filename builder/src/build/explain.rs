@@ -1,5 +1,9 @@
 //! What a build would do, without doing it.
 
+use std::sync::Arc;
+
+use coop_runtime::event::{Observer, Silent};
+
 use super::kernel::{identity, installs_modules, kernel_request};
 use super::root::needs_guest;
 use super::{BuildError, BuildRequest, Source, plan, up_to_date};
@@ -56,15 +60,18 @@ fn at_hand(
 ) -> Result<Option<Obtained>, BuildError> {
     let asked = kernel_request(request, wanted);
     let pins;
-    let archive = match request.archive.pins.used() {
-        Some(_) => request.archive,
+    let silent: Arc<dyn Observer> = Arc::new(Silent);
+    let (archive, observer) = match request.archive.pins.used() {
+        Some(_) => (request.archive, asked.observer),
         None => {
             kernel::pin(&asked)?;
             pins = Pins::locked(request.archive.pins.seen()).with_files_of(request.archive.pins);
-            Archive {
+            let archive = Archive {
                 pins: &pins,
                 ..request.archive
-            }
+            };
+            // This lock is nobody's, and need not be told of.
+            (archive, &silent)
         }
     };
     let options = Options {
@@ -76,6 +83,7 @@ fn at_hand(
         fetcher: &fetcher,
         archive: &archive,
         only_stored: true,
+        observer,
         ..asked
     });
     // Whatever is wrong with it, a build will tell.

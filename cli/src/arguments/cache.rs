@@ -1,6 +1,5 @@
 //! The grammar of `coop cache`.
 
-use super::flowing;
 use clap::{Args, Subcommand};
 use coop_builder::recipe::ByteCount;
 
@@ -10,7 +9,7 @@ pub(crate) enum CacheCommand {
     /// List what the cache holds, by kind
     Ls(CacheListOptions),
     /// Remove what was used longest ago, or all results of steps
-    #[command(after_long_help = flowing(GC_EXAMPLES))]
+    #[command(after_long_help = GC_EXAMPLES)]
     Gc(CacheGcOptions),
     /// Compare everything with its digest; what is damaged is set aside, and made or fetched again
     /// when it is needed

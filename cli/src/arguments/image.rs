@@ -8,16 +8,16 @@ use coop_builder::cobd::{NewSize, Owner};
 use coop_builder::recipe::{ByteCount, Percent};
 use coop_image::ext4::{BlockSize, Inodes};
 
-use super::{Progress, flowing};
+use super::Progress;
 
 /// `coop image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Make an ext4 image from an archive or a folder
-    #[command(after_long_help = flowing(BUILD_EXAMPLES))]
+    #[command(after_long_help = BUILD_EXAMPLES)]
     Build(Box<ImageBuildOptions>),
     /// Write the file system of an image in another size
-    #[command(after_long_help = flowing(RESIZE_EXAMPLES))]
+    #[command(after_long_help = RESIZE_EXAMPLES)]
     Resize(ImageResizeOptions),
 }
 

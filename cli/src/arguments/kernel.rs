@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{RecipeOptions, flowing};
+use super::RecipeOptions;
 
 /// `coop kernel`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KernelCommand {
     /// Show the configuration of a recipe's kernel, compare it, or change it in the kernel's menu
-    #[command(after_long_help = flowing(CONFIG_EXAMPLES))]
+    #[command(after_long_help = CONFIG_EXAMPLES)]
     Config(Box<KernelConfigOptions>),
     /// Build a recipe's kernel alone, and write its files into a folder
-    #[command(after_long_help = flowing(BUILD_EXAMPLES))]
+    #[command(after_long_help = BUILD_EXAMPLES)]
     Build(KernelBuildOptions),
     /// List the kernels in the cache, or the fragments that coop carries
     List(KernelListOptions),

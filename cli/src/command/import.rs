@@ -41,10 +41,7 @@ pub(crate) fn run(options: &ImportOptions) -> Ended {
 
 /// Reads a configuration; what is wrong with it is wrong usage.
 pub(super) fn read(file: &Path, folder: Option<&Path>) -> Result<Imported, Failure> {
-    if !file.exists() {
-        let message = format!("{}: there is no such file", file.display());
-        return Err(Failure::usage(message));
-    }
+    subject::refuse_missing(file)?;
     import::import(file, folder).map_err(|error| match error {
         ImportError::Io(_) => Failure::work(&error),
         ImportError::File { .. } | ImportError::Wrong(_) => {

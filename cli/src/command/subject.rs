@@ -44,7 +44,7 @@ impl Kind {
                 false => Self::Folder,
             };
         }
-        if !path.exists() {
+        if is_missing(path) {
             return match configuration(path) {
                 Some(_) => Self::Configuration,
                 None => Self::Missing,
@@ -82,6 +82,26 @@ pub(super) fn configuration(word: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
+/// What may not be looked at is not missing: its reader says why.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+fn missing(word: &Path) -> Failure {
+    Failure::usage(format!(
+        "{}: there is no such file or folder",
+        word.display()
+    ))
+}
+
+/// Refuses the name of nothing.
+pub(super) fn refuse_missing(word: &Path) -> Result<(), Failure> {
+    match is_missing(word) {
+        true => Err(missing(word)),
+        false => Ok(()),
+    }
+}
+
 /// What a word names, where a verb takes such a thing. A file that does not tell what it is passes
 /// where any file does: its reader says what is wrong with it.
 pub(super) fn expect(word: &Path, takes: &[Kind]) -> Result<Kind, Failure> {
@@ -94,9 +114,7 @@ pub(super) fn expect(word: &Path, takes: &[Kind]) -> Result<Kind, Failure> {
     }
     let shown = word.display();
     if kind == Kind::Missing {
-        return Err(Failure::usage(format!(
-            "{shown}: there is no such file or folder"
-        )));
+        return Err(missing(word));
     }
     let mut names: Vec<&str> = takes.iter().map(|kind| kind.name()).collect();
     let last = names.pop().unwrap_or_default();

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use fs_err as fs;
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, mknodat};
 
-use super::{MAKERS, MIB, disk, json, part_of, tool, tools};
+use super::{MAKERS, MIB, disk, json, part_of, refused, tool, tools};
 use crate::support::{self, coop_in, temp_folder};
 
 /// No file that is read is written over: not the disk, by whatever name, not what it is made of, and
@@ -51,10 +51,7 @@ fn what_is_read_is_not_replaced() {
         &["out/disk.raw", "--appliance", "out"],
         &["top.qcow2", "--appliance", ".", "--allow-chain", "."],
     ] {
-        let words = [&["convert"], words].concat();
-        let done = coop_in(folder, &words).expect(1);
-        let said = "would take its own source's place";
-        assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
+        refused(folder, words, 1, "would take its own source's place");
     }
     // An appliance's folder is as its manifest says.
     fs::write(folder.join("out/appliance.json"), "{}").unwrap();
@@ -106,11 +103,8 @@ fn a_disk_in_use_is_not_copied() {
         &["disk.raw", "--appliance", "out"],
         &["top.qcow2", "x.cobd", "--allow-chain", "."],
     ] {
-        let words = [&["convert"], words].concat();
-        let done = coop_in(folder, &words).expect(1);
-        for said in ["is in use", "stop the machine"] {
-            assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
-        }
+        let done = refused(folder, words, 1, "is in use");
+        assert!(done.stderr.contains("stop the machine"), "{}", done.stderr);
     }
     let done = coop_in(folder, &["convert", "disk.raw", "--list"]).expect(0);
     assert!(
@@ -181,12 +175,9 @@ fn what_is_no_disk_is_told_with_a_way_to_go() {
              hint: without --partition all of it is taken",
         ),
     ] {
-        let words = [&["convert"], words].concat();
-        let done = coop_in(folder, &words).expect(1);
-        assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
+        refused(folder, words, 1, said);
     }
-    let done = coop_in(folder, &["convert", "root", "x.cobd"]).expect(2);
-    assert!(done.stderr.contains("coop image build"), "{}", done.stderr);
+    refused(folder, &["root", "x.cobd"], 2, "coop image build");
     assert!(!folder.join("x.cobd").exists() && !folder.join("x.raw").exists());
     // Bytes behind a file system's end are bytes, and make no whole sector.
     let bare = fs::OpenOptions::new()
@@ -218,9 +209,7 @@ fn a_disk_that_is_cut_off_is_not_taken_for_a_whole_one() {
         &["cut.raw", "x.raw"],
         &["cut.raw", "--appliance", "out"],
     ] {
-        let words = [&["convert"], words].concat();
-        let done = coop_in(folder, &words).expect(1);
-        assert!(done.stderr.contains(said), "{words:?}: {}", done.stderr);
+        let done = refused(folder, words, 1, said);
         assert!(done.stderr.contains("resize2fs"), "{}", done.stderr);
     }
     assert!(!folder.join("x.cobd").exists() && !folder.join("out").exists());

@@ -13,6 +13,7 @@ use coop_builder::staged_file::StagedFile;
 use fs_err as fs;
 use serde_json::{Value, json};
 
+use super::super::subject;
 use super::client::{ask, read_whole, say, work};
 use super::protocol::Kind;
 use super::{Ended, machine};
@@ -114,10 +115,8 @@ fn in_shell(script: &str, words: &[&[u8]]) -> Value {
 }
 
 fn copy_in(from: &Path, named: &str, to: &[u8], environment: &Environment) -> Ended {
+    subject::refuse_missing(from)?;
     let shown = from.display();
-    if !from.exists() {
-        return Err(Failure::usage(format!("{shown}: there is no such file")));
-    }
     let metadata = fs::metadata(from).map_err(|error| work(&error))?;
     if metadata.is_dir() {
         let hint = format!("tar -C {shown} -c . | coop exec {named} -- tar -C FOLDER -x");
